@@ -1,0 +1,21 @@
+"""The package's own errors: each says what was found, what was expected, and what to do."""
+
+
+class MaskbenchError(Exception):
+    """Base of every error that is the user's to mend; a verb prints it without a traceback."""
+
+
+class DataError(MaskbenchError):
+    """An annotation file, a record in it or an image can't be used as it is."""
+
+
+class ConfigError(MaskbenchError):
+    """Settings that contradict each other or name something that does not exist."""
+
+
+class RunError(MaskbenchError):
+    """A run folder lacks what a verb needs, or holds something unreadable."""
+
+
+class WeightsError(MaskbenchError):
+    """Pretrained weights or a checkpoint can't be fetched, read or fitted into the network."""

@@ -1,0 +1,1 @@
+"""Precision and speed, by one protocol for every method."""

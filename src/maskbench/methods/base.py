@@ -1,0 +1,106 @@
+"""What every method shares: the three functions it must write, and the steps of training and prediction around them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from lightning import LightningModule
+from torch import Tensor
+
+from maskbench.methods.optim import Optim, Scheduled
+from maskbench.nn.backbone import Backbone
+from maskbench.structures import Batch, Frame, Instances, OperatingPoint
+
+Paradigm = Literal["two-stage", "one-stage", "bottom-up"]
+
+
+class Segmenter(LightningModule, ABC):
+    """An instance segmentation method.
+
+    A method writes its constructor, `forward`, `loss`, `instances` and `ceiling`; nothing in it depends on
+    `self.training`, on a device or on a configuration object.
+
+    Args:
+        backbone: the feature extractor, which owns the pixel statistics.
+        classes: the names of the classes; labels are indices into it.
+        optim: builds optimiser and schedule (default: AdamW with a cosine).
+        point: score threshold, candidates and instances an image (default: the paper's, `default_point`).
+    """
+
+    paradigm: ClassVar[Paradigm]
+    default_point: ClassVar[OperatingPoint]
+    oracles: ClassVar[frozenset[str]] = frozenset()
+    """What of the truth `instances` can be given in place of its own estimate."""
+
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        classes: Sequence[str],
+        optim: Optim | None = None,
+        point: OperatingPoint | None = None,
+    ) -> None:
+        super().__init__()
+        if not classes:
+            raise ValueError("a method needs the name of at least one class, found none")
+        self.backbone = backbone
+        self.classes = tuple(classes)
+        self.optim = optim or Optim()
+        self.point = point or self.default_point
+
+    # What a method writes --------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Any:
+        """The network: normalised images → its typed raw output."""
+
+    @abstractmethod
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Weighted losses by name; the objective is their sum. Every trainable parameter gets a gradient from it."""
+
+    @abstractmethod
+    def instances(self, raw: Any, frames: Sequence[Frame]) -> list[Instances]:
+        """Raw output → instances in photo pixels, scores in [0, 1] descending, at most `point.max_instances`."""
+
+    @abstractmethod
+    def ceiling(self, batch: Batch) -> list[Instances]:
+        """The truth as well as this method's masks can draw it, in photo pixels: no training can do better."""
+
+    # What follows from it --------------------------------------------------------------------------------------------
+
+    def prepare(self, batch: Batch) -> Float[Tensor, "B 3 H W"]:
+        """Bytes → what the network takes: normalised on the device, the padding zero afterwards."""
+        images = self.backbone.normalise(batch.images)
+        for image, frame in zip(images, batch.frames, strict=True):
+            height, width = frame.resized
+            image[:, height:] = 0
+            image[:, :, width:] = 0
+        return images
+
+    def predict(self, batch: Batch) -> list[Instances]:
+        """The instances of each image, in photo pixels."""
+        return self.instances(self(self.prepare(batch)), batch.frames)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        losses = self.loss(batch)
+        total = torch.stack(list(losses.values())).sum()
+        named = {f"train/{name}": value.detach() for name, value in losses.items()}
+        self.log_dict({**named, "train/loss": total.detach()}, batch_size=len(batch))
+        return total
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> list[Instances]:
+        """The predictions, for whichever callback measures them."""
+        return self.predict(batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> list[Instances]:
+        return self.predict(batch)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[Instances]:
+        return self.predict(batch)
+
+    def configure_optimizers(self) -> Scheduled:
+        return self.optim(self, int(self.trainer.estimated_stepping_batches))

@@ -1,0 +1,1 @@
+"""Trainable parts that two methods or more share."""

@@ -1,0 +1,1 @@
+"""Trials as processes: identity, status, engines."""
