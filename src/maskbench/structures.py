@@ -43,9 +43,11 @@ class Masks:
             found = (int(data.shape[1]), int(data.shape[2]))
         else:
             data = tuple(data)
-            sizes = {(int(mask["size"][0]), int(mask["size"][1])) for mask in data} or {size}
-            if len(sizes) > 1 or None in sizes:
-                raise ValueError(f"encoded masks of one frame have one size, found {sorted(map(str, sizes))}")
+            sizes = {(int(mask["size"][0]), int(mask["size"][1])) for mask in data} or ({size} if size else set())
+            if len(sizes) != 1:
+                raise ValueError(
+                    f"encoded masks of one frame have one size, found {sorted(sizes)} for {len(data)} masks"
+                )
             found = sizes.pop()
         if size is not None and tuple(size) != found:
             raise ValueError(f"masks are {found} pixels, but the frame is {tuple(size)}")
@@ -95,6 +97,14 @@ class Masks:
             return self._data.sum(dim=(1, 2))
         return torch.as_tensor(np.asarray(rle_codec.area(list(self._data)), dtype=np.int64).reshape(-1))
 
+    def boxes(self) -> Float[Tensor, "N 4"]:
+        """The tight box of each mask, xyxy, right and bottom edge exclusive; all zero for an empty mask."""
+        if isinstance(self._data, Tensor):
+            (left, right), (top, bottom) = _span(self._data.any(dim=1)), _span(self._data.any(dim=2))
+            return torch.stack([left, top, right, bottom], dim=1).float()
+        boxes = torch.as_tensor(np.asarray(rle_codec.toBbox(list(self._data)), dtype=np.float32)).view(-1, 4)
+        return torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], dim=1)
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Masks:
         """Dense masks move; encoded ones stay in host memory."""
         if isinstance(self._data, Tensor):
@@ -103,6 +113,15 @@ class Masks:
 
     def pin_memory(self) -> Masks:
         return Masks(self._data.pin_memory()) if isinstance(self._data, Tensor) else self
+
+
+def _span(occupied: Bool[Tensor, "N L"]) -> tuple[Int64[Tensor, " N"], Int64[Tensor, " N"]]:
+    """First occupied index of each row and the one after the last; (0, 0) where none is."""
+    length = occupied.shape[1]
+    index = torch.arange(length, device=occupied.device)
+    padded = torch.nn.functional.pad(torch.where(occupied, index, length), (0, 1), value=length)
+    last = torch.nn.functional.pad(torch.where(occupied, index + 1, 0), (0, 1)).amax(dim=1)
+    return torch.minimum(padded.amin(dim=1), last), last
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,7 +190,7 @@ class Batch:
     """What a loader yields and a method takes.
 
     `images` are RGB bytes padded right and bottom to a common multiple of the coarsest stride; `targets` live in the
-    network frame (masks as large as `images`), crowds removed; `semantic` is an optional map of stuff and thing classes.
+    network frame (masks as large as `images`), crowds removed; `semantic` is an optional map of stuff and things.
     """
 
     images: UInt8[Tensor, "B 3 H W"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypedDict
 
 import torch
 from jaxtyping import Float
@@ -16,6 +16,15 @@ from maskbench.nn.backbone import Backbone
 from maskbench.structures import Batch, Frame, Instances, OperatingPoint
 
 Paradigm = Literal["two-stage", "one-stage", "bottom-up"]
+
+
+class Common(TypedDict, total=False):
+    """The arguments that every method hands on to `Segmenter`."""
+
+    backbone: Backbone
+    classes: Sequence[str]
+    optim: Optim | None
+    point: OperatingPoint | None
 
 
 class Segmenter(LightningModule, ABC):
@@ -92,11 +101,12 @@ class Segmenter(LightningModule, ABC):
         self.log_dict({**named, "train/loss": total.detach()}, batch_size=len(batch))
         return total
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> list[Instances]:
+    # Lightning hands what these two return to its callbacks as it is; its annotation knows tensors and mappings alone.
+    def validation_step(self, batch: Batch, batch_idx: int) -> list[Instances]:  # type: ignore[override]
         """The predictions, for whichever callback measures them."""
         return self.predict(batch)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> list[Instances]:
+    def test_step(self, batch: Batch, batch_idx: int) -> list[Instances]:  # type: ignore[override]
         return self.predict(batch)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[Instances]:

@@ -10,8 +10,8 @@ import timm
 import torch
 from jaxtyping import Float, UInt8
 from safetensors.torch import load_file
+from timm.utils.model import freeze_batch_norm_2d
 from torch import Tensor, nn
-from torchvision.ops import FrozenBatchNorm2d
 
 from maskbench.errors import ConfigError, WeightsError
 
@@ -24,16 +24,20 @@ class Backbone(nn.Module):
         weights: "scratch", "pretrained" (fetched by timm, which needs a network the first time) or the path of a
             `.safetensors` or `.pth` file in timm's key names.
         strides: which maps to return, by their stride in pixels.
-        frozen_stages: how many stages keep their weights and statistics, the stem being the first.
+        frozen_stages: how many stages keep their weights and statistics; a ResNet's stem is the first, as the papers
+            count (a ConvNeXt's stem belongs to its first stage).
         frozen_norm: batch normalisation with fixed statistics and affine parameters, as for batches of few images.
         mean: of the pixels in RGB, 0…255 (default: what timm states for the model).
         std: likewise.
         options: passed on to timm, for instance the number of channels of each stage.
 
     Raises:
-        ConfigError: timm does not know the model, or it has no map of a stride.
+        ConfigError: timm does not know the model, or it has no map of a stride or no such stages to freeze.
         WeightsError: the weights can't be fetched or don't fit.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(
         self,
@@ -48,15 +52,13 @@ class Backbone(nn.Module):
         options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.body = _build(name, weights, strides, dict(options or {}))
-        self.strides: tuple[int, ...] = tuple(self.body.feature_info.reduction())
-        self.channels: tuple[int, ...] = tuple(self.body.feature_info.channels())
-        stated = self.body.default_cfg if hasattr(self.body, "default_cfg") else timm.get_pretrained_cfg(name).to_dict()
-        self.register_buffer("mean", _pixel(mean, stated["mean"]), persistent=False)
-        self.register_buffer("std", _pixel(std, stated["std"]), persistent=False)
-        if frozen_norm:
-            self.body = _freeze_norm(self.body)
-        _freeze_stages(self.body, frozen_stages)
+        body: Any = _build(name, weights, strides, dict(options or {}))
+        self.strides: tuple[int, ...] = tuple(body.feature_info.reduction())
+        self.channels: tuple[int, ...] = tuple(body.feature_info.channels())
+        self.register_buffer("mean", _pixel(mean, body.default_cfg["mean"]), persistent=False)
+        self.register_buffer("std", _pixel(std, body.default_cfg["std"]), persistent=False)
+        _freeze_stages(body, [info["module"] for info in body.feature_info.info], frozen_stages)
+        self.body: nn.Module = freeze_batch_norm_2d(body) if frozen_norm else body
 
     def normalise(self, images: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
         """RGB bytes → zero mean and unit variance."""
@@ -106,46 +108,25 @@ def _load(body: nn.Module, path: Path) -> nn.Module:
     if not path.is_file():
         raise WeightsError(f"backbone.weights={path}: no such file (expected scratch, pretrained or a file)")
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # safetensors, pickle and zip each raise errors of their own on a damaged file
         raise WeightsError(f"{path}: not readable as weights ({type(error).__name__}: {error})") from error
-    missing, _ = _fit(body, state, path)
+    try:
+        missing = body.load_state_dict(state, strict=False).missing_keys  # a classifier is left over, rightly
+    except RuntimeError as error:
+        raise WeightsError(f"{path}: does not fit the backbone: {error}") from error
     if missing:
         raise WeightsError(f"{path}: lacks {len(missing)} of the backbone's weights, first {missing[:3]}")
     return body
 
 
-def _fit(body: nn.Module, state: dict[str, Tensor], path: Path) -> tuple[list[str], list[str]]:
-    try:
-        fitted = body.load_state_dict(state, strict=False)  # a classifier's last layer is left over, rightly
-    except RuntimeError as error:
-        raise WeightsError(f"{path}: does not fit the backbone: {error}") from error
-    return fitted.missing_keys, fitted.unexpected_keys
-
-
-def _freeze_norm(module: nn.Module) -> nn.Module:
-    """Every batch normalisation below `module` with statistics and affine parameters fixed, under the same keys."""
-    if isinstance(module, nn.BatchNorm2d):
-        frozen = FrozenBatchNorm2d(module.num_features, eps=module.eps)
-        state = {key: value for key, value in module.state_dict().items() if key != "num_batches_tracked"}
-        frozen.load_state_dict(state)
-        # timm's subclasses fuse an activation (and drop) into the norm; what follows the statistics stays.
-        after = [child for child in module.children() if not isinstance(child, nn.Identity)]
-        return nn.Sequential(frozen, *after) if after else frozen
-    for name, child in module.named_children():
-        setattr(module, name, _freeze_norm(child))
-    return module
-
-
-def _freeze_stages(body: nn.Module, stages: int) -> None:
-    """The stem and the first `stages` − 1 stages keep weights and statistics (a stage ends where a map is taken)."""
+def _freeze_stages(body: nn.Module, ends: Sequence[str], stages: int) -> None:
+    """All up to `ends[stages - 1]` keeps its weights and statistics (`ends`: the last module of each stage)."""
     if stages == 0:
         return
-    ends = [info["module"] for info in body.feature_info.info]
-    if stages > len(ends):
-        raise ConfigError(f"the backbone has {len(ends)} stages, asked to freeze {stages}")
-    last = ends[stages - 1].replace(".", "_")
-    for name, child in list(body.named_children()):
-        setattr(body, name, _freeze_norm(child).requires_grad_(False))
-        if name == last:
-            break
+    names = [name for name, _ in body.named_children()]
+    last = ends[stages - 1].replace(".", "_") if stages <= len(ends) else None
+    if last not in names:
+        raise ConfigError(f"backbone.frozen_stages={stages}, but this backbone is made of {', '.join(names)}")
+    for name in names[: names.index(last) + 1]:
+        setattr(body, name, freeze_batch_norm_2d(getattr(body, name)).requires_grad_(False))

@@ -1,0 +1,272 @@
+"""COCO's annotation files and the photos they name.
+
+The pixels are those that are stored, as users of pycocotools see them: an EXIF tag turns no photo, since the json's
+width and height, and the masks with them, belong to the unturned one.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, UnidentifiedImageError
+
+from maskbench.data.runs import Runs, run_lengths
+from maskbench.errors import DataError
+
+
+@dataclass(frozen=True)
+class Record:
+    """An image as the annotation file has it; `size` is height and width in pixels."""
+
+    image_id: int
+    file_name: str
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """One object, or one crowd region, of an image; `runs` are its mask in the photo's pixels."""
+
+    category_id: int
+    crowd: bool
+    runs: Runs
+
+    @property
+    def area(self) -> int:
+        """Pixels of the mask."""
+        return int(self.runs[1::2].sum())
+
+
+class CocoFile:
+    """An annotation file, read and checked once; masks are decoded one image at a time.
+
+    Attributes:
+        path: the file.
+        categories: names by category id, ascending.
+        records: images by image id, ascending.
+
+    Raises:
+        DataError: the file is no json, a record lacks something or refers to what is not there.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        content = self._read()
+        self.categories = self._categories(content["categories"])
+        self.records = self._records(content["images"])
+        self._slots = {image_id: slot for slot, image_id in enumerate(self.records)}
+        self._pack(content["annotations"])
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def annotations(self, image_id: int) -> list[Annotation]:
+        """The objects and crowd regions of an image, in the order of the file.
+
+        Raises:
+            DataError: a mask can't be decoded.
+        """
+        size = self.records[image_id].size
+        return [
+            Annotation(category_id, crowd, self._decode(annotation_id, segmentation, size))
+            for annotation_id, category_id, crowd, segmentation in self._unpack(image_id)
+        ]
+
+    def counts(self, image_id: int) -> tuple[list[int], int]:
+        """Category ids of an image's objects, and how many crowd regions it has; decodes nothing."""
+        rows = self._unpack(image_id)
+        return [category_id for _, category_id, crowd, _ in rows if not crowd], sum(row[2] for row in rows)
+
+    def _decode(self, annotation_id: int, segmentation: list | dict[str, Any], size: tuple[int, int]) -> Runs:
+        try:
+            return run_lengths(segmentation, size)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise self._error(
+                f"the segmentation of annotation {annotation_id} can't be decoded: {error}",
+                "export that object again, or remove its record",
+            ) from error
+
+    # Reading and checking ---------------------------------------------------------------------------------------------
+
+    def _error(self, found: str, remedy: str) -> DataError:
+        return DataError(f"{self.path}: {found}; {remedy}")
+
+    def _read(self) -> dict[str, list]:
+        try:
+            content = json.loads(self.path.read_bytes())
+        except FileNotFoundError:
+            raise DataError(missing_annotations(self.path)) from None
+        except OSError as error:
+            raise self._error(f"can't be read ({error.strerror})", "name a readable json file") from error
+        except ValueError as error:
+            raise self._error(f"is no json ({error})", "a COCO annotation file was expected") from error
+        if not isinstance(content, dict):
+            raise self._error(
+                f"found a {type(content).__name__} at its top, expected images, annotations and categories",
+                "a list is what COCO's results look like; name the annotation file",
+            )
+        for key in ("images", "annotations", "categories"):
+            if not isinstance(content.get(key), list):
+                found = f"holds {', '.join(map(str, content)) or 'nothing'}" if key not in content else "it is no list"
+                raise self._error(f"needs a list `{key}`, but {found}", "a COCO instances file has all three lists")
+        return content
+
+    def _fields(self, record: Any, kind: str, place: int, **types: type) -> list[Any]:
+        """The named fields of a record, each of its type."""
+        if not isinstance(record, dict):
+            raise self._error(f"{kind}[{place}] is {record!r:.60}", "a record with named fields was expected")
+        for name, expected in types.items():
+            if name not in record:
+                label = f"{kind}[{place}]" + (f" (id {record['id']!r})" if "id" in record else "")
+                raise self._error(f"{label} lacks `{name}`, it has {', '.join(record)}", f"add `{name}` to every record")
+            if not isinstance(record[name], expected):
+                raise self._error(
+                    f"`{name}` of {kind}[{place}] is {record[name]!r:.60}, expected {expected.__name__}",
+                    "mend the record",
+                )
+        return [record[name] for name in types]
+
+    def _categories(self, records: list) -> dict[int, str]:
+        pairs = [self._fields(record, "categories", place, id=int, name=str) for place, record in enumerate(records)]
+        self._unique((category_id for category_id, _ in pairs), "category")
+        if not pairs:
+            raise self._error("has no categories", "name at least one")
+        return dict(sorted(pairs))
+
+    def _records(self, images: list) -> dict[int, Record]:
+        records = []
+        for place, image in enumerate(images):
+            image_id, name, height, width = self._fields(
+                image, "images", place, id=int, file_name=str, height=int, width=int
+            )
+            if height < 1 or width < 1:
+                raise self._error(f"image {image_id} is {height} x {width} pixels", "give its stored height and width")
+            records.append(Record(image_id, name, (height, width)))
+        self._unique((record.image_id for record in records), "image")
+        if not records:
+            raise self._error("has no images", "name a file with at least one")
+        return {record.image_id: record for record in sorted(records, key=lambda record: record.image_id)}
+
+    def _unique(self, ids: Iterable[int], kind: str) -> None:
+        seen: set[int] = set()
+        for each in ids:
+            if each in seen:
+                raise self._error(f"{kind} id {each} occurs twice", "every id must be its own")
+            seen.add(each)
+
+    def _checked(self, annotations: list) -> Iterator[tuple[int, tuple]]:
+        """Slot of the image and the row to keep, for each annotation."""
+        for place, annotation in enumerate(annotations):
+            annotation_id, image_id, category_id, segmentation = self._fields(
+                annotation, "annotations", place, id=int, image_id=int, category_id=int, segmentation=object
+            )
+            if image_id not in self.records:
+                raise self._error(
+                    f"annotation {annotation_id} belongs to image {image_id}, which `images` does not list",
+                    "list the image, or remove the annotation",
+                )
+            if category_id not in self.categories:
+                raise self._error(
+                    f"annotation {annotation_id} has category {category_id}, but there are {list(self.categories)}",
+                    "list the category, or remove the annotation",
+                )
+            wrong = _wrong_segmentation(segmentation, self.records[image_id].size)
+            if wrong:
+                raise self._error(f"the segmentation of annotation {annotation_id} {wrong}", "mend or remove the record")
+            yield self._slots[image_id], (annotation_id, category_id, bool(annotation.get("iscrowd", 0)), segmentation)
+
+    # Keeping ----------------------------------------------------------------------------------------------------------
+
+    def _pack(self, annotations: list) -> None:
+        """Keep the annotations as bytes, image by image.
+
+        A million small Python objects would be copied into every worker page by page, as reading one writes its
+        reference count; an array of bytes is shared.
+        """
+        rows: list[list[tuple]] = [[] for _ in self.records]
+        for slot, row in self._checked(annotations):
+            rows[slot].append(row)
+        self._unique((row[0] for image in rows for row in image), "annotation")
+        packed = [pickle.dumps(image, protocol=pickle.HIGHEST_PROTOCOL) for image in rows]
+        self._ends = np.cumsum([len(image) for image in packed])
+        self._bytes = np.frombuffer(b"".join(packed), np.uint8)
+
+    def _unpack(self, image_id: int) -> list[tuple]:
+        slot = self._slots[image_id]
+        start = int(self._ends[slot - 1]) if slot else 0
+        return pickle.loads(self._bytes[start : self._ends[slot]].data)
+
+
+def missing_annotations(path: Path) -> str:
+    """What to say when there is no such annotation file: which ones there are, and how to name one."""
+    folder = path.parent
+    found = sorted(each.name for each in folder.glob("*.json")) if folder.is_dir() else []
+    there = f"{folder} holds {', '.join(found)}" if found else f"{folder} holds no json file"
+    if not folder.is_dir():
+        there = f"there is no folder {folder}"
+    return (
+        f"{path}: no such file; {there}; set data.root to the data set's folder and data.train_annotations, "
+        "data.test_annotations (and data.tune_annotations) to the json files in it"
+    )
+
+
+def _wrong_segmentation(segmentation: Any, size: tuple[int, int]) -> str | None:
+    """What is wrong with it as far as its form goes, without decoding it."""
+    if isinstance(segmentation, list):
+        if not segmentation:
+            return "has no polygon"
+        for polygon in segmentation:
+            if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+                return f"has {polygon!r:.60} for a polygon, expected [x, y, …] of at least three points"
+        return None
+    if not isinstance(segmentation, dict) or not isinstance(segmentation.get("counts"), list | str):
+        return f"is {segmentation!r:.60}, expected polygons or an RLE with `size` and `counts`"
+    if list(segmentation.get("size", ())) != list(size):
+        return f"has an RLE of size {segmentation.get('size')}, but its image is [height, width] = {list(size)}"
+    return None
+
+
+def read_photo(path: str | Path) -> UInt8[np.ndarray, "H W 3"]:
+    """An image file as RGB bytes: its stored pixels, neither turned (EXIF) nor blended (alpha is dropped).
+
+    Grey, palette, CMYK and alpha images are converted; 16 bits are scaled to 8.
+
+    Raises:
+        DataError: the file is missing, broken, too large to be one, or has pixels that are no 8 or 16 bit values.
+    """
+    try:
+        # PIL warns of harmless things: large photos, transparency in a palette, odd EXIF.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                return _as_rgb(image, path)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such image; check data.root and the image folder against `file_name`") from None
+    except UnidentifiedImageError:
+        raise DataError(f"{path}: is no image that can be read; replace the file or remove its record") from None
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{path}: is too large ({error}); cut it into tiles") from error
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise DataError(f"{path}: is broken ({error}); replace the file or remove its record") from error
+
+
+def _as_rgb(image: Image.Image, path: str | Path) -> UInt8[np.ndarray, "H W 3"]:
+    if image.mode == "F" or (image.mode.startswith("I") and not _is_16_bit(image)):
+        raise DataError(f"{path}: has pixels of mode {image.mode}, expected 8 or 16 bit values; convert it first")
+    if image.mode.startswith("I"):
+        grey = (np.asarray(image).astype(np.uint32) + 128) // 257
+        return np.repeat(grey.astype(np.uint8)[:, :, None], 3, axis=2)
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _is_16_bit(image: Image.Image) -> bool:
+    low, high = image.getextrema()
+    return 0 <= low <= high <= 65535

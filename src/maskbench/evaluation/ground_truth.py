@@ -1,0 +1,141 @@
+"""The untouched annotation json as the evaluator reads it."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections import Counter
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import pycocotools.mask as rle_codec
+
+from maskbench.errors import DataError
+
+IouType = Literal["segm", "bbox"]
+
+
+class GroundTruth:
+    """A COCO annotation file, checked once and read for masks or boxes.
+
+    What a file leaves out is filled in: `iscrowd` is 0, `area` and `bbox` are those of the mask.
+
+    Args:
+        path: the json.
+
+    Raises:
+        DataError: the file can't be read, or lacks images, categories or annotations.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        content = _read(self.path)
+        self.images: dict[int, dict[str, Any]] = {image["id"]: image for image in content["images"]}
+        self.classes: dict[int, str] = _class_names(content["categories"])
+        # pycocotools passes over annotations of images or categories that the file doesn't list; so do we.
+        self._annotations = [
+            annotation
+            for annotation in content["annotations"]
+            if annotation["image_id"] in self.images and annotation["category_id"] in self.classes
+        ]
+        self._prepared: dict[str, list[dict[str, Any]]] = {}
+        if any(annotation["id"] == 0 for annotation in self._annotations):
+            warnings.warn(
+                f"{self.path}: an annotation has id 0, which COCO's evaluation takes for 'unmatched': "
+                "that object counts as missed. Number the annotations from 1.",
+                stacklevel=2,
+            )
+
+    def annotations(self, iou_type: IouType) -> list[dict[str, Any]]:
+        """Every annotation with its mask run-length encoded (segm) or its box (bbox), for the evaluator alone.
+
+        Raises:
+            DataError: an annotation has nothing to score, or its mask does not fit its image.
+        """
+        if iou_type not in self._prepared:
+            self._prepared[iou_type] = [self._prepare(annotation, iou_type) for annotation in self._annotations]
+        return self._prepared[iou_type]
+
+    def encode(self, segmentation: Any, image_id: int, where: str) -> dict[str, Any]:
+        """Polygons or run lengths of an image → compressed run lengths as large as the image.
+
+        Raises:
+            DataError: it can't be read or is of another size; the message begins with `where`.
+        """
+        image = self.images[image_id]
+        height, width = image.get("height"), image.get("width")
+        try:
+            if isinstance(segmentation, list):
+                rle = rle_codec.merge(rle_codec.frPyObjects(segmentation, height, width))
+            elif isinstance(segmentation["counts"], list):
+                rle = rle_codec.frPyObjects(segmentation, *segmentation["size"])
+            else:
+                rle = segmentation
+            size = tuple(rle["size"])
+        except Exception as error:
+            raise DataError(f"{where}: the segmentation can't be read ({type(error).__name__}: {error})") from error
+        if None not in (height, width) and size != (height, width):
+            raise DataError(
+                f"{where}: the mask is {size[0]} x {size[1]} pixels, but image {image_id} is {height} x {width}"
+            )
+        return rle
+
+    def _prepare(self, annotation: Mapping[str, Any], iou_type: IouType) -> dict[str, Any]:
+        where = f"{self.path}, annotation {annotation['id']}"
+        prepared = {key: annotation[key] for key in ("id", "image_id", "category_id")}
+        prepared["iscrowd"] = int(annotation.get("iscrowd") or 0)
+        area, box = annotation.get("area"), annotation.get("bbox")
+        if iou_type == "segm" or area is None or not box:
+            if not annotation.get("segmentation"):
+                raise DataError(f"{where}: has no segmentation, and {iou_type} results are scored against it")
+            rle = self.encode(annotation["segmentation"], annotation["image_id"], where)
+            area = float(rle_codec.area(rle)) if area is None else area
+            box = box or rle_codec.toBbox(rle).tolist()
+            prepared["segmentation"] = rle
+        return {**prepared, "area": area, "bbox": box}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: expected a COCO annotation json, but it can't be read: {error}") from error
+    if not isinstance(content, dict):
+        hint = "; are these results?" if isinstance(content, list) else ""
+        raise DataError(f"{path}: expected a json object with images, annotations and categories, found none{hint}")
+    for name, keys in (
+        ("images", ("id",)),
+        ("categories", ("id",)),
+        ("annotations", ("id", "image_id", "category_id")),
+    ):
+        _check_records(path, name, content.get(name), keys)
+    if not content["images"] or not content["categories"]:
+        raise DataError(f"{path}: lists no images or no categories, so there is nothing to score")
+    return content
+
+
+def _check_records(path: Path, name: str, records: Any, keys: Collection[str]) -> None:
+    """Raise if `records` is no list of objects that have the keys and ids of their own."""
+    if not isinstance(records, list):
+        raise DataError(f"{path}: expected a list under '{name}', found {type(records).__name__}")
+    for index, record in enumerate(records):
+        missing = [key for key in keys if not isinstance(record, dict) or key not in record]
+        if missing:
+            raise DataError(f"{path}, {name}[{index}]: lacks {', '.join(missing)}")
+    twice = [key for key, count in Counter(record["id"] for record in records).items() if count > 1]
+    if twice:
+        raise DataError(f"{path}: ids under '{name}' are not unique, {twice[0]} is there more than once")
+
+
+def _class_names(categories: Collection[Mapping[str, Any]]) -> dict[int, str]:
+    """Names by category id in ascending order; ids tell apart what has no name or shares it."""
+    names = Counter(category.get("name") for category in categories)
+    by_id = sorted(categories, key=lambda category: category["id"])
+    return {
+        category["id"]: str(name)
+        if name is not None and names[name] == 1
+        else f"{name or 'category'} ({category['id']})"
+        for category in by_id
+        for name in [category.get("name")]
+    }

@@ -1,0 +1,48 @@
+"""Small blocks that heads are built of, and the initial weights the papers give them."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class ConvNormReLU(nn.Sequential):
+    """A convolution without bias, group normalisation and ReLU."""
+
+    def __init__(self, channels: int, width: int, kernel: int = 3, groups: int = 32) -> None:
+        super().__init__(
+            nn.Conv2d(channels, width, kernel, padding=kernel // 2, bias=False),
+            nn.GroupNorm(math.gcd(groups, width), width),
+            nn.ReLU(inplace=True),
+        )
+        nn.init.normal_(self[0].weight, std=0.01)
+
+
+def tower(channels: int, width: int, depth: int) -> nn.Sequential:
+    """`depth` 3×3 convolutions with normalisation, the first from `channels`."""
+    return nn.Sequential(*(ConvNormReLU(channels if step == 0 else width, width) for step in range(depth)))
+
+
+def predictor(channels: int, outputs: int, kernel: int = 3, prior: float | None = None) -> nn.Conv2d:
+    """The last convolution of a head; with `prior` its sigmoid starts at that probability (RetinaNet, section 4.1)."""
+    conv = nn.Conv2d(channels, outputs, kernel, padding=kernel // 2)
+    nn.init.normal_(conv.weight, std=0.01)
+    nn.init.constant_(conv.bias, 0.0 if prior is None else -math.log((1 - prior) / prior))
+    return conv
+
+
+def with_coordinates(features: Float[Tensor, "B D h w"]) -> Float[Tensor, "B D+2 h w"]:
+    """The features with two channels more, x and y from −1 to 1, both ends included (CoordConv, Liu et al. 2018)."""
+    batch, _, height, width = features.shape
+    y = torch.linspace(-1, 1, height, device=features.device, dtype=features.dtype)
+    x = torch.linspace(-1, 1, width, device=features.device, dtype=features.dtype)
+    grid = torch.stack([x.expand(height, width), y[:, None].expand(height, width)])
+    return torch.cat([features, grid.expand(batch, -1, -1, -1)], dim=1)
+
+
+def zero_of(*tensors: Tensor) -> Float[Tensor, ""]:
+    """A loss of 0 that still gives every weight behind the tensors its gradient (of zeros): nothing is a normal case."""
+    return torch.stack([tensor.float().sum() * 0 for tensor in tensors]).sum()

@@ -1,0 +1,38 @@
+"""Feature pyramid network (Lin et al., CVPR 2017, arXiv 1612.03144)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class FPN(nn.Module):
+    """Maps of one width on every level of a backbone, and one level more.
+
+    Args:
+        channels: of the backbone's maps, fine to coarse.
+        strides: of the same maps.
+        width: channels of the pyramid.
+    """
+
+    def __init__(self, channels: Sequence[int], strides: Sequence[int], width: int = 256) -> None:
+        super().__init__()
+        self.lateral = nn.ModuleList(nn.Conv2d(depth, width, 1) for depth in channels)
+        self.output = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in channels)
+        for conv in (*self.lateral, *self.output):
+            nn.init.xavier_uniform_(conv.weight)
+            nn.init.zeros_(conv.bias)
+        self.strides = (*strides, 2 * strides[-1])
+        self.width = width
+
+    def forward(self, features: Sequence[Float[Tensor, "B _d _h _w"]]) -> list[Tensor]:
+        """P2…P5 and P6, which is every second cell of P5."""
+        merged = [lateral(feature) for lateral, feature in zip(self.lateral, features, strict=True)]
+        for level in range(len(merged) - 1, 0, -1):
+            size = merged[level - 1].shape[-2:]
+            merged[level - 1] = merged[level - 1] + F.interpolate(merged[level], size=size, mode="nearest")
+        levels = [output(feature) for output, feature in zip(self.output, merged, strict=True)]
+        return [*levels, levels[-1][:, :, ::2, ::2]]

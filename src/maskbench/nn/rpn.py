@@ -1,0 +1,128 @@
+"""Region proposal network (Ren et al., NeurIPS 2015), over a feature pyramid (Lin et al., CVPR 2017, section 4.1).
+
+B images   A anchors of an image, all levels   K anchors a cell
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.ops import batched_nms
+
+from maskbench.nn.blocks import predictor, zero_of
+from maskbench.ops import boxes as box_ops
+from maskbench.ops.assign import Matcher, Sampler
+from maskbench.ops.suppress import best
+from maskbench.structures import Frame, Instances
+
+
+class RPNOutput(NamedTuple):
+    """Objectness and box deltas of every anchor, level by level."""
+
+    logits: list[Float[Tensor, "B _a"]]
+    deltas: list[Float[Tensor, "B _a 4"]]
+    anchors: list[Float[Tensor, "_a 4"]]
+
+
+class RPN(nn.Module):
+    """Anchors, their objectness and the proposals they become.
+
+    Args:
+        channels: of the pyramid, which is also the width of the head.
+        strides: of the levels.
+        scale: side of an anchor in strides of its level.
+        ratios: height over width.
+        before: the best of a level that enter NMS, in training and in prediction.
+        after: the best of an image that leave it, likewise.
+        nms: overlap at which the lower-scored proposal of a level goes.
+        matcher: anchors to true boxes.
+        sampler: which anchors the loss sees.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        strides: Sequence[int],
+        *,
+        scale: float = 8.0,
+        ratios: Sequence[float] = (0.5, 1.0, 2.0),
+        before: tuple[int, int] = (2000, 1000),
+        after: tuple[int, int] = (1000, 1000),
+        nms: float = 0.7,
+        matcher: Matcher = Matcher(0.7, 0.3, low_quality=0.3),
+        sampler: Sampler = Sampler(256, 0.5),
+    ) -> None:
+        super().__init__()
+        self.strides, self.before, self.after, self.nms = tuple(strides), before, after, nms
+        self.matcher, self.sampler = matcher, sampler
+        self.conv = predictor(channels, channels)
+        self.objectness = predictor(channels, len(ratios), kernel=1)
+        self.deltas = predictor(channels, 4 * len(ratios), kernel=1)
+        shapes = torch.tensor([[(1 / ratio) ** 0.5, ratio**0.5] for ratio in ratios])
+        self.register_buffer("shapes", scale * torch.cat([-shapes, shapes], dim=1) / 2, persistent=False)
+
+    def forward(self, features: Sequence[Float[Tensor, "B D _h _w"]]) -> RPNOutput:
+        logits, deltas, anchors = [], [], []
+        for feature, stride in zip(features, self.strides, strict=True):
+            hidden = F.relu(self.conv(feature))
+            logits.append(self.objectness(hidden).permute(0, 2, 3, 1).flatten(1))
+            deltas.append(self.deltas(hidden).permute(0, 2, 3, 1).reshape(len(feature), -1, 4))
+            anchors.append(self.anchors(feature.shape[-2], feature.shape[-1], stride))
+        return RPNOutput(logits, deltas, anchors)
+
+    def anchors(self, height: int, width: int, stride: int) -> Float[Tensor, "A 4"]:
+        """The anchors of a level, cell by cell: centred on multiples of the stride, neither shifted nor rounded."""
+        y, x = torch.meshgrid(
+            torch.arange(height, device=self.shapes.device) * stride,
+            torch.arange(width, device=self.shapes.device) * stride,
+            indexing="ij",
+        )
+        centre = torch.stack([x, y, x, y], dim=-1).reshape(-1, 1, 4)
+        return (centre + stride * self.shapes).reshape(-1, 4)
+
+    @torch.no_grad()
+    def proposals(
+        self, output: RPNOutput, frames: Sequence[Frame], *, training: bool
+    ) -> list[tuple[Float[Tensor, "R 4"], Float[Tensor, " R"]]]:
+        """Boxes in network pixels and their objectness, descending, image by image; `training` chooses the counts."""
+        before, after = (counts[0 if training else 1] for counts in (self.before, self.after))
+        return [self._select(output, row, frame, before, after) for row, frame in enumerate(frames)]
+
+    def _select(
+        self, output: RPNOutput, row: int, frame: Frame, before: int, after: int
+    ) -> tuple[Float[Tensor, "R 4"], Float[Tensor, " R"]]:
+        scores, proposals, levels = [], [], []
+        for level, (logits, deltas, anchors) in enumerate(zip(*output, strict=True)):
+            top = best(logits[row].float(), before)
+            scores.append(logits[row, top].float().sigmoid())
+            proposals.append(box_ops.decode(anchors[top], deltas[row, top].float()))
+            levels.append(torch.full_like(top, level))
+        boxes = box_ops.clip(torch.cat(proposals), frame.resized)
+        score, level_of = torch.cat(scores), torch.cat(levels)
+        real = box_ops.not_empty(boxes)
+        boxes, score, level_of = boxes[real], score[real], level_of[real]
+        kept = batched_nms(boxes, score, level_of, self.nms)[:after]
+        return boxes[kept], score[kept]
+
+    def losses(self, output: RPNOutput, targets: Sequence[Instances]) -> dict[str, Tensor]:
+        """Objectness and L1 box loss of the sampled anchors, both divided by how many were sampled in the batch."""
+        logits, deltas = torch.cat(output.logits, dim=1).float(), torch.cat(output.deltas, dim=1).float()
+        anchors = torch.cat(output.anchors)
+        objectness, regression, sampled = [zero_of(logits)], [zero_of(deltas)], 0
+        for row, target in enumerate(targets):
+            matches = self.matcher(anchors, target.boxes)
+            positive, negative = self.sampler(matches)
+            sampled += len(positive) + len(negative)
+            rows = torch.cat([positive, negative])
+            truth = torch.zeros_like(logits[row, rows])
+            truth[: len(positive)] = 1
+            objectness.append(F.binary_cross_entropy_with_logits(logits[row, rows], truth, reduction="sum"))
+            wanted = box_ops.encode(anchors[positive], target.boxes[matches[positive]])
+            regression.append((deltas[row, positive] - wanted).abs().sum())
+        count = max(1, sampled)
+        return {"rpn_objectness": torch.stack(objectness).sum() / count, "rpn_box": torch.stack(regression).sum() / count}

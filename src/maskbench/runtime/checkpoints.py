@@ -1,0 +1,107 @@
+"""last.ckpt after every epoch and best.ckpt on tune: written beside their place, then moved there in one step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from torch import Tensor
+
+from maskbench.errors import ConfigError, WeightsError
+
+LAST, BEST = "last.ckpt", "best.ckpt"
+CHOICES = {"last": LAST, "best": BEST}
+NOTE = "maskbench"
+"""Key of a checkpoint's note: method, classes and category ids, so that it can be used without its data set."""
+
+
+def chosen(checkpoint: str) -> str:
+    """The file that the setting `checkpoint` names."""
+    if checkpoint not in CHOICES:
+        raise ConfigError(f"checkpoint={checkpoint}: expected one of {', '.join(CHOICES)}")
+    return CHOICES[checkpoint]
+
+
+class Checkpoints(Checkpoint):
+    """Saves the state of training in `folder`.
+
+    Args:
+        folder: of the checkpoints.
+        note: what the weights belong to; plain values.
+        best: keep the epoch with the highest AP on tune too.
+    """
+
+    def __init__(self, folder: Path, note: dict[str, Any], *, best: bool = False) -> None:
+        self.folder = folder
+        self.note = note
+        self.best = best
+        self.best_ap = -1.0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best_ap": self.best_ap}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best_ap = state_dict["best_ap"]
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint[NOTE] = self.note
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        ap = float(trainer.callback_metrics.get("tune/AP", -1.0))
+        if self.best and (ap > self.best_ap or not (self.folder / BEST).exists()):
+            self.best_ap = max(ap, self.best_ap)
+            self._save(trainer, BEST)
+        self._save(trainer, LAST)
+
+    def _save(self, trainer: Trainer, name: str) -> None:
+        part = self.folder / f".{name}.part"
+        trainer.save_checkpoint(part)
+        if trainer.is_global_zero:
+            part.replace(self.folder / name)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint's content, on the CPU; tensors and plain values alone are unpickled.
+
+    Raises:
+        WeightsError: it is missing, truncated, or not a checkpoint of maskbench.
+    """
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such checkpoint. The run has not finished an epoch; train it first.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle, zip and torch raise errors of their own on a damaged file
+        reason = str(error).splitlines()[0] if str(error) else ""
+        raise WeightsError(
+            f"{path}: not readable as a checkpoint ({type(error).__name__}: {reason}). It may have been cut while it "
+            "was copied; copy it again, or delete it and train again."
+        ) from error
+    if not isinstance(content, dict) or "state_dict" not in content or NOTE not in content:
+        raise WeightsError(f"{path}: holds no weights of a maskbench run (expected state_dict and {NOTE})")
+    return content
+
+
+def fit_weights(module: LightningModule, weights: dict[str, Tensor], path: Path) -> None:
+    """Load `weights` into `module`, all of them.
+
+    Raises:
+        WeightsError: they belong to another network; says which tensors differ.
+    """
+    own = module.state_dict()
+    missing, extra = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+    shapes = [
+        f"{name} is {tuple(weights[name].shape)}, expected {tuple(own[name].shape)}"
+        for name in own.keys() & weights.keys()
+        if weights[name].shape != own[name].shape
+    ]
+    found = [
+        *([f"lacks {len(missing)} tensors, first {missing[0]}"] if missing else []),
+        *([f"has {len(extra)} that are not in it, first {extra[0]}"] if extra else []),
+        *sorted(shapes)[:3],
+    ]
+    if found:
+        raise WeightsError(f"{path}: does not fit {type(module).__name__}: {'; '.join(found)}")
+    module.load_state_dict(weights)

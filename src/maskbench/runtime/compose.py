@@ -1,0 +1,50 @@
+"""From a composed config to the data and the method: data first, because only the annotations know the classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from lightning import seed_everything
+from omegaconf import DictConfig
+
+from maskbench.data.datamodule import CocoDataModule
+from maskbench.errors import MaskbenchError
+from maskbench.methods.base import Segmenter
+
+
+def build(cfg: DictConfig) -> tuple[CocoDataModule, Segmenter]:
+    """The data set, read, and the method, freshly initialised from `cfg.seed`."""
+    data = build_data(cfg)
+    return data, build_method(cfg, data.classes)
+
+
+def build_data(cfg: DictConfig) -> CocoDataModule:
+    """The data set of `cfg.data`, fetched or drawn if need be, and read."""
+    data: CocoDataModule = make(cfg.data, transforms=make(cfg.transforms))
+    data.prepare_data()
+    data.setup("fit")
+    return data
+
+
+def build_method(cfg: DictConfig, classes: Sequence[str]) -> Segmenter:
+    """The method of `cfg.method` on `cfg.backbone`, its weights drawn from `cfg.seed` alone."""
+    seed_everything(cfg.seed, workers=True, verbose=False)
+    parts = {"optim": make(cfg.optim), "point": make(cfg.evaluation.point)}
+    return make(cfg.method, backbone=make(cfg.backbone), classes=tuple(classes), **parts)
+
+
+def make(node: DictConfig | Mapping[str, Any], **given: Any) -> Any:
+    """Call the `_target_` of a config node with its settings and with objects that no config can hold.
+
+    Nested nodes are made first. An error of ours from inside one arrives as it was raised, not as Hydra wraps it.
+    """
+    try:
+        # as a partial: Hydra would copy what is given, weights and all, into its config
+        return instantiate(node, _partial_=True, _convert_="all")(**given)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, MaskbenchError):
+            raise error.__cause__ from None
+        raise

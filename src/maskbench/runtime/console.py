@@ -1,0 +1,43 @@
+"""What a person reads while a verb works: on the error stream, so that the output's last line stays JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+console = Console(stderr=True, highlight=False)
+
+
+def say(message: str) -> None:
+    """One line for the person who started the verb."""
+    console.print(escape(message), soft_wrap=True)
+
+
+def complain(message: str) -> None:
+    """What went wrong, in red."""
+    console.print(escape(message), style="bold red", soft_wrap=True)
+
+
+def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table: the first column is text, the others are numbers."""
+    table = Table(title=escape(title), title_justify="left")
+    for place, column in enumerate(columns):
+        table.add_column(escape(column), justify="right" if place else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*map(escape, row))
+    console.print(table)
+
+
+def show_precision(title: str, scores: Mapping[str, Mapping[str, float | None]]) -> None:
+    """COCO's numbers, a column an IoU type (missing sizes as –)."""
+    names = list(dict.fromkeys(name for numbers in scores.values() for name in numbers))
+    rows = [[name, *(_fraction(numbers.get(name)) for numbers in scores.values())] for name in names]
+    show(title, ["", *scores], rows)
+
+
+def _fraction(value: float | None) -> str:
+    # COCO writes −1 where the data set has no object of a kind
+    return "–" if value is None or value != value or value < 0 else f"{value:.4f}"

@@ -1,0 +1,101 @@
+# No `from __future__ import annotations` here: Hydra reads the types of a plugin's dataclasses.
+"""The Hydra launcher `pool`: every job of a multirun becomes a single run in a process of its own.
+
+Torch stays out of this process: it composes, draws the data, starts and watches.
+"""
+
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus, setup_globals
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from maskbench.runtime.console import console, say
+from maskbench.runtime.trial import identify
+from maskbench.runtime.verb import report_errors
+from maskbench.sweep.pool import Outcome, Trial, run_pool
+
+
+class PoolLauncher(Launcher):
+    """Runs jobs as `python -m maskbench.train OVERRIDES`, some at once on this machine.
+
+    Args:
+        slots: jobs at once; None: one for each core's share of `threads`.
+        threads: CPU threads a job.
+    """
+
+    def __init__(self, slots: int | None = None, threads: int = 1) -> None:
+        self.threads = threads
+        self.slots = slots or max(1, len(os.sched_getaffinity(0)) // threads)
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.context = hydra_context
+        self.config = config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Run the jobs and print a line of JSON; exits with 1 when one of them failed."""
+        setup_globals()
+        with report_errors():
+            trials = [self._trial(list(overrides)) for overrides in job_overrides]
+            outcomes = run_pool(_once(trials), self.slots, self.threads, console=console)
+        counts = Counter(outcome.state for outcome in outcomes)
+        say(f"{counts['done']} trials done, {counts['kept']} done before, {counts['failed']} failed")
+        print(json.dumps(_summary(self.config, outcomes)), flush=True)
+        if counts["failed"]:
+            raise SystemExit(1)
+        return [_returned(outcome) for outcome in outcomes]
+
+    def _trial(self, overrides: list[str]) -> Trial:
+        """The process of one job; draws or finds its data, which its name depends on."""
+        cfg = self.context.config_loader.load_sweep_config(self.config, overrides)
+        HydraConfig.instance().set_config(cfg)
+        own = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
+        trial = identify(own, cfg.hydra.runtime.choices)
+        return Trial(name=trial.folder.name, command=self._command(overrides), folder=trial.folder)
+
+    def _command(self, overrides: list[str]) -> list[str]:
+        # timing while neighbours train would time the neighbours: `benchmark study=DIR` does it afterwards, alone
+        own = [f"threads={self.threads}", "speed.enabled=false"]
+        return [sys.executable, "-m", "maskbench.train", *self._searched(), *overrides, *own]
+
+    def _searched(self) -> list[str]:
+        """Where configs of somebody else's methods lie, as this process was told."""
+        sources = self.config.hydra.runtime.config_sources
+        folders = [f"--config-dir={source.path}" for source in sources if source.provider == "command-line"]
+        searched = [word for word in self.config.hydra.overrides.hydra if word.startswith("hydra.searchpath")]
+        return [*folders, *searched]
+
+
+def register() -> None:
+    """Make `hydra/launcher=pool` known; before `hydra.main`."""
+    # Hydra starts launchers of this package alone, and ours needs no installation of its own.
+    PoolLauncher.__module__ = "hydra_plugins.maskbench"
+    Plugins.instance().register(PoolLauncher)
+
+
+def _once(trials: list[Trial]) -> list[Trial]:
+    """Overrides that say the same in two ways are one trial."""
+    return list({trial.name: trial for trial in trials}.values())
+
+
+def _summary(config: DictConfig, outcomes: Sequence[Outcome]) -> dict[str, object]:
+    named = {
+        state: [outcome.trial.name for outcome in outcomes if outcome.state == state]
+        for state in ("done", "kept", "failed")
+    }
+    return {"study": str(Path(config.hydra.sweep.dir)), **named}
+
+
+def _returned(outcome: Outcome) -> JobReturn:
+    returned = JobReturn(overrides=list(outcome.trial.command), working_dir=str(outcome.trial.folder))
+    returned.status = JobStatus.COMPLETED
+    returned.return_value = outcome.state
+    return returned

@@ -1,0 +1,103 @@
+"""W&B: one run a trial, offline unless told otherwise, with the photos of tune as they are segmented."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+from jaxtyping import UInt8
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import WandbLogger
+from numpy import ndarray
+from omegaconf import OmegaConf
+
+from maskbench.data.coco import read_photo
+from maskbench.data.datamodule import CocoDataModule
+from maskbench.methods.base import Segmenter
+from maskbench.runtime.compose import make
+from maskbench.runtime.run_folder import RunFolder, read_json
+from maskbench.runtime.trial import Composed
+from maskbench.structures import Batch, Frame, Instances
+
+
+def build_logger(trial: Composed, method: Segmenter) -> WandbLogger | None:
+    """The W&B run of a trial, in its study's folder; None for logger=none."""
+    cfg, run = trial.cfg, trial.folder
+    if not cfg.logger:
+        return None
+    run.parent.mkdir(parents=True, exist_ok=True)
+    logger: WandbLogger = make(
+        cfg.logger,
+        name=run.name,
+        id=run.name,
+        save_dir=str(run.parent),
+        group=cfg.study,
+        job_type=cfg.method_name,
+        tags=[method.paradigm, trial.data_name, cfg.backbone.name],
+        # an offline run can't look for the one it goes on with; `wandb sync` joins both by their id
+        resume=None if cfg.logger.mode == "offline" else "allow",
+    )
+    logger.log_hyperparams(cast(dict[str, Any], OmegaConf.to_container(cfg)))
+    return logger
+
+
+class TuneOverlays(Callback):
+    """Logs the first photos of tune with their predicted masks after every validation.
+
+    Args:
+        data: the data set.
+        count: photos.
+    """
+
+    def __init__(self, data: CocoDataModule, count: int = 4) -> None:
+        self.data = data
+        self.names = {0: "background", **{label + 1: name for label, name in enumerate(data.classes)}}
+        self.count = count
+        self._found: list[tuple[Instances, Frame]] = []
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._found = []
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        room = self.count - len(self._found)
+        self._found += list(zip(outputs, batch.frames, strict=True))[:room]
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not isinstance(trainer.logger, WandbLogger) or not trainer.is_global_zero:
+            return
+        photos = [read_photo(self.data.image_path("tune", frame.image_id)) for _, frame in self._found]
+        masks = [
+            {"prediction": {"mask_data": class_map(instances), "class_labels": self.names}}
+            for instances, _ in self._found
+        ]
+        captions = [str(frame.image_id) for _, frame in self._found]
+        trainer.logger.log_image("tune/photos", photos, step=trainer.global_step, masks=masks, caption=captions)
+
+
+def class_map(instances: Instances, score: float = 0.3) -> UInt8[ndarray, "H W"]:
+    """Label + 1 of the best instance on each pixel, 0 where there is none with at least `score`."""
+    painted = np.zeros(instances.masks.size, dtype=np.uint8)
+    for row in reversed(range(int((instances.scores >= score).sum()))):
+        mask = instances.masks[row : row + 1].dense()[0].cpu().numpy()
+        painted[mask] = min(255, int(instances.labels[row]) + 1)
+    return painted
+
+
+def summarise(logger: WandbLogger | None, run: RunFolder) -> None:
+    """The numbers of a finished run's folder as the summary of its W&B run."""
+    if logger is None:
+        return
+    metrics = read_json(run.metrics)
+    summary = {f"test/{kind}/{name}": value for kind in ("segm", "bbox") for name, value in metrics[kind].items()}
+    summary |= {name: metrics[name] for name in ("epochs", "images_seen", "minutes")}
+    speed = read_json(run.speed) if run.speed.exists() else {}
+    summary |= {f"speed/{name}": value for name, value in speed.items() if isinstance(value, int | float)}
+    logger.experiment.summary.update(summary)

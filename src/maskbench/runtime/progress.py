@@ -1,0 +1,58 @@
+"""Progress of training: a Rich bar with loss, AP and images a second in a terminal, one line an epoch elsewhere."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTheme
+
+from maskbench.runtime.console import console, say
+from maskbench.structures import Batch
+
+
+def shown(*callbacks: Callback) -> dict[str, Any]:
+    """Arguments of a Trainer: the callbacks, and after them what shows progress where it is run."""
+    if console.is_terminal:
+        return {"callbacks": [*callbacks, Bar()], "enable_progress_bar": True}
+    return {"callbacks": [*callbacks, Lines()], "enable_progress_bar": False}
+
+
+class Bar(RichProgressBar):
+    """Lightning's bar with three numbers: loss, AP on tune so far, training images a second."""
+
+    def __init__(self) -> None:
+        theme = RichProgressBarTheme(metrics_text_delimiter="  ", metrics_format=".3g")
+        super().__init__(refresh_rate=5, theme=theme, console_kwargs={"stderr": True})
+        self._images = 0
+        self._since = time.perf_counter()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_epoch_start(trainer, pl_module)
+        self._images, self._since = 0, time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        self._images += len(batch) * trainer.world_size
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        found = trainer.callback_metrics
+        named = {"loss": found.get("train/loss"), "AP": found.get("tune/AP")}
+        rate = self._images / max(1e-9, time.perf_counter() - self._since)
+        return {name: float(value) for name, value in named.items() if value is not None} | {"images/s": rate}
+
+
+class Lines(Callback):
+    """One line an epoch, for logs and pipes."""
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        found = trainer.callback_metrics
+        named = {"loss": "train/loss", "AP": "tune/AP", "images/s": "images_per_second", "minutes": "minutes"}
+        numbers = "  ".join(f"{label} {float(found[key]):.3g}" for label, key in named.items() if key in found)
+        say(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {numbers}")

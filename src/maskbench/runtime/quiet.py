@@ -1,0 +1,19 @@
+"""Messages of libraries that tell a person nothing here, each with the reason."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+
+def hush() -> None:
+    """Silence them in this process."""
+    # the banner of devices, tips and "max_epochs reached" at every start of a trainer
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    # workers are a setting: small images are read faster than a worker hands them over
+    warnings.filterwarnings("ignore", r"The '\w+_dataloader' does not have many workers")
+    # an epoch shorter than the logging interval has its losses in history.csv
+    warnings.filterwarnings("ignore", r"The number of training batches \(\d+\) is smaller than the logging interval")
+    # a resumed run writes into the folder that it has left
+    warnings.filterwarnings("ignore", r"Checkpoint directory .* exists and is not empty")

@@ -1,0 +1,139 @@
+"""The folder of a run: its files, and the way back from them to data and method."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
+
+from maskbench.errors import RunError
+
+if TYPE_CHECKING:  # what watches or scores runs reads their files without torch
+    from maskbench.data.datamodule import CocoDataModule
+    from maskbench.methods.base import Segmenter
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Names of the files in `runs/STUDY/METHOD-seedS-HASH8/`, and how to read and write them."""
+
+    path: Path
+
+    @classmethod
+    def existing(cls, path: str | Path) -> RunFolder:
+        """The run in `path`; raises `RunError` when there is none."""
+        run = cls(Path(path))
+        if not run.config.is_file():
+            raise RunError(f"{run.path}: no run (expected a folder with {run.config.name}, as train writes it)")
+        return run
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def fairness(self) -> Path:
+        return self.path / "fairness.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.json"
+
+    @property
+    def speed(self) -> Path:
+        return self.path / "speed.json"
+
+    @property
+    def predictions(self) -> Path:
+        return self.path / "predictions.json.gz"
+
+    @property
+    def history(self) -> Path:
+        return self.path / "history.csv"
+
+    @property
+    def thumbnails(self) -> Path:
+        return self.path / "thumbnails"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    def write_config(self, settings: Mapping[str, Any]) -> None:
+        """The composed config, resolved."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        replace_text(self.config, OmegaConf.to_yaml(OmegaConf.create(dict(settings))))
+
+    def read_config(self) -> DictConfig:
+        try:
+            cfg = OmegaConf.load(self.config)
+        except (OSError, UnicodeDecodeError, YAMLError) as error:
+            raise RunError(f"{self.config}: not readable as a config: {error}") from error
+        if not isinstance(cfg, DictConfig):
+            raise RunError(f"{self.config}: expected the settings of a run, found {type(cfg).__name__}")
+        return cfg
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Replace the file in one step, so that no reader sees half of it."""
+    replace_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Raises `RunError` when the file is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"{path}: missing. The run is not finished; the train command again goes on with it.") from None
+    except ValueError as error:
+        raise RunError(f"{path}: not readable as JSON: {error}") from error
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write beside the file, then move there in one step."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+def load(path: str | Path) -> tuple[DictConfig, CocoDataModule, Segmenter]:
+    """Config, data set and trained method of a run.
+
+    Raises:
+        RunError: the folder is no run, or its config is unreadable.
+        WeightsError: its checkpoint is missing, truncated, or of another method or other classes.
+    """
+    from maskbench.runtime.compose import build_data
+
+    cfg, method = load_method(path)
+    data = build_data(cfg)
+    if tuple(data.classes) != method.classes:
+        raise RunError(
+            f"{path}: was trained on the classes {list(method.classes)}, but the data set it names has "
+            f"{list(data.classes)} now"
+        )
+    return cfg, data, method
+
+
+def load_method(path: str | Path) -> tuple[DictConfig, Segmenter]:
+    """Config and trained method of a run, whether its data set is at hand or not; evaluation mode, on the CPU.
+
+    The weights are those that its metrics are of: the last, or the best on tune where the run asked for it.
+    """
+    from maskbench.runtime.checkpoints import chosen, fit_weights, read_checkpoint
+    from maskbench.runtime.compose import build_method
+
+    run = RunFolder.existing(path)
+    cfg = run.read_config()
+    file = run.checkpoints / chosen(cfg.checkpoint)
+    checkpoint = read_checkpoint(file)
+    cfg.backbone.weights = "scratch"  # whatever it began with, the checkpoint holds what became of it
+    method = build_method(cfg, checkpoint["maskbench"]["classes"])
+    fit_weights(method, checkpoint["state_dict"], file)
+    return cfg, method.eval()

@@ -1,0 +1,91 @@
+"""Which trial a composed config is, and its attempts; without torch, for processes that only start and watch trials."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from maskbench.data.fingerprint import fingerprint
+from maskbench.errors import RunError
+from maskbench.runtime.console import say
+from maskbench.sweep.identity import method_name, trial_hash, trial_name
+from maskbench.sweep.status import Status
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A composed config with what follows from it and its data.
+
+    Args:
+        cfg: resolved, with the method's name in it.
+        fingerprint: of the data's content.
+        data_name: what was chosen in the group `data`.
+        folder: where the run lies.
+    """
+
+    cfg: DictConfig
+    data_name: str
+    fingerprint: str
+    folder: Path
+
+
+def identify(cfg: DictConfig, choices: Mapping[str, Any]) -> Composed:
+    """The trial of a config; draws the data if they are drawn and not there yet.
+
+    Args:
+        cfg: as composed, without Hydra's own part.
+        choices: what was chosen in the config groups, as Hydra has it (`hydra.runtime.choices`).
+    """
+    settings = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    assert isinstance(settings, dict)
+    settings["method_name"] = method_name(choices["method"])
+    if isinstance(settings["data"]["root"], str):
+        # a run folder is read from wherever its reader stands
+        settings["data"]["root"] = str(Path(settings["data"]["root"]).expanduser().resolve())
+    print_of_data = _fingerprint(OmegaConf.create(settings["data"]))
+    counted = {key: value for key, value in settings.items() if key != "runs"}
+    name = trial_name(settings["method_name"], settings["seed"], trial_hash(counted, print_of_data))
+    folder = Path(settings["runs"]) / settings["study"] / name
+    return Composed(OmegaConf.create(settings), choices["data"], print_of_data, folder)
+
+
+def data_root(data: DictConfig) -> Path:
+    """The folder of the data set; drawn first when `root` is a function that draws it."""
+    root: str | Callable[[], Path] = data.root if isinstance(data.root, str) else instantiate(data.root)
+    return root() if callable(root) else Path(root)
+
+
+def _fingerprint(data: DictConfig) -> str:
+    raise NotImplementedError
+
+
+@contextmanager
+def attempt(folder: Path) -> Iterator[None]:
+    """One attempt at the trial in `folder`, with its outcome in status.json.
+
+    Raises:
+        RunError: another process is at it.
+    """
+    before = Status.read(folder)
+    if before and before.state == "running" and not before.cut:
+        raise RunError(
+            f"{folder}: is being trained by process {before.pid} on {before.host} since {before.started}. Wait for it or "
+            "stop it; if that machine is gone, delete status.json and start again."
+        )
+    status = Status.begin(folder)
+    try:
+        yield
+    except KeyboardInterrupt:
+        status.failed("interrupted").write(folder)
+        say(f"\nInterrupted. {folder} keeps every finished epoch; the same command again goes on from there.")
+        raise
+    except BaseException as error:
+        status.failed(f"{type(error).__name__}: {error}").write(folder)
+        raise
+    status.done().write(folder)

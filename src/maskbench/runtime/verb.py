@@ -1,0 +1,54 @@
+"""How every verb starts and ends: Hydra composes, errors of the user's are one red message, the last line is JSON."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+import maskbench
+from maskbench.errors import MaskbenchError
+from maskbench.runtime.console import complain
+
+Task = Callable[[DictConfig], dict[str, Any]]
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+
+def config_folder() -> Path:
+    """Where the Hydra configs are: beside the modules in an installed copy, at the root in a checkout."""
+    package = Path(maskbench.__file__).resolve().parent
+    installed = package / "conf"
+    return installed if installed.is_dir() else package.parents[1] / "conf"
+
+
+def run(name: str, task: Task) -> None:
+    """Compose `conf/NAME.yaml` with the command line, hand it to `task`, and print what it returns as a line of JSON."""
+
+    @functools.wraps(task)
+    def printed(cfg: DictConfig) -> None:
+        with report_errors():
+            print(json.dumps(task(cfg)), flush=True)
+
+    try:
+        hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=name)(printed)()
+    except KeyboardInterrupt:  # whoever was interrupted has said how to go on
+        raise SystemExit(INTERRUPTED) from None
+
+
+@contextmanager
+def report_errors() -> Iterator[None]:
+    """Print what is the user's to mend as one red message, without a traceback, and exit with 1."""
+    try:
+        yield
+    except (MaskbenchError, OmegaConfBaseException) as error:
+        complain(str(error))
+        raise SystemExit(1) from None

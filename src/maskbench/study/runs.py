@@ -1,0 +1,169 @@
+"""The runs of a study, read from their folders alone, whatever state they are in."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
+
+from maskbench.errors import RunError
+from maskbench.sweep.identity import TrialName, parse_trial_name
+from maskbench.sweep.status import Status
+
+RunState = Literal["done", "running", "failed", "missing"]
+KEYS = ("footing", "operating_point", "environment")
+
+
+@dataclass(frozen=True)
+class Key:
+    """One of a run's three fairness keys: the hash, and the named fields it is the hash of."""
+
+    key: str
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run folder says.
+
+    Args:
+        folder: the run's folder.
+        method, seed, hash: as its name has them.
+        state: done; running; failed, with a reason; missing, when the folder holds no results and no status.
+        reason: why it has no results.
+        attempts: how often it was started.
+        ended: when, UTC.
+        metrics, speed: the content of metrics.json and speed.json, empty where there is none.
+        keys: footing, operating_point and environment, where fairness.json is written.
+        history: one row an epoch; empty before the first.
+    """
+
+    folder: Path
+    method: str
+    seed: int
+    hash: str
+    state: RunState
+    reason: str | None = None
+    attempts: int = 1
+    ended: str | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+    speed: dict[str, Any] = field(default_factory=dict)
+    keys: dict[str, Key] = field(default_factory=dict)
+    history: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def log(self) -> Path:
+        """What the pool wrote of its output."""
+        return self.folder.parent / "logs" / f"{self.name}.log"
+
+    @cached_property
+    def config(self) -> DictConfig:
+        """The composed config; empty where it was never written."""
+        path = self.folder / "config.yaml"
+        try:
+            found = OmegaConf.load(path)
+        except FileNotFoundError:
+            return OmegaConf.create({})
+        except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
+            raise RunError(
+                f"{path}: not readable as a config ({error}); move the run away and train it again"
+            ) from error
+        return found if isinstance(found, DictConfig) else OmegaConf.create({})
+
+    def thumbnail(self, kind: Literal["photo", "truth", "pred"], image_id: int) -> Path | None:
+        path = self.folder / "thumbnails" / f"{kind}-{image_id}.png"
+        return path if path.is_file() else None
+
+    @cached_property
+    def image_ids(self) -> tuple[int, ...]:
+        """Of the photos that this run has pictures of its predictions for."""
+        stems = (path.stem.removeprefix("pred-") for path in (self.folder / "thumbnails").glob("pred-*.png"))
+        return tuple(sorted(int(stem) for stem in stems if stem.isdigit()))
+
+
+def read_runs(study: Path) -> list[Run]:
+    """All runs in the folder of a study, by method, seed and hash.
+
+    Raises:
+        RunError: when the folder has no run, or a file in it can't be read.
+    """
+    if not study.is_dir():
+        raise RunError(f"{study}: no such folder; a study is what `train -m` writes, runs/STUDY")
+    named = [(path, parse_trial_name(path.name)) for path in study.iterdir() if path.is_dir()]
+    runs = [_read(path, name) for path, name in named if name]
+    if not runs:
+        raise RunError(f"{study}: no run in it; expected folders named METHOD-seedS-HASH8, found {_listing(study)}")
+    return sorted(runs, key=lambda run: (run.method, run.seed, run.hash))
+
+
+def _read(folder: Path, name: TrialName) -> Run:
+    status = Status.read(folder)
+    metrics = _json(folder / "metrics.json")
+    fairness = _json(folder / "fairness.json")
+    state, reason = _state(status, metrics)
+    return Run(
+        folder=folder,
+        method=name.method,
+        seed=name.seed,
+        hash=name.hash,
+        state=state,
+        reason=reason,
+        attempts=status.attempts if status else 0,
+        ended=status.ended if status else None,
+        metrics=metrics if state == "done" else {},
+        speed=_json(folder / "speed.json") if state == "done" else {},
+        keys={key: Key(**fairness[key]) for key in KEYS if key in fairness},
+        history=_history(folder / "history.csv"),
+    )
+
+
+def _state(status: Status | None, metrics: dict[str, Any]) -> tuple[RunState, str | None]:
+    """The metrics are written last: a run without them is not done, whatever else it says."""
+    if status is None:
+        return ("done", None) if metrics else ("missing", "no status and no metrics: it never began")
+    if status.state == "done":
+        return ("done", None) if metrics else ("missing", "metrics.json is gone")
+    if status.state == "failed":
+        return "failed", status.reason or "no reason given"
+    return ("failed", "its process is gone") if status.cut else ("running", None)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: not readable as JSON ({error}); move the run away and train it again") from error
+    if not isinstance(found, dict):
+        raise RunError(f"{path}: expected an object with named numbers, found {type(found).__name__}")
+    return found
+
+
+def _history(path: Path) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(path)
+    except (FileNotFoundError, pd.errors.EmptyDataError):
+        return pd.DataFrame()
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"{path}: not readable as a table ({error}); delete it, it is needed for the curves alone"
+        ) from error
+    # A run that was resumed within an epoch may have written it twice.
+    return table.drop_duplicates("epoch", keep="last", ignore_index=True) if "epoch" in table else table
+
+
+def _listing(study: Path) -> str:
+    names = sorted(path.name for path in study.iterdir())
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "") if names else "nothing"

@@ -1,0 +1,103 @@
+"""status.json: what a trial says of itself, readable at any moment."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import tempfile
+from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal, get_args
+
+from maskbench.errors import RunError
+
+State = Literal["running", "done", "failed"]
+FILE = "status.json"
+
+
+def now() -> str:
+    """The time as status.json has it: UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@dataclass(frozen=True)
+class Status:
+    """The state of a trial.
+
+    Args:
+        state: running, done or failed.
+        attempts: how often it was started, this time included.
+        reason: why it failed.
+        started, ended: of this attempt; UTC, ISO 8601.
+        pid, host: the process of this attempt.
+    """
+
+    state: State = "running"
+    attempts: int = 1
+    reason: str | None = None
+    started: str = field(default_factory=now)
+    ended: str | None = None
+    pid: int | None = field(default_factory=os.getpid)
+    host: str | None = field(default_factory=socket.gethostname)
+
+    @classmethod
+    def begin(cls, folder: Path) -> Status:
+        """Write that this process runs the trial, as one more attempt."""
+        before = cls.read(folder)
+        status = cls(attempts=before.attempts + 1 if before else 1)
+        status.write(folder)
+        return status
+
+    @classmethod
+    def read(cls, folder: Path) -> Status | None:
+        """The status of the trial in `folder`, None when it has none; `RunError` when the file can't be read."""
+        path = folder / FILE
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            state = found["state"]
+            if state not in get_args(State):
+                raise ValueError(f"a state is one of {', '.join(get_args(State))}, found {state!r}")
+            # Fields that a later version writes are no reason to refuse an answer.
+            return cls(**{item.name: found[item.name] for item in fields(cls) if item.name in found})
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(
+                f"{path}: not a trial's status ({error}); delete the file, and the trial runs anew"
+            ) from error
+
+    def write(self, folder: Path) -> None:
+        """Replace the file in one step, so that no reader ever sees half of it."""
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{FILE}-", dir=folder)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                json.dump(asdict(self), file, indent=2)
+                file.write("\n")
+            # mkstemp makes files that nobody else may read, which a study on a shared disk has no use for.
+            os.chmod(name, 0o644)
+            os.replace(name, folder / FILE)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+    def done(self) -> Status:
+        return replace(self, state="done", reason=None, ended=now())
+
+    def failed(self, reason: str) -> Status:
+        return replace(self, state="failed", reason=reason, ended=now())
+
+    @property
+    def cut(self) -> bool:
+        """Whether it says running, on this machine, and its process is gone."""
+        if self.state != "running" or self.pid is None or self.host != socket.gethostname():
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            return False
+        return False

@@ -1,0 +1,276 @@
+"""What a sweep shows while it runs: a live table on a terminal, a line a change in a log file."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Literal
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+from yaml import YAMLError  # type: ignore[import-untyped]
+
+Phase = Literal["waiting", "running", "done", "kept", "failed", "stopped"]
+
+SYMBOLS: dict[Phase, tuple[str, str]] = {
+    "running": ("●", "cyan"),
+    "failed": ("✗", "red"),
+    "stopped": ("■", "yellow"),
+    "done": ("✓", "green"),
+    "kept": ("✓", "green dim"),
+    "waiting": ("·", "dim"),
+}
+"""Symbol and colour of each phase, in the order in which a screen too small for all trials shows them."""
+
+REFRESH = 0.5
+"""Seconds between two looks at the running trials."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a trial's history has come.
+
+    Args:
+        epochs: finished ones.
+        total: epochs the config asks for, None where it doesn't say so.
+        ap: mask AP on the tune split, 0 to 1.
+        images_per_second: while training.
+        share: of the training, 0 to 1, None where it can't be told.
+    """
+
+    epochs: int
+    total: int | None
+    ap: float | None
+    images_per_second: float | None
+    share: float | None
+
+    @property
+    def epoch(self) -> str:
+        return f"{self.epochs}/{self.total}" if self.total else str(self.epochs)
+
+
+@dataclass
+class Row:
+    """A trial as the table shows it."""
+
+    name: str
+    folder: Path
+    phase: Phase = "waiting"
+    began: float | None = None
+    seconds: float | None = None
+    progress: Progress | None = None
+    _seen: float = 0.0
+    _since: float = 0.0
+    _limits: tuple[int | None, int | None] | None = None
+
+    def start(self) -> None:
+        self.phase, self.began, self._since = "running", time.monotonic(), time.time()
+
+    def finish(self, phase: Phase) -> None:
+        self.phase = phase
+        if self.began is not None:
+            self.seconds = time.monotonic() - self.began
+
+    def look(self) -> bool:
+        """Read the history if it was written since the last look; whether there is something new."""
+        path = self.folder / "history.csv"
+        try:
+            written = path.stat().st_mtime
+            # What an earlier attempt left behind is not this one's progress.
+            if written <= max(self._seen, self._since - 1):
+                return False
+            with path.open(newline="", encoding="utf-8") as file:
+                rows = list(csv.DictReader(file))
+        except OSError:
+            return False
+        self._seen = written
+        if self._limits is None:
+            self._limits = _limits(self.folder / "config.yaml")
+        before, self.progress = self.progress, _progress(rows, *self._limits)
+        return self.progress is not None and (before is None or before.epochs != self.progress.epochs)
+
+    @property
+    def elapsed(self) -> float | None:
+        if self.seconds is not None or self.began is None:
+            return self.seconds
+        return time.monotonic() - self.began
+
+    @property
+    def left(self) -> float | None:
+        """Seconds until this trial's training ends, by its own pace."""
+        if self.phase != "running" or self.elapsed is None or self.progress is None or not self.progress.share:
+            return None
+        return self.elapsed * (1 / self.progress.share - 1)
+
+
+@dataclass
+class Watch:
+    """The rows of a sweep, shown on a console while the context is open."""
+
+    rows: dict[str, Row]
+    slots: int
+    console: Console = field(default_factory=lambda: Console(stderr=True))
+    _live: Live | None = None
+    _looked: float = 0.0
+
+    @classmethod
+    def over(cls, trials: Iterable[tuple[str, Path]], slots: int, console: Console | None = None) -> Watch:
+        rows = {name: Row(name, folder) for name, folder in trials}
+        return cls(rows, slots, console) if console else cls(rows, slots)
+
+    def __enter__(self) -> Watch:
+        if self.console.is_terminal:
+            self._live = Live(console=self.console, auto_refresh=False, get_renderable=self.render)
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.refresh()
+            self._live.stop()
+            self._live = None
+
+    def started(self, name: str) -> None:
+        self.rows[name].start()
+        self._say(name, "started")
+
+    def finished(self, name: str, phase: Phase, detail: str = "") -> None:
+        row = self.rows[name]
+        row.look()
+        row.finish(phase)
+        self._say(name, " ".join(filter(None, [phase, _duration(row.seconds), detail])))
+
+    def tick(self) -> None:
+        """Look at the running trials, at most every `REFRESH` seconds."""
+        if time.monotonic() - self._looked < REFRESH:
+            return
+        self._looked = time.monotonic()
+        for row in self.rows.values():
+            if row.phase == "running" and row.look() and row.progress:
+                found = row.progress
+                rate = f"{found.images_per_second:.0f} images/s" if found.images_per_second else ""
+                self._say(row.name, " ".join(filter(None, [f"epoch {found.epoch}", f"AP {_number(found.ap)}", rate])))
+        if self._live:
+            self._live.refresh()
+
+    def render(self) -> Group:
+        """The table and the line below it."""
+        table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
+        table.add_column("Trial", no_wrap=True)
+        table.add_column("State", no_wrap=True)
+        for heading in ("Epoch", "AP", "Images/s", "Time", "Left"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        shown = self._shown()
+        for row in shown:
+            symbol, style = SYMBOLS[row.phase]
+            found = row.progress
+            table.add_row(
+                escape(row.name),
+                Text(f"{symbol} {row.phase}", style),
+                found.epoch if found else "",
+                _number(found.ap) if found else "",
+                f"{found.images_per_second:.0f}" if found and found.images_per_second else "",
+                _duration(row.elapsed),
+                _duration(row.left),
+            )
+        more = len(self.rows) - len(shown)
+        return Group(table, Text(self.summary() + (f" · {more} more not shown" if more else ""), "dim"))
+
+    def summary(self) -> str:
+        """How many trials are where, and the time left by the pace so far."""
+        counts = Counter(row.phase for row in self.rows.values())
+        parts = [f"{counts['done'] + counts['kept']} of {len(self.rows)} done"]
+        parts += [f"{counts[phase]} {phase}" for phase in ("running", "waiting", "failed", "stopped") if counts[phase]]
+        left = self._left()
+        return " · ".join(parts + ([f"about {_duration(left)} left"] if left else []))
+
+    def _left(self) -> float | None:
+        """Seconds: what the running ones need, and for each waiting one the mean length so far, over the slots."""
+        active = [row for row in self.rows.values() if row.phase == "running"]
+        pending = sum(row.phase == "waiting" for row in self.rows.values())
+        rests = [row.left for row in active]
+        lengths = [row.seconds for row in self.rows.values() if row.phase == "done" and row.seconds]
+        lengths += [row.elapsed + row.left for row in active if row.elapsed and row.left]
+        if not active or not lengths or any(rest is None for rest in rests):
+            return None
+        work = sum(rest for rest in rests if rest) + pending * sum(lengths) / len(lengths)
+        return max([work / self.slots, *(rest for rest in rests if rest)])
+
+    def _shown(self) -> list[Row]:
+        """All rows in their order, or those that matter most where the screen is too small."""
+        rows = list(self.rows.values())
+        room = max(self.console.height - 4, 4)
+        if self._live is None or len(rows) <= room:
+            return rows
+        order = list(SYMBOLS)
+        chosen = {row.name for row in sorted(rows, key=lambda row: order.index(row.phase))[:room]}
+        return [row for row in rows if row.name in chosen]
+
+    def _say(self, name: str, message: str) -> None:
+        if self._live:
+            self._live.refresh()
+        else:
+            clock = time.strftime("%H:%M:%S")
+            self.console.print(f"{clock}  {name}  {message}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _limits(config: Path) -> tuple[int | None, int | None]:
+    """Epochs and steps that the trial's config asks for."""
+    try:
+        cfg = OmegaConf.load(config)
+        found = [OmegaConf.select(cfg, f"trainer.{name}") for name in ("max_epochs", "max_steps")]
+    except (OSError, YAMLError, OmegaConfBaseException):
+        return None, None
+    epochs, steps = (value if isinstance(value, int) and value > 0 else None for value in found)
+    return epochs, steps
+
+
+def _progress(rows: list[dict[str, str]], epochs: int | None, steps: int | None) -> Progress | None:
+    if not rows:
+        return None
+    shares = []
+    if epochs:
+        shares.append(len(rows) / epochs)
+    if steps and (step := _float(rows[-1].get("step"))):
+        shares.append(step / steps)
+    # An epoch without validation has no AP of its own.
+    precisions = [value for row in rows if (value := _float(row.get("tune/AP"))) is not None]
+    return Progress(
+        epochs=len(rows),
+        total=epochs,
+        ap=precisions[-1] if precisions else None,
+        images_per_second=_float(rows[-1].get("images_per_second")),
+        share=min(max(shares), 1.0) if shares else None,
+    )
+
+
+def _float(text: str | None) -> float | None:
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return value if value == value else None
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

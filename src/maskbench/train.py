@@ -1,0 +1,43 @@
+"""Train methods: `python -m maskbench.train [overrides]`, or with `-m` every combination of them.
+
+A run is fitted, judged on test, timed and written to RUNS/STUDY/METHOD-seedS-HASH8. Started again it goes on after its
+last epoch, and says what it found when it is done already.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from maskbench.runtime import launcher, verb
+from maskbench.runtime.console import say
+from maskbench.runtime.run_folder import RunFolder, read_json
+from maskbench.runtime.trial import attempt, identify
+from maskbench.sweep.status import Status
+
+
+def train(cfg: DictConfig) -> dict[str, Any]:
+    """One trial, from wherever it stands to the end; returns its folder and its metrics."""
+    trial = identify(cfg, HydraConfig.get().runtime.choices)
+    run = RunFolder(trial.folder)
+    status = Status.read(run.path)
+    if status and status.state == "done":
+        say(f"{run.path} is done already, as of {status.ended}: nothing to do")
+    else:
+        with attempt(run.path):
+            # only here: a process that finds its trial done, or starts other processes, has no use for torch
+            from maskbench.runtime.training import train as fit_and_judge
+
+            fit_and_judge(trial)
+    return {"run": str(run.path), **read_json(run.metrics)}
+
+
+def main() -> None:
+    launcher.register()
+    verb.run("train", train)
+
+
+if __name__ == "__main__":
+    main()

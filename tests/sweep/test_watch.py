@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import io
+import os
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from maskbench.sweep.watch import Watch
+
+HEADER = "epoch,step,images,minutes,images_per_second,tune/AP\n"
+
+
+def watch(study: Path, names: str, terminal: bool = False, height: int = 40) -> tuple[Watch, io.StringIO]:
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=terminal, width=120, height=height, _environ={"TERM": "xterm"})
+    for name in names:
+        (study / name).mkdir(exist_ok=True)
+    return Watch.over([(name, study / name) for name in names], slots=1, console=console), text
+
+
+def write(folder: Path, epochs: int, total: int | None = 4) -> None:
+    rows = "".join(f"{epoch},{epoch * 10},{epoch * 80},{epoch},251.4,{epoch / 10}\n" for epoch in range(1, epochs + 1))
+    (folder / "history.csv").write_text(HEADER + rows)
+    (folder / "config.yaml").write_text(f"trainer:\n  max_epochs: {total}\n" if total else "{}\n")
+
+
+def test_a_log_file_gets_a_line_a_change(tmp_path: Path) -> None:
+    seen, text = watch(tmp_path, "ab")
+    with seen:
+        seen.started("a")
+        write(tmp_path / "a", 2)
+        seen.tick()
+        seen.tick()
+        seen.finished("a", "done")
+    lines = [line.split("  ", 1)[1] for line in text.getvalue().splitlines()]
+    assert lines == ["a  started", "a  epoch 2/4 AP 0.200 251 images/s", "a  done 0:00"]
+    assert seen.summary() == "1 of 2 done · 1 waiting"
+
+
+def test_the_time_left_follows_from_the_pace(tmp_path: Path) -> None:
+    seen, _ = watch(tmp_path, "abc")
+    seen.started("a")
+    assert seen.summary() == "0 of 3 done · 1 running · 2 waiting"
+    seen.rows["a"].began = time.monotonic() - 60
+    write(tmp_path / "a", 2)
+    seen.tick()
+    # Half of the training took a minute: one more for this trial, two for each of the two that wait.
+    assert seen.summary() == "0 of 3 done · 1 running · 2 waiting · about 5:00 left"
+
+
+def test_what_an_earlier_attempt_left_is_no_progress(tmp_path: Path) -> None:
+    seen, _ = watch(tmp_path, "a")
+    write(tmp_path / "a", 3)
+    os.utime(tmp_path / "a" / "history.csv", (1, 1))
+    seen.started("a")
+    seen.tick()
+    assert seen.rows["a"].progress is None
+
+
+def test_without_a_plan_there_is_no_time_left(tmp_path: Path) -> None:
+    seen, _ = watch(tmp_path, "a")
+    seen.started("a")
+    write(tmp_path / "a", 3, total=None)
+    seen.tick()
+    found = seen.rows["a"].progress
+    assert found is not None
+    assert (found.epoch, found.share, seen.rows["a"].left) == ("3", None, None)
+
+
+def test_a_terminal_shows_a_table(tmp_path: Path) -> None:
+    seen, text = watch(tmp_path, "ab", terminal=True)
+    with seen:
+        seen.started("a")
+        write(tmp_path / "a", 1)
+        seen.tick()
+        seen.finished("b", "failed", "boom")
+    assert "● running" in text.getvalue()
+    assert "✗ failed" in text.getvalue()
+    assert "0.100" in text.getvalue()
+
+
+def test_a_small_screen_shows_what_matters(tmp_path: Path) -> None:
+    seen, text = watch(tmp_path, "abcdefghijkl", terminal=True, height=9)
+    with seen:
+        for name in "abcdef":
+            seen.finished(name, "done")
+        seen.finished("k", "failed")
+        seen.started("l")
+    last = text.getvalue().rsplit("Trial", 1)[1]
+    assert "✗ failed" in last
+    assert "● running" in last
+    assert "7 more not shown" in last

@@ -1,0 +1,120 @@
+"""What a stranger installs: bounds, lock, wheel, version, and commands that say what they do."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from maskbench import __version__
+
+
+@pytest.fixture(scope="module")
+def project(root: Path) -> dict[str, Any]:
+    return tomllib.loads((root / "pyproject.toml").read_text())
+
+
+@pytest.fixture(scope="module")
+def requirements(project: dict[str, Any]) -> list[Requirement]:
+    stated = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
+    return [Requirement(line) for line in [*stated, *project["build-system"]["requires"]]]
+
+
+@pytest.fixture(scope="module")
+def locked(root: Path) -> list[Requirement]:
+    return [Requirement(line) for line in (root / "requirements.lock").read_text().splitlines()]
+
+
+def test_every_dependency_has_a_lower_and_an_upper_bound(requirements: list[Requirement]) -> None:
+    for requirement in requirements:
+        operators = {clause.operator for clause in requirement.specifier}
+        assert {">=", "<"} <= operators, f"{requirement} lacks a bound"
+
+
+def test_the_lock_pins_every_dependency_inside_its_bounds(
+    requirements: list[Requirement], locked: list[Requirement]
+) -> None:
+    pins: dict[str, list[str]] = {}
+    for pin in locked:
+        (clause,) = pin.specifier
+        assert clause.operator == "==", f"{pin} is no pin"
+        pins.setdefault(canonicalize_name(pin.name), []).append(clause.version)
+    for requirement in requirements:
+        versions = pins[canonicalize_name(requirement.name)]
+        assert all(requirement.specifier.contains(version) for version in versions), f"{requirement}: {versions}"
+
+
+def test_the_lock_names_no_place(root: Path) -> None:
+    text = (root / "requirements.lock").read_text()
+    assert "://" not in text
+    assert "--" not in text
+
+
+def test_torch_is_not_older_than_what_the_tests_ran_on(project: dict[str, Any]) -> None:
+    (torch,) = [Requirement(line) for line in project["project"]["dependencies"] if re.match(r"torch\b", line)]
+    assert not torch.specifier.contains("2.10.0")
+    assert project["project"]["requires-python"] == ">=3.11,<3.14"
+
+
+def test_one_version_everywhere(root: Path) -> None:
+    assert Version(__version__)
+    assert f"\nversion: {__version__}\n" in (root / "CITATION.cff").read_text()
+
+
+def test_the_wheel_carries_the_configs_and_the_console_script(root: Path, tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=root, check=True, timeout=120, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        (entry_points,) = [name for name in names if name.endswith("entry_points.txt")]
+        assert "maskbench = maskbench.__main__:main" in archive.read(entry_points).decode()
+    configs = {path.relative_to(root).as_posix() for path in (root / "conf").rglob("*.yaml")}
+    assert configs
+    assert {f"maskbench/{config}" for config in configs} <= names
+    package = root / "src" / "maskbench"
+    sources = {
+        path.relative_to(package.parent).as_posix()
+        for path in package.rglob("*")
+        if path.is_file() and path.suffix != ".pyc"
+    }
+    assert sources <= names
+    assert not [name for name in names if name.startswith(("tests/", "src/"))]
+
+
+def test_every_make_target_is_in_the_help(root: Path) -> None:
+    makefile = (root / "Makefile").read_text()
+    (phony,) = re.findall(r"^\.PHONY: (.+)$", makefile, flags=re.MULTILINE)
+    listed = subprocess.run(["make", "--no-print-directory"], cwd=root, check=True, capture_output=True, text=True)
+    assert re.findall(r"^  make ([a-z-]+) +\S", listed.stdout, flags=re.MULTILINE) == phony.split()
+
+
+@pytest.mark.parametrize(("size", "expected"), [("small", "method=small/solo,small/htc"), ("", "method=solo,htc")])
+def test_a_sweep_trains_then_times_then_reports(root: Path, size: str, expected: str) -> None:
+    settings = ["METHODS=solo,htc", f"SIZE={size}", "SEEDS=0,1", "STUDY=mine"]
+    command = ["make", "--no-print-directory", "-n", "-o", ".venv/.stamp", "sweep", *settings]
+    planned = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout
+    train, benchmark, report = re.findall(r"-m maskbench\.(.+)", planned)
+    assert train.split() == ["train", "-m", "experiment=shapes", expected, "seed=0,1", "study=mine"]
+    assert benchmark.split() == ["benchmark", "study=runs/mine"]
+    assert report.split() == ["report", "study=runs/mine"]
+
+
+def test_the_workflow_runs_what_a_developer_runs(root: Path) -> None:
+    assert "- run: .ci/run" in (root / ".github" / "workflows" / "check.yml").read_text()
+    gate = root / ".ci" / "run"
+    assert gate.stat().st_mode & 0o111
+    assert gate.read_text().endswith("make check\nmake test\n")
+
+
+def test_the_changelog_has_an_entry_for_what_comes_next(root: Path) -> None:
+    assert "\n## [Unreleased]\n" in (root / "CHANGELOG.md").read_text()
