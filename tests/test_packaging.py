@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -91,18 +92,25 @@ def test_the_wheel_carries_the_configs_and_the_console_script(root: Path, tmp_pa
     assert not [name for name in names if name.startswith(("tests/", "src/"))]
 
 
+def make(root: Path, *arguments: str) -> str:
+    """What `make` prints, started from a shell of its own and not from within `make test`."""
+    inherited = {"MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS"}
+    environment = {key: value for key, value in os.environ.items() if key not in inherited}
+    return subprocess.run(
+        ["make", *arguments], cwd=root, env=environment, check=True, capture_output=True, text=True
+    ).stdout
+
+
 def test_every_make_target_is_in_the_help(root: Path) -> None:
     makefile = (root / "Makefile").read_text()
     (phony,) = re.findall(r"^\.PHONY: (.+)$", makefile, flags=re.MULTILINE)
-    listed = subprocess.run(["make", "--no-print-directory"], cwd=root, check=True, capture_output=True, text=True)
-    assert re.findall(r"^  make ([a-z-]+) +\S", listed.stdout, flags=re.MULTILINE) == phony.split()
+    assert re.findall(r"^  make ([a-z-]+) +\S", make(root), flags=re.MULTILINE) == phony.split()
 
 
 @pytest.mark.parametrize(("size", "expected"), [("small", "method=small/solo,small/htc"), ("", "method=solo,htc")])
 def test_a_sweep_trains_then_times_then_reports(root: Path, size: str, expected: str) -> None:
     settings = ["METHODS=solo,htc", f"SIZE={size}", "SEEDS=0,1", "STUDY=mine"]
-    command = ["make", "--no-print-directory", "-n", "-o", ".venv/.stamp", "sweep", *settings]
-    planned = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout
+    planned = make(root, "-n", "-o", ".venv/.stamp", "sweep", *settings)
     train, benchmark, report = re.findall(r"-m maskbench\.(.+)", planned)
     assert train.split() == ["train", "-m", "experiment=shapes", expected, "seed=0,1", "study=mine"]
     assert benchmark.split() == ["benchmark", "study=runs/mine"]

@@ -11,7 +11,7 @@ from torch import nn
 from maskbench.errors import ConfigError, WeightsError
 from maskbench.nn.backbone import Backbone
 
-THIN = {"layers": [1, 1, 1, 1], "channels": [8, 16, 24, 32], "stem_width": 8}
+THIN = {"layers": [1, 1, 1, 1], "channels": [8, 16, 24, 32]}
 
 
 def thin(**settings: object) -> Backbone:
@@ -38,7 +38,7 @@ def test_maps_are_fine_to_coarse_and_as_announced() -> None:
 def test_only_the_strides_asked_for() -> None:
     backbone = thin(strides=(8, 32))
     assert (backbone.strides, backbone.channels) == ((8, 32), (16, 32))
-    assert len(backbone(torch.zeros(1, 3, 32, 32))) == 2
+    assert len(backbone(torch.zeros(1, 3, 64, 64))) == 2
 
 
 def test_pixels_are_normalised_by_what_the_weights_expect() -> None:
@@ -127,7 +127,7 @@ def test_weights_that_can_t_be_used_are_named(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="does not fit"):
         Backbone("resnet18", weights=str(saved(tmp_path)))
     partial = tmp_path / "partial.safetensors"
-    save_file({"conv1.weight": torch.zeros(8, 3, 7, 7)}, partial)
+    save_file({"conv1.weight": torch.zeros(64, 3, 7, 7)}, partial)
     with pytest.raises(WeightsError, match="lacks"):
         thin(weights=str(partial))
 

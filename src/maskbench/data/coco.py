@@ -21,6 +21,8 @@ from PIL import Image, UnidentifiedImageError
 from maskbench.data.runs import Runs, run_lengths
 from maskbench.errors import DataError
 
+KEYS = ("images", "annotations", "categories")
+
 
 @dataclass(frozen=True)
 class Record:
@@ -113,11 +115,11 @@ class CocoFile:
                 f"found a {type(content).__name__} at its top, expected images, annotations and categories",
                 "a list is what COCO's results look like; name the annotation file",
             )
-        for key in ("images", "annotations", "categories"):
+        for key in KEYS:
             if not isinstance(content.get(key), list):
                 found = f"holds {', '.join(map(str, content)) or 'nothing'}" if key not in content else "it is no list"
                 raise self._error(f"needs a list `{key}`, but {found}", "a COCO instances file has all three lists")
-        return content
+        return {key: content[key] for key in KEYS}
 
     def _fields(self, record: Any, kind: str, place: int, **types: type) -> list[Any]:
         """The named fields of a record, each of its type."""
@@ -126,7 +128,9 @@ class CocoFile:
         for name, expected in types.items():
             if name not in record:
                 label = f"{kind}[{place}]" + (f" (id {record['id']!r})" if "id" in record else "")
-                raise self._error(f"{label} lacks `{name}`, it has {', '.join(record)}", f"add `{name}` to every record")
+                raise self._error(
+                    f"{label} lacks `{name}`, it has {', '.join(record)}", f"add `{name}` to every record"
+                )
             if not isinstance(record[name], expected):
                 raise self._error(
                     f"`{name}` of {kind}[{place}] is {record[name]!r:.60}, expected {expected.__name__}",
@@ -180,7 +184,9 @@ class CocoFile:
                 )
             wrong = _wrong_segmentation(segmentation, self.records[image_id].size)
             if wrong:
-                raise self._error(f"the segmentation of annotation {annotation_id} {wrong}", "mend or remove the record")
+                raise self._error(
+                    f"the segmentation of annotation {annotation_id} {wrong}", "mend or remove the record"
+                )
             yield self._slots[image_id], (annotation_id, category_id, bool(annotation.get("iscrowd", 0)), segmentation)
 
     # Keeping ----------------------------------------------------------------------------------------------------------
@@ -259,14 +265,13 @@ def read_photo(path: str | Path) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def _as_rgb(image: Image.Image, path: str | Path) -> UInt8[np.ndarray, "H W 3"]:
-    if image.mode == "F" or (image.mode.startswith("I") and not _is_16_bit(image)):
-        raise DataError(f"{path}: has pixels of mode {image.mode}, expected 8 or 16 bit values; convert it first")
-    if image.mode.startswith("I"):
-        grey = (np.asarray(image).astype(np.uint32) + 128) // 257
-        return np.repeat(grey.astype(np.uint8)[:, :, None], 3, axis=2)
-    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
-
-
-def _is_16_bit(image: Image.Image) -> bool:
-    low, high = image.getextrema()
-    return 0 <= low <= high <= 65535
+    if not image.mode.startswith(("I", "F")):
+        return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    grey = np.asarray(image)
+    if image.mode == "F" or grey.min() < 0 or grey.max() > 65535:
+        raise DataError(
+            f"{path}: has pixels of mode {image.mode} from {grey.min()} to {grey.max()}, expected 8 or 16 bit values; "
+            "convert it first"
+        )
+    scaled = (grey.astype(np.uint32) + 128) // 257
+    return np.repeat(scaled.astype(np.uint8)[:, :, None], 3, axis=2)

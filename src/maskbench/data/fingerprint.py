@@ -33,7 +33,9 @@ def fingerprint(root: str | Path, files: Iterable[str | Path]) -> str:
     root = Path(root).expanduser().resolve()
     names = [os.fspath(name) for name in files]
     states = [_state(root, name) for name in names]
-    key = hashlib.sha256("\n".join([str(root), *(f"{name} {state}" for name, state in zip(names, states, strict=True))]).encode())
+    key = hashlib.sha256(
+        "\n".join([str(root), *(f"{name} {state}" for name, state in zip(names, states, strict=True))]).encode()
+    )
     known = cache_folder() / "fingerprints" / f"{key.hexdigest()[:32]}.json"
     found = recall(known)
     if not isinstance(found, str):
@@ -52,10 +54,15 @@ def dataset_files(root: str | Path, splits: Iterable[tuple[str, str]]) -> list[s
     Raises:
         DataError: an annotation file is missing or broken.
     """
+    root = Path(root).expanduser()
+    return list_files((name, images, CocoFile(root / name)) for name, images in splits)
+
+
+def list_files(splits: Iterable[tuple[str, str, CocoFile]]) -> list[str]:
+    """As `dataset_files`, for annotation files that have been read: the name, the image folder and the file of each."""
     names: dict[str, None] = {}
-    for annotations, images in splits:
-        names[annotations] = None
-        file = CocoFile(Path(root).expanduser() / annotations)
+    for name, images, file in splits:
+        names[name] = None
         names.update(dict.fromkeys(f"{images}/{record.file_name}" for record in file.records.values()))
     return list(names)
 

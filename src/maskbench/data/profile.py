@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, UInt16
 
 from maskbench.data.cache import cache_folder, recall, remember
 from maskbench.data.coco import CocoFile
@@ -42,10 +41,10 @@ class Profile:
     empty: int
     instances: int
     crowds: int
-    photo_sides: dict[str, tuple[float, ...]]
-    per_image: tuple[float, ...]
+    photo_sides: dict[str, list[float]]
+    per_image: list[float]
     most_per_image: int
-    sizes: tuple[float, ...]
+    sizes: list[float]
     crowding: float
     sampled: int
 
@@ -58,9 +57,7 @@ def profile(file: CocoFile, key: str) -> Profile:
     known = cache_folder() / "profiles" / f"{key}-{VERSION}.json"
     found = recall(known)
     if isinstance(found, dict) and set(found) == {field.name for field in fields(Profile)}:
-        sides = {side: tuple(values) for side, values in found.pop("photo_sides").items()}
-        listed = {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
-        return Profile(**listed, photo_sides=sides)
+        return Profile(**found)
     computed = _compute(file)
     remember(known, computed.as_dict())
     return computed
@@ -84,7 +81,10 @@ def _compute(file: CocoFile) -> Profile:
         empty=per_image.count(0),
         instances=sum(per_image),
         crowds=sum(crowds for _, crowds in counts.values()),
-        photo_sides={"short": _quantiles([min(size) for size in photos]), "long": _quantiles([max(size) for size in photos])},
+        photo_sides={
+            "short": _quantiles([min(size) for size in photos]),
+            "long": _quantiles([max(size) for size in photos]),
+        },
         per_image=_quantiles(per_image),
         most_per_image=max(per_image),
         sizes=_quantiles([area**0.5 for area in areas]),
@@ -93,8 +93,8 @@ def _compute(file: CocoFile) -> Profile:
     )
 
 
-def _quantiles(values: Sequence[float]) -> tuple[float, ...]:
-    return tuple(round(float(value), 2) for value in np.quantile(values, QUANTILES)) if values else ()
+def _quantiles(values: Sequence[float]) -> list[float]:
+    return [round(float(value), 2) for value in np.quantile(values, QUANTILES)] if values else []
 
 
 def touching(maps: Sequence[LabelMap], count: int) -> Bool[np.ndarray, " N"]:
@@ -108,7 +108,10 @@ def touching(maps: Sequence[LabelMap], count: int) -> Bool[np.ndarray, " N"]:
     return found[1:]
 
 
-def _shifted(first: LabelMap, second: LabelMap, down: int, right: int) -> tuple[LabelMap, LabelMap]:
+_Part = UInt16[np.ndarray, "rows columns"]
+
+
+def _shifted(first: LabelMap, second: LabelMap, down: int, right: int) -> tuple[_Part, _Part]:
     """The parts of two maps that lie on each other when `second` moves up by `down` and left by `right`."""
     height, width = first.shape
     here = first[: height - down, max(0, -right) : width - max(0, right)]
@@ -116,7 +119,7 @@ def _shifted(first: LabelMap, second: LabelMap, down: int, right: int) -> tuple[
     return here, there
 
 
-def _mark(found: Bool[np.ndarray, " M"], here: LabelMap, there: LabelMap) -> None:
+def _mark(found: Bool[np.ndarray, " M"], here: _Part, there: _Part) -> None:
     meet = (here != there) & (here != 0) & (there != 0)
     found[here[meet]] = True
     found[there[meet]] = True

@@ -1,8 +1,8 @@
 """From COCO's segmentations to run lengths, and from run lengths to label maps.
 
-A *label map* holds row + 1 of the instance at each pixel, 0 where there is none. Instances that overlap lie in different
-maps of a list, so nothing is lost, and one map serves hundreds of instances that don't: it is flipped, resized and cropped
-in place of hundreds of masks, and memory grows with pixels, not with instances × pixels.
+A *label map* holds row + 1 of the instance at each pixel, 0 where there is none. Instances that overlap lie in
+different maps of a list, so nothing is lost, and one map serves hundreds of instances that don't: it is flipped,
+resized and cropped in place of hundreds of masks, and memory grows with pixels, not with instances × pixels.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import numpy as np
 import pycocotools.mask as rle_codec
 from jaxtyping import Bool, Float32, Int64, UInt16
 
-Runs = Int64[np.ndarray, " runs"]
+Runs = Int64[np.ndarray, " _"]
 """Lengths of runs down the columns of a mask, of background and foreground in turn."""
-LabelMap = UInt16[np.ndarray, "H W"]
+LabelMap = UInt16[np.ndarray, "h w"]
 MOST = 65535
 """Instances that the numbers of a label map can tell apart."""
 
@@ -48,19 +48,19 @@ def run_lengths(segmentation: list | dict[str, Any], size: tuple[int, int]) -> R
 def _uncompressed(counts: str | bytes) -> Runs:
     """COCO's string of run lengths: 5 bits a character, low ones first; from the fourth run on as the difference to the
     last run of the same kind (`rleFrString` in cocoapi's maskApi.c)."""
-    codes = np.frombuffer(counts.encode("ascii") if isinstance(counts, str) else counts, np.uint8).astype(np.int64) - 48
-    if len(codes) == 0:
-        return codes
-    if codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
-        raise ValueError("the string of run lengths is broken")
-    last = np.flatnonzero(codes & 32 == 0)
-    first = np.concatenate(([0], last[:-1] + 1))
-    place = 5 * (np.arange(len(codes)) - np.repeat(first, last - first + 1))
-    values = np.add.reduceat((codes & 31) << np.minimum(place, 55), first)
-    values -= np.where(codes[last] & 16, 1 << np.minimum(place[last] + 5, 60), 0)
-    values[1::2] = np.cumsum(values[1::2])
-    values[2::2] = np.cumsum(values[2::2])
-    return values
+    runs: list[int] = []
+    value = shift = 0
+    for character in counts.encode() if isinstance(counts, str) else counts:
+        code = character - 48
+        value |= (code & 31) << shift
+        shift += 5
+        if code & 32:
+            continue
+        if code & 16:
+            value -= 1 << shift
+        runs.append(value + runs[-2] if len(runs) > 2 else value)
+        value = shift = 0
+    return np.array(runs, dtype=np.int64)
 
 
 def label_maps(instances: Sequence[Runs], size: tuple[int, int]) -> list[LabelMap]:
@@ -102,26 +102,57 @@ def separate(
         count: instances that were painted.
         size: height and width of the frame; the maps lie in its upper left corner.
     """
-    rows, boxes = locate(maps, count)
+    painted = [_painted(labels) for labels in maps]
+    rows, boxes = _boxes(painted, count)
     masks = np.zeros((len(rows), *size), bool)
     slots = np.zeros(count + 1, np.int64)
     slots[rows + 1] = np.arange(len(rows))
-    for labels in maps:
-        y, x = np.nonzero(labels)
-        masks[slots[labels[y, x]], y, x] = True
+    for y, x, label in painted:
+        masks[slots[label], y, x] = True
     return rows, boxes, masks
 
 
 def locate(maps: Sequence[LabelMap], count: int) -> tuple[Int64[np.ndarray, " N"], Float32[np.ndarray, "N 4"]]:
     """Rows that are still visible, and their boxes (xyxy, right and bottom exclusive)."""
+    return _boxes([_painted(labels) for labels in maps], count)
+
+
+Painted = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Row, column and label of each foreground pixel."""
+
+
+def _painted(labels: LabelMap) -> Painted:
+    flat = labels.ravel()
+    pixels = np.flatnonzero(flat)
+    y = pixels // labels.shape[1]
+    return y, pixels - y * labels.shape[1], flat[pixels]
+
+
+def _boxes(painted: Sequence[Painted], count: int) -> tuple[Int64[np.ndarray, " N"], Float32[np.ndarray, "N 4"]]:
     low = np.full((2, count + 1), np.iinfo(np.int64).max)
     high = np.zeros((2, count + 1), np.int64)
-    for labels in maps:
-        y, x = np.nonzero(labels)
-        label = labels[y, x]
+    for y, x, label in painted:
         for axis, position in enumerate((x, y)):
             np.minimum.at(low[axis], label, position)
-            np.maximum.at(high[axis], label, position + 1)
-    rows = np.flatnonzero(high[0, 1:])
-    boxes = np.concatenate((low[:, rows + 1], high[:, rows + 1])).T
+            np.maximum.at(high[axis], label, position)
+    rows = np.flatnonzero(low[0, 1:] <= high[0, 1:])
+    boxes = np.concatenate((low[:, rows + 1], high[:, rows + 1] + 1)).T
     return rows, np.ascontiguousarray(boxes, dtype=np.float32)
+
+
+def encode(
+    maps: Sequence[LabelMap],
+    rows: Int64[np.ndarray, " N"],
+    boxes: Float32[np.ndarray, "N 4"],
+    size: tuple[int, int],
+) -> list[dict[str, Any]]:
+    """The masks that `separate` would give for the rows and boxes of `locate`, encoded one at a time."""
+    frame = np.zeros((*size, 1), np.uint8, order="F")
+    encoded = []
+    for row, (left, top, right, bottom) in zip(rows, boxes.astype(np.int64), strict=True):
+        window = (slice(top, bottom), slice(left, right))
+        for labels in maps:
+            frame[(*window, 0)] |= labels[window] == row + 1
+        encoded += rle_codec.encode(frame)
+        frame[window] = 0
+    return encoded

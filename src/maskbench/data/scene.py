@@ -37,7 +37,7 @@ Grid = Int64[np.ndarray, "h w"]
 Silhouette = Bool[np.ndarray, "h w"]
 
 
-class Dice:
+class Draws:
     """Random integers from a stream that no version of numpy may change (NEP 19)."""
 
     def __init__(self, *seed: int) -> None:
@@ -72,7 +72,7 @@ class Look:
         hue: `class` gives each class its own hue, `any` draws one for every object.
         objects: fewest and most objects of an image that is not empty.
         radius: smallest and largest radius of the circle around an object.
-        overlap: share of objects that are set against an earlier one, to touch or occlude it; half of these take its class.
+        overlap: share of objects that are set against an earlier one, to touch or occlude it; half take its class.
         empty: share of images without objects.
         texture: amplitude of the slow variation of background and objects.
         noise: amplitude of the noise on every pixel.
@@ -80,10 +80,10 @@ class Look:
     """
 
     size: int = 128
-    classes: tuple[str, ...] = ("disc", "rectangle", "triangle")
+    classes: Sequence[str] = ("disc", "rectangle", "triangle")
     hue: str = "class"
-    objects: tuple[int, int] = (2, 5)
-    radius: tuple[float, float] = (0.10, 0.22)
+    objects: Sequence[int] = (2, 5)
+    radius: Sequence[float] = (0.10, 0.22)
     overlap: float = 0.4
     empty: float = 0.03
     texture: int = 40
@@ -115,17 +115,17 @@ class Scene:
     crowds: list[bool] = field(default_factory=list)
 
 
-def paint(look: Look, dice: Dice, *, crowd: bool = False) -> Scene:
+def paint(look: Look, draws: Draws, *, crowd: bool = False) -> Scene:
     """Draw one image, later objects over earlier ones; with `crowd`, on top of a region of many small objects."""
-    scene = Scene(_background(look, dice))
-    light = _waves(look.size, dice, cells=4)
+    scene = Scene(_background(look, draws))
+    light = _waves(look.size, draws, cells=4)
     shapes: list[Shape] = []
     if crowd:
-        _add_crowd(scene, look, dice, light)
-    if crowd or not dice.chance(look.empty):
-        for _ in range(dice.between(*look.objects)):
-            _add_object(scene, shapes, look, dice, light)
-    _add_noise(scene.image, look.noise, dice)
+        _add_crowd(scene, look, draws, light)
+    if crowd or not draws.chance(look.empty):
+        for _ in range(draws.between(*look.objects)):
+            _add_object(scene, shapes, look, draws, light)
+    _add_noise(scene.image, look.noise, draws)
     return scene
 
 
@@ -182,10 +182,10 @@ SILHOUETTES = {"disc": _disc, "rectangle": _rectangle, "triangle": _triangle, "s
 # Objects --------------------------------------------------------------------------------------------------------------
 
 
-def _add_object(scene: Scene, shapes: list[Shape], look: Look, dice: Dice, light: Grid) -> None:
+def _add_object(scene: Scene, shapes: list[Shape], look: Look, draws: Draws, light: Grid) -> None:
     """Draw one more object where it hides no earlier one too much; leave it out if there is no such place."""
     for _ in range(TRIES):
-        shape = _throw(shapes, look, dice)
+        shape = _throw(shapes, look, draws)
         mask = _mask(shape, look)
         if _leaves_visible(scene, mask, look.visible):
             break
@@ -193,26 +193,26 @@ def _add_object(scene: Scene, shapes: list[Shape], look: Look, dice: Dice, light
         return
     for earlier in scene.masks:
         earlier &= ~mask
-    _fill(scene.image, mask, shape, _colour(shape.label, look, dice), light)
+    _fill(scene.image, mask, shape, _colour(shape.label, look, draws), light)
     shapes.append(shape)
     _record(scene, mask, shape.label, crowd=False)
 
 
-def _throw(shapes: list[Shape], look: Look, dice: Dice) -> Shape:
+def _throw(shapes: list[Shape], look: Look, draws: Draws) -> Shape:
     """A shape anywhere, or one that touches or covers the rim of an earlier one."""
     low, high = (round(share * look.size * SUB) for share in look.radius)
     side = look.size * SUB
-    label, radius = dice.below(len(look.classes)), dice.between(low, high)
-    x, y = dice.between(radius // 2, side - radius // 2), dice.between(radius // 2, side - radius // 2)
-    if shapes and dice.chance(look.overlap):
-        other = shapes[dice.below(len(shapes))]
-        reach = (other.radius + radius) * dice.between(60, 100) // 100
-        cosine, sine = _vector(dice.below(TURN))
+    label, radius = draws.below(len(look.classes)), draws.between(low, high)
+    x, y = draws.between(radius // 2, side - radius // 2), draws.between(radius // 2, side - radius // 2)
+    if shapes and draws.chance(look.overlap):
+        other = shapes[draws.below(len(shapes))]
+        reach = (other.radius + radius) * draws.between(60, 100) // 100
+        cosine, sine = _vector(draws.below(TURN))
         x = min(max(other.x + reach * cosine // UNIT, 0), side)
         y = min(max(other.y + reach * sine // UNIT, 0), side)
-        label = other.label if dice.chance(0.5) else label
-    form = (dice.below(256), dice.below(256), dice.below(256))
-    return Shape(label, x, y, radius, dice.below(TURN), form)
+        label = other.label if draws.chance(0.5) else label
+    form = (draws.below(256), draws.below(256), draws.below(256))
+    return Shape(label, x, y, radius, draws.below(TURN), form)
 
 
 def _mask(shape: Shape, look: Look) -> Bool[np.ndarray, "H W"]:
@@ -234,27 +234,27 @@ def _leaves_visible(scene: Scene, mask: Silhouette, share: float) -> bool:
     """Whether this mask is large enough itself and leaves enough of every object under it."""
     earlier = zip(scene.masks, scene.wholes, strict=True)
     left = (np.count_nonzero(seen & ~mask) >= max(LEAST, share * whole) for seen, whole in earlier)
-    return np.count_nonzero(mask) >= LEAST and all(left)
+    return int(np.count_nonzero(mask)) >= LEAST and all(left)
 
 
-def _add_crowd(scene: Scene, look: Look, dice: Dice, light: Grid) -> None:
+def _add_crowd(scene: Scene, look: Look, draws: Draws, light: Grid) -> None:
     """Many small objects of one class side by side, recorded as one region."""
-    side, label = look.size * SUB, dice.below(len(look.classes))
-    x, y = dice.between(side // 3, 2 * side // 3), dice.between(side // 3, 2 * side // 3)
+    side, label = look.size * SUB, draws.below(len(look.classes))
+    x, y = draws.between(side // 3, 2 * side // 3), draws.between(side // 3, 2 * side // 3)
     union = np.zeros((look.size, look.size), bool)
     for _ in range(CROWD):
-        place = (x + dice.between(-side // 6, side // 6), y + dice.between(-side // 6, side // 6))
-        form = (dice.below(256), dice.below(256), dice.below(256))
-        shape = Shape(label, *place, side * dice.between(30, 45) // 1000, dice.below(TURN), form)
+        place = (x + draws.between(-side // 6, side // 6), y + draws.between(-side // 6, side // 6))
+        form = (draws.below(256), draws.below(256), draws.below(256))
+        shape = Shape(label, *place, side * draws.between(30, 45) // 1000, draws.below(TURN), form)
         mask = _mask(shape, look)
-        _fill(scene.image, mask, shape, _colour(label, look, dice), light)
+        _fill(scene.image, mask, shape, _colour(label, look, draws), light)
         union |= mask
     _record(scene, union, label, crowd=True)
 
 
 def _record(scene: Scene, mask: Silhouette, label: int, *, crowd: bool) -> None:
     scene.masks.append(mask)
-    scene.wholes.append(np.count_nonzero(mask))
+    scene.wholes.append(int(np.count_nonzero(mask)))
     scene.labels.append(label)
     scene.crowds.append(crowd)
 
@@ -262,10 +262,10 @@ def _record(scene: Scene, mask: Silhouette, label: int, *, crowd: bool) -> None:
 # Colour, light and noise ----------------------------------------------------------------------------------------------
 
 
-def _colour(label: int, look: Look, dice: Dice) -> tuple[int, int, int]:
+def _colour(label: int, look: Look, draws: Draws) -> tuple[int, int, int]:
     """A shade of the class's hue (or of any)."""
-    hue = dice.below(HUES) if look.hue == "any" else HUES * label // len(look.classes) + dice.between(-40, 40)
-    saturation, value = dice.between(130, 255), dice.between(110, 235)
+    hue = draws.below(HUES) if look.hue == "any" else HUES * label // len(look.classes) + draws.between(-40, 40)
+    saturation, value = draws.between(130, 255), draws.between(110, 235)
     edges = (abs(hue % HUES - 768) - 256, 512 - abs(hue % HUES - 512), 512 - abs(hue % HUES - 1024))
     pure = [min(max(edge, 0), 255) for edge in edges]
     red, green, blue = (value * (255 * 255 - saturation * (255 - channel)) // (255 * 255) for channel in pure)
@@ -286,17 +286,17 @@ def _fill(
     image[rows, columns] = np.clip(np.array(colour) * (256 + shade) // 256, 0, 255)
 
 
-def _background(look: Look, dice: Dice) -> UInt8[np.ndarray, "H W 3"]:
+def _background(look: Look, draws: Draws) -> UInt8[np.ndarray, "H W 3"]:
     """A dull colour with slow and quick variations."""
-    grey = dice.between(60, 170)
-    base = np.array([grey + dice.between(-25, 25) for _ in range(3)])
-    waves = _waves(look.size, dice, cells=5) + _waves(look.size, dice, cells=16) // 2
+    grey = draws.between(60, 170)
+    base = np.array([grey + draws.between(-25, 25) for _ in range(3)])
+    waves = _waves(look.size, draws, cells=5) + _waves(look.size, draws, cells=16) // 2
     return np.clip(base + (waves * look.texture // 128)[:, :, None], 0, 255).astype(np.uint8)
 
 
-def _waves(size: int, dice: Dice, *, cells: int) -> Grid:
+def _waves(size: int, draws: Draws, *, cells: int) -> Grid:
     """Random values −128 … 127 at the corners of `cells` × `cells` fields, and straight lines in between."""
-    knots = dice.bytes(cells + 1, cells + 1).astype(np.int64) - 128
+    knots = draws.bytes(cells + 1, cells + 1).astype(np.int64) - 128
     position = (2 * np.arange(size, dtype=np.int64) + 1) * cells * 128 // size  # in 256ths of a field
     field_index, rest = position >> 8, position & 255
     ramp = np.zeros((size, cells + 1), np.int64)
@@ -305,8 +305,8 @@ def _waves(size: int, dice: Dice, *, cells: int) -> Grid:
     return (ramp @ knots @ ramp.T) >> 16
 
 
-def _add_noise(image: UInt8[np.ndarray, "H W 3"], amplitude: int, dice: Dice) -> None:
+def _add_noise(image: UInt8[np.ndarray, "H W 3"], amplitude: int, draws: Draws) -> None:
     """Triangular noise of this amplitude on every value."""
-    throws = dice.bytes(2, *image.shape).astype(np.int16)
+    throws = draws.bytes(2, *image.shape).astype(np.int16)
     np.clip(image + ((throws[0] - throws[1]) * amplitude >> 8), 0, 255, out=throws[0])
     image[:] = throws[0]

@@ -23,7 +23,7 @@ from jaxtyping import UInt8
 from rich.progress import Progress
 
 from maskbench.data.cache import beside, cache_folder
-from maskbench.data.scene import SILHOUETTES, Dice, Look, Scene, paint
+from maskbench.data.scene import SILHOUETTES, Draws, Look, Scene, paint
 from maskbench.errors import ConfigError
 
 VERSION = 1
@@ -53,8 +53,9 @@ class Shapes(Look):
             raise ConfigError(f"shapes can't be drawn: {wrong}")
 
     def _wrong(self) -> Iterator[str]:
-        if not self.classes or len(set(self.classes)) < len(self.classes) or not set(self.classes) <= set(SILHOUETTES):
-            yield f"classes are different ones out of {', '.join(SILHOUETTES)}, found {', '.join(self.classes) or 'none'}"
+        known = [name for name in SILHOUETTES if name in self.classes]
+        if not known or len(known) < len(self.classes):
+            yield f"classes are different ones out of {', '.join(SILHOUETTES)}, found {list(self.classes)}"
         if self.hue not in ("class", "any"):
             yield f"hue is `class` or `any`, found `{self.hue}`"
         if self.images < 1 or self.val_images < 1:
@@ -121,7 +122,7 @@ def _draw_into(folder: Path, shapes: Shapes) -> None:
         for split, name in enumerate(SPLITS):
             records = _Records(shapes, split)
             for index in range(len(records)):
-                scene = paint(shapes, Dice(shapes.seed, split, index), crowd=index == len(records) // 2)
+                scene = paint(shapes, Draws(shapes.seed, split, index), crowd=index == len(records) // 2)
                 (folder / "images" / records.add(index, scene)).write_bytes(png(scene.image))
                 progress.advance(bar)
             text = json.dumps(records.as_coco(), separators=(",", ":"), sort_keys=True)

@@ -10,21 +10,24 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import cv2
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import UInt8, UInt16
 
-from maskbench.data.runs import LabelMap
 from maskbench.errors import ConfigError
 
 # Importing albumentations otherwise asks PyPI for its newest version: no network, no delay.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-import albumentations  # noqa: E402
-from albumentations.core.type_definitions import Targets  # noqa: E402
+import albumentations
+from albumentations.core.type_definitions import Targets
 
 Photo = UInt8[np.ndarray, "H W 3"]
+Maps = Sequence[UInt16[np.ndarray, "H W"]]
+Transformed = tuple[UInt8[np.ndarray, "h w 3"], list[UInt16[np.ndarray, "h w"]]]
+"""Network input and label maps of one size, before padding."""
 
 
 def fitted(photo: tuple[int, int], short: int | None, long: int | None, factor: float = 1.0) -> tuple[int, int]:
@@ -100,18 +103,16 @@ class Crop(albumentations.DualTransform):
         return img[window]
 
 
-class Transforms:
-    """The two pipelines: training `resize → crop → train`, evaluation `resize`.
+class Train:
+    """The training pipeline: resize by a random factor, crop, augment.
 
     Args:
-        short: short side of the network input in pixels; None takes the photo's own.
-        long: cap of its long side in pixels; None sets none.
-        scale: lowest and highest random factor of the size in training. With `short=long=1024, crop=1024`, (0.1, 2.0)
-            is large-scale jitter (Ghiasi et al., CVPR 2021, arXiv 2012.07177); (0.8, 1.0) is about detectron2's
-            multi-scale training.
-        crop: side of the random window cut in training; None cuts none.
-        train: albumentations transforms applied after that, in training. Those that move pixels must sample masks by
-            nearest neighbour, as is their default.
+        short, long: as in `fitted`.
+        scale: lowest and highest random factor of that size. With `short=long=crop=1024`, (0.1, 2.0) is large-scale
+            jitter (Ghiasi et al., CVPR 2021, arXiv 2012.07177); (0.8, 1.0) is about detectron2's multi-scale training.
+        crop: side of the random window that is cut; None cuts none.
+        augment: albumentations transforms applied after that. Those that move pixels must sample masks by nearest
+            neighbour, as is their default.
 
     Raises:
         ConfigError: a length or factor is out of its range.
@@ -124,33 +125,56 @@ class Transforms:
         *,
         scale: Sequence[float] = (1.0, 1.0),
         crop: int | None = None,
-        train: Sequence[albumentations.BasicTransform] = (),
+        augment: Sequence[albumentations.BasicTransform | albumentations.BaseCompose] = (),
     ) -> None:
-        for name, side in (("short", short), ("long", long), ("crop", crop)):
-            if side is not None and side < 1:
-                raise ConfigError(f"transforms.{name} is a number of pixels or null, found {side}")
+        _check_sides("train", short=short, long=long, crop=crop)
         if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
-            raise ConfigError(f"transforms.scale is [lowest, highest] above 0, found {list(scale)}")
-        if short is not None and long is not None and long < short:
-            raise ConfigError(f"transforms.long is at least transforms.short, found {long} and {short}")
-        self.short, self.long = short, long
+            raise ConfigError(f"transforms.train.scale is [lowest, highest] above 0, found {list(scale)}")
+        resize = KeepRatio(short, long, (float(scale[0]), float(scale[1])))
         cut = [] if crop is None else [Crop(crop)]
-        jitter = (float(scale[0]), float(scale[1]))
-        self._train = albumentations.Compose([KeepRatio(short, long, jitter), *cut, *train])
-        self._evaluate = albumentations.Compose([KeepRatio(short, long)])
+        self._pipeline = albumentations.Compose([resize, *cut, *augment])
 
-    def train(self, photo: Photo, maps: list[LabelMap], seed: Sequence[int]) -> tuple[Photo, list[LabelMap]]:
+    def __call__(self, photo: Photo, maps: Maps, seed: Sequence[int]) -> Transformed:
         """Augment a photo and its label maps; the same seed gives the same result in every process."""
         generator = np.random.default_rng(np.random.SeedSequence(list(seed)))
-        self._train.set_random_state(generator, random.Random(int(generator.integers(2**63))))
-        return _apply(self._train, photo, maps)
+        self._pipeline.set_random_state(generator, random.Random(int(generator.integers(2**63))))
+        return _apply(self._pipeline, photo, maps)
 
-    def evaluate(self, photo: Photo, maps: list[LabelMap]) -> tuple[Photo, list[LabelMap]]:
+
+class Eval:
+    """The evaluation pipeline: resize (`fitted`). Its size is part of the operating point.
+
+    Raises:
+        ConfigError: a length is out of its range.
+    """
+
+    def __init__(self, short: int | None = None, long: int | None = None) -> None:
+        _check_sides("eval", short=short, long=long)
+        self._pipeline = albumentations.Compose([KeepRatio(short, long)])
+
+    def __call__(self, photo: Photo, maps: Maps) -> Transformed:
         """Resize a photo and its label maps to the network's input."""
-        return _apply(self._evaluate, photo, maps)
+        return _apply(self._pipeline, photo, maps)
 
 
-def _apply(pipeline: albumentations.Compose, photo: Photo, maps: list[LabelMap]) -> tuple[Photo, list[LabelMap]]:
+@dataclass(frozen=True)
+class Transforms:
+    """What becomes of a photo: in training, and wherever a network is evaluated, timed or used."""
+
+    train: Train = field(default_factory=Train)
+    eval: Eval = field(default_factory=Eval)
+
+
+def _check_sides(pipeline: str, **sides: int | None) -> None:
+    for name, side in sides.items():
+        if side is not None and side < 1:
+            raise ConfigError(f"transforms.{pipeline}.{name} is a number of pixels or null, found {side}")
+    short, long = sides["short"], sides["long"]
+    if short is not None and long is not None and long < short:
+        raise ConfigError(f"transforms.{pipeline}.long is at least its short, found long={long} and short={short}")
+
+
+def _apply(pipeline: albumentations.Compose, photo: Photo, maps: Maps) -> Transformed:
     # A list, not a stack: albumentations raises on a stack of no masks.
     done = pipeline(image=photo, masks=list(maps))
     return done["image"], list(done["masks"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pycocotools.mask as rle_codec
 import torch.distributed
 from faster_coco_eval import COCO, COCOeval_faster
+from torch.nn import Module
 from torchmetrics import Metric
 
 from maskbench.errors import DataError
@@ -63,9 +65,7 @@ def score(
     images = sorted(truth.images if image_ids is None else set(image_ids))
     unknown = [image for image in images if image not in truth.images]
     if unknown or not images:
-        raise DataError(
-            f"{truth.path}: expected images to score among its {len(truth.images)}, found {unknown or 'none'}"
-        )
+        raise DataError(f"{truth.path}: expected images among its {len(truth.images)}, found {unknown or 'none'}")
     detections = [_detection(truth, index, result, iou_type) for index, result in enumerate(results)]
     limits = sorted({1, min(10, max_instances), max_instances})
     precision, recall = _evaluate(truth, detections, iou_type, images, limits)
@@ -156,7 +156,7 @@ class AveragePrecision(Metric):
         torch.distributed.all_gather_object(gathered, self.records, group=group)
         self.records = [record for records in gathered for record in records]
 
-    def _apply(self, fn: Callable, exclude_state: Sequence[str] = ()) -> AveragePrecision:
+    def _apply(self, fn: Callable, exclude_state: Sequence[str] = ()) -> Module:
         """Results stay in host memory wherever the metric goes."""
         return super()._apply(fn, exclude_state=(*exclude_state, "records"))
 
@@ -189,10 +189,13 @@ def _evaluate(
         "images": list(truth.images.values()),
         "categories": [{"id": category_id, "name": name} for category_id, name in truth.classes.items()],
     }
-    wanted, found = (
-        COCO({**index, "annotations": annotations}, print_function=_say_nothing)
-        for annotations in (truth.annotations(iou_type), detections)
-    )
+    with warnings.catch_warnings():
+        # GroundTruth has said it already, and with the name of the file.
+        warnings.filterwarnings("ignore", message="Found annotation id 0")
+        wanted, found = (
+            COCO({**index, "annotations": annotations}, print_function=_say_nothing)
+            for annotations in (truth.annotations(iou_type), detections)
+        )
     evaluator = COCOeval_faster(wanted, found, iou_type, print_function=_say_nothing, extra_calc=False)
     evaluator.params.imgIds = images
     evaluator.params.maxDets = limits

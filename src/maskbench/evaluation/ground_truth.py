@@ -19,7 +19,8 @@ IouType = Literal["segm", "bbox"]
 class GroundTruth:
     """A COCO annotation file, checked once and read for masks or boxes.
 
-    What a file leaves out is filled in: `iscrowd` is 0, `area` and `bbox` are those of the mask.
+    What a file leaves out is filled in: `iscrowd` is 0, `bbox` is the mask's, `area` the mask's or, among boxes, the
+    box's.
 
     Args:
         path: the json.
@@ -76,9 +77,8 @@ class GroundTruth:
         except Exception as error:
             raise DataError(f"{where}: the segmentation can't be read ({type(error).__name__}: {error})") from error
         if None not in (height, width) and size != (height, width):
-            raise DataError(
-                f"{where}: the mask is {size[0]} x {size[1]} pixels, but image {image_id} is {height} x {width}"
-            )
+            found, expected = f"{size[0]}x{size[1]}", f"{height}x{width}"
+            raise DataError(f"{where}: the mask is {found} pixels, but image {image_id} is {expected}")
         return rle
 
     def _prepare(self, annotation: Mapping[str, Any], iou_type: IouType) -> dict[str, Any]:
@@ -86,14 +86,13 @@ class GroundTruth:
         prepared = {key: annotation[key] for key in ("id", "image_id", "category_id")}
         prepared["iscrowd"] = int(annotation.get("iscrowd") or 0)
         area, box = annotation.get("area"), annotation.get("bbox")
-        if iou_type == "segm" or area is None or not box:
-            if not annotation.get("segmentation"):
-                raise DataError(f"{where}: has no segmentation, and {iou_type} results are scored against it")
-            rle = self.encode(annotation["segmentation"], annotation["image_id"], where)
-            area = float(rle_codec.area(rle)) if area is None else area
-            box = box or rle_codec.toBbox(rle).tolist()
-            prepared["segmentation"] = rle
-        return {**prepared, "area": area, "bbox": box}
+        if iou_type == "bbox" and box:
+            return {**prepared, "bbox": box, "area": box[2] * box[3] if area is None else area}
+        if not annotation.get("segmentation"):
+            raise DataError(f"{where}: has no segmentation, and {iou_type} results can't be scored without")
+        rle = self.encode(annotation["segmentation"], annotation["image_id"], where)
+        prepared |= {"segmentation": rle, "bbox": rle_codec.toBbox(rle).tolist()}
+        return {**prepared, "area": float(rle_codec.area(rle)) if area is None else area}
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -103,13 +102,11 @@ def _read(path: Path) -> dict[str, Any]:
         raise DataError(f"{path}: expected a COCO annotation json, but it can't be read: {error}") from error
     if not isinstance(content, dict):
         hint = "; are these results?" if isinstance(content, list) else ""
-        raise DataError(f"{path}: expected a json object with images, annotations and categories, found none{hint}")
-    for name, keys in (
-        ("images", ("id",)),
-        ("categories", ("id",)),
-        ("annotations", ("id", "image_id", "category_id")),
-    ):
-        _check_records(path, name, content.get(name), keys)
+        found = type(content).__name__
+        raise DataError(f"{path}: expected an object with images, annotations and categories, found a {found}{hint}")
+    _check_records(path, "images", content.get("images"), keys=("id",))
+    _check_records(path, "categories", content.get("categories"), keys=("id",))
+    _check_records(path, "annotations", content.get("annotations"), keys=("id", "image_id", "category_id"))
     if not content["images"] or not content["categories"]:
         raise DataError(f"{path}: lists no images or no categories, so there is nothing to score")
     return content
@@ -129,13 +126,11 @@ def _check_records(path: Path, name: str, records: Any, keys: Collection[str]) -
 
 
 def _class_names(categories: Collection[Mapping[str, Any]]) -> dict[int, str]:
-    """Names by category id in ascending order; ids tell apart what has no name or shares it."""
+    """Names by category id, ids ascending; where names are missing or shared, the id tells them apart."""
     names = Counter(category.get("name") for category in categories)
-    by_id = sorted(categories, key=lambda category: category["id"])
-    return {
-        category["id"]: str(name)
-        if name is not None and names[name] == 1
-        else f"{name or 'category'} ({category['id']})"
-        for category in by_id
-        for name in [category.get("name")]
-    }
+    classes = {}
+    for category in sorted(categories, key=lambda category: category["id"]):
+        name = category.get("name")
+        unique = bool(name) and names[name] == 1
+        classes[category["id"]] = str(name) if unique else f"{name or 'category'} ({category['id']})"
+    return classes

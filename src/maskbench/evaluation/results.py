@@ -88,9 +88,7 @@ def read_predictions(path: str | Path) -> list[Result]:
             content = gzip.decompress(content)
         results = json.loads(content)
     except (OSError, EOFError, ValueError) as error:
-        raise DataError(
-            f"{path}: expected COCO results as json or gzipped json, but it can't be read: {error}"
-        ) from error
+        raise DataError(f"{path}: expected COCO results as json or gzipped json, can't read it: {error}") from error
     if not isinstance(results, list):
         hint = "; is it an annotation file?" if isinstance(results, dict) and "images" in results else ""
         raise DataError(f"{path}: expected a list of COCO results, found a {_kind(results)}{hint}")

@@ -10,6 +10,7 @@ M clusters
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, Unpack
 
 import torch
@@ -35,7 +36,8 @@ class Raw(NamedTuple):
     embedding: Float[Tensor, "B E h w"]
 
 
-class Clusters(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Clusters:
     """The clusters of one image's foreground cells."""
 
     member: Int64[Tensor, " P"]
@@ -77,8 +79,8 @@ class Discriminative(Segmenter):
     """Semantic segmentation, an embedding trained by pull and push, and mean-shift on the foreground.
 
     Margins and weights are the paper's; the bandwidth is that of the authors' released code (push margin, not pull
-    margin as in the text). Semantic and embedding branch are decoders on a feature pyramid, so that the backbone is used as
-    by every other method.
+    margin as in the text). Semantic and embedding branch are decoders on a feature pyramid, so that the backbone is
+    used as by every other method.
 
     Args:
         width: channels of the pyramid.
@@ -176,7 +178,7 @@ class Discriminative(Segmenter):
         ]
 
     def _instances(
-        self, probabilities: Float[Tensor, "C+1 h w"], embedding: Float[Tensor, "E h w"], frame: Frame
+        self, probabilities: Float[Tensor, "_ h w"], embedding: Float[Tensor, "E h w"], frame: Frame
     ) -> Instances:
         probability, label = probabilities.max(dim=0)
         foreground = (label < len(self.classes)) & _inside(label.shape, frame, self.mask_stride, label.device)
@@ -188,8 +190,12 @@ class Discriminative(Segmenter):
         return self._in_photo(clusters, labels, foreground, frame)
 
     def _apart(self, points: Float[Tensor, "P E"], labels: Int64[Tensor, " P"]) -> Float[Tensor, "P E+1"]:
-        """Embeddings with a coordinate more that keeps classes further apart than any bandwidth: all cluster at once."""
-        return torch.cat([points, 10 * self.bandwidth * labels[:, None]], dim=1)
+        """Embeddings with one coordinate more, which keeps classes beyond any bandwidth: all cluster at once.
+
+        The classes found are numbered anew, since distances in single precision suffer from a large coordinate.
+        """
+        rank = labels.unique(return_inverse=True)[1]
+        return torch.cat([points, 10 * self.bandwidth * rank[:, None]], dim=1)
 
     def _in_photo(
         self, clusters: Clusters, labels: Int64[Tensor, " P"], foreground: Bool[Tensor, "h w"], frame: Frame

@@ -52,7 +52,8 @@ class MaskRCNN(Segmenter):
     Args:
         width: channels of the pyramid and of the RPN.
         anchor_scale: side of an anchor in strides of its level.
-        proposals: how many an image keeps, in training and in prediction.
+        before: the best anchors of a level that enter the proposals' NMS, in training and in prediction.
+        proposals: how many an image keeps after it, likewise.
         regions: how many an image trains on, and the share of positives among them.
         box_width: of the box head's two layers.
         mask_width: of the mask head, which has `mask_depth` convolutions.
@@ -69,6 +70,7 @@ class MaskRCNN(Segmenter):
         *,
         width: int = 256,
         anchor_scale: float = 8.0,
+        before: tuple[int, int] = (2000, 1000),
         proposals: tuple[int, int] = (1000, 1000),
         regions: tuple[int, float] = (512, 0.25),
         box_width: int = 1024,
@@ -80,7 +82,7 @@ class MaskRCNN(Segmenter):
     ) -> None:
         super().__init__(**common)
         self.fpn = FPN(self.backbone.channels, self.backbone.strides, width)
-        self.rpn = RPN(width, self.fpn.strides, scale=anchor_scale, after=(proposals[0], proposals[1]))
+        self.rpn = RPN(width, self.fpn.strides, scale=anchor_scale, before=before, after=proposals)
         self.box_head = BoxHead(width, len(self.classes), width=box_width)
         self.mask_head = MaskHead(width, len(self.classes), width=mask_width, depth=mask_depth)
         self.matcher = Matcher(0.5, 0.5, low_quality=0.5)
@@ -126,7 +128,7 @@ class MaskRCNN(Segmenter):
     def roi_losses(
         self, features: Sequence[Tensor], proposals: Sequence[Tensor], targets: Sequence[Instances]
     ) -> dict[str, Tensor]:
-        """Class and box loss over the sampled regions, mask loss over the positives (section 3, L = L_cls + L_box + L_mask)."""
+        """Class and box loss over the sampled regions, mask loss over the positives (section 3)."""
         regions = self.sample(proposals, targets)
         return {
             **self.box_losses(features, regions, targets),
@@ -184,10 +186,7 @@ class MaskRCNN(Segmenter):
         ]
         boxes, labels, scores = (list(column) for column in zip(*selected, strict=True))
         masks = self._masks(features, boxes, labels)
-        return [
-            self._in_photo(*image)
-            for image in zip(masks, boxes, labels, scores, frames, strict=True)
-        ]
+        return [self._in_photo(*image) for image in zip(masks, boxes, labels, scores, frames, strict=True)]
 
     def _select(
         self, proposals: Float[Tensor, "R 4"], logits: Tensor, deltas: Tensor, frame: Frame

@@ -11,7 +11,7 @@ from typing import NamedTuple, Unpack
 
 import torch
 from jaxtyping import Bool, Float, Int64
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from maskbench.methods.base import Common, Segmenter
@@ -84,7 +84,10 @@ class SOLOv2(Segmenter):
     ) -> None:
         super().__init__(**common)
         if not len(grids) == len(ranges) == len(self.strides):
-            raise ValueError(f"one grid and one range per level: {len(self.strides)} levels, grids {list(grids)}, ranges {list(ranges)}")
+            raise ValueError(
+                f"one grid and one range per level: {len(self.strides)} levels, "
+                f"grids {list(grids)}, ranges {list(ranges)}"
+            )
         self.grids, self.ranges = tuple(grids), tuple((low, high) for low, high in ranges)
         self.sigma, self.mask_weight, self.nms_sigma, self.decayed = sigma, mask_weight, nms_sigma, decayed
         self.fpn = FPN(self.backbone.channels, self.backbone.strides, width)
@@ -210,7 +213,7 @@ def _paint(
 def _rescored(
     maps: Float[Tensor, "K h w"], candidates: Candidates
 ) -> tuple[Bool[Tensor, "K h w"], Float[Tensor, " K"]]:
-    """Binary masks, and class score × mean probability inside the mask; 0 where the mask is smaller than a cell's stride."""
+    """Binary masks, and class score × mean probability inside; 0 for a mask of no more cells than its stride."""
     masks = maps > 0.5
     area = masks.sum(dim=(1, 2))
     maskness = (maps * masks).sum(dim=(1, 2)) / area.clamp(min=1)

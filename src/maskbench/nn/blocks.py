@@ -13,12 +13,9 @@ class ConvNormReLU(nn.Sequential):
     """A convolution without bias, group normalisation and ReLU."""
 
     def __init__(self, channels: int, width: int, kernel: int = 3, groups: int = 32) -> None:
-        super().__init__(
-            nn.Conv2d(channels, width, kernel, padding=kernel // 2, bias=False),
-            nn.GroupNorm(math.gcd(groups, width), width),
-            nn.ReLU(inplace=True),
-        )
-        nn.init.normal_(self[0].weight, std=0.01)
+        conv = nn.Conv2d(channels, width, kernel, padding=kernel // 2, bias=False)
+        super().__init__(conv, nn.GroupNorm(math.gcd(groups, width), width), nn.ReLU(inplace=True))
+        nn.init.normal_(conv.weight, std=0.01)
 
 
 def tower(channels: int, width: int, depth: int) -> nn.Sequential:
@@ -30,6 +27,7 @@ def predictor(channels: int, outputs: int, kernel: int = 3, prior: float | None 
     """The last convolution of a head; with `prior` its sigmoid starts at that probability (RetinaNet, section 4.1)."""
     conv = nn.Conv2d(channels, outputs, kernel, padding=kernel // 2)
     nn.init.normal_(conv.weight, std=0.01)
+    assert conv.bias is not None
     nn.init.constant_(conv.bias, 0.0 if prior is None else -math.log((1 - prior) / prior))
     return conv
 
@@ -44,5 +42,5 @@ def with_coordinates(features: Float[Tensor, "B D h w"]) -> Float[Tensor, "B D+2
 
 
 def zero_of(*tensors: Tensor) -> Float[Tensor, ""]:
-    """A loss of 0 that still gives every weight behind the tensors its gradient (of zeros): nothing is a normal case."""
+    """A loss of 0 that still gives every weight behind the tensors a gradient, of zeros: nothing is a normal case."""
     return torch.stack([tensor.float().sum() * 0 for tensor in tensors]).sum()

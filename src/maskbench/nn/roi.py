@@ -16,23 +16,20 @@ class BoxHead(nn.Module):
     def __init__(self, channels: int, classes: int, *, pool: int = 7, width: int = 1024) -> None:
         super().__init__()
         self.pool, self.classes = pool, classes
-        self.hidden = nn.Sequential(
-            nn.Flatten(),
-            nn.Linear(channels * pool * pool, width),
-            nn.ReLU(inplace=True),
-            nn.Linear(width, width),
-            nn.ReLU(inplace=True),
-        )
+        first, second = nn.Linear(channels * pool * pool, width), nn.Linear(width, width)
+        self.hidden = nn.Sequential(nn.Flatten(), first, nn.ReLU(inplace=True), second, nn.ReLU(inplace=True))
         self.classify = nn.Linear(width, classes + 1)
         self.regress = nn.Linear(width, 4 * classes)
-        for layer in (self.hidden[1], self.hidden[3]):
+        for layer in (first, second):
             nn.init.xavier_uniform_(layer.weight)
         nn.init.normal_(self.classify.weight, std=0.01)
         nn.init.normal_(self.regress.weight, std=0.001)
-        for layer in (self.hidden[1], self.hidden[3], self.classify, self.regress):
+        for layer in (first, second, self.classify, self.regress):
             nn.init.zeros_(layer.bias)
 
-    def forward(self, regions: Float[Tensor, "R D s s"]) -> tuple[Float[Tensor, "R C+1"], Float[Tensor, "R C 4"]]:
+    def forward(
+        self, regions: Float[Tensor, "R D s s"]
+    ) -> tuple[Float[Tensor, "R {self.classes}+1"], Float[Tensor, "R {self.classes} 4"]]:
         """Class logits and deltas."""
         hidden = self.hidden(regions)
         return self.classify(hidden), self.regress(hidden).view(-1, self.classes, 4)

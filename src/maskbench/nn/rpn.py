@@ -20,6 +20,9 @@ from maskbench.ops.assign import Matcher, Sampler
 from maskbench.ops.suppress import best
 from maskbench.structures import Frame, Instances
 
+MATCHER = Matcher(positive=0.7, negative=0.3, low_quality=0.3)
+SAMPLER = Sampler(count=256, positive_share=0.5)
+
 
 class RPNOutput(NamedTuple):
     """Objectness and box deltas of every anchor, level by level."""
@@ -44,6 +47,8 @@ class RPN(nn.Module):
         sampler: which anchors the loss sees.
     """
 
+    shapes: Tensor
+
     def __init__(
         self,
         channels: int,
@@ -54,8 +59,8 @@ class RPN(nn.Module):
         before: tuple[int, int] = (2000, 1000),
         after: tuple[int, int] = (1000, 1000),
         nms: float = 0.7,
-        matcher: Matcher = Matcher(0.7, 0.3, low_quality=0.3),
-        sampler: Sampler = Sampler(256, 0.5),
+        matcher: Matcher = MATCHER,
+        sampler: Sampler = SAMPLER,
     ) -> None:
         super().__init__()
         self.strides, self.before, self.after, self.nms = tuple(strides), before, after, nms
@@ -125,4 +130,7 @@ class RPN(nn.Module):
             wanted = box_ops.encode(anchors[positive], target.boxes[matches[positive]])
             regression.append((deltas[row, positive] - wanted).abs().sum())
         count = max(1, sampled)
-        return {"rpn_objectness": torch.stack(objectness).sum() / count, "rpn_box": torch.stack(regression).sum() / count}
+        return {
+            "rpn_objectness": torch.stack(objectness).sum() / count,
+            "rpn_box": torch.stack(regression).sum() / count,
+        }

@@ -11,9 +11,10 @@ from maskbench.nn.blocks import ConvNormReLU, with_coordinates
 
 
 class SemanticFPN(nn.Module):
-    """Each level goes up to the finest by convolutions and ×2 steps; the levels are summed (Kirillov et al., CVPR 2019).
+    """Each level goes up to the finest by convolutions and ×2 steps, and the levels are summed.
 
-    It is the decoder of Panoptic FPN and the mask feature branch of SOLOv2, which differ in width and in the coordinates.
+    It is the decoder of Panoptic FPN (Kirillov et al., CVPR 2019, section 3.1) and the mask feature branch of SOLOv2,
+    which differ in width and in the coordinates.
 
     Args:
         channels: of each level.

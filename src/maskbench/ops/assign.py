@@ -75,7 +75,7 @@ def _draw(rows: Int64[Tensor, " A"], count: int) -> Int64[Tensor, " K"]:
 
 
 class Cells(NamedTuple):
-    """Pairs of a positive grid cell and the instance it learns; a cell that several instances claim stands once for each."""
+    """Pairs of a positive grid cell and the instance it learns; a cell that several claim stands once for each."""
 
     instance: Int64[Tensor, " P"]
     level: Int64[Tensor, " P"]
@@ -118,11 +118,14 @@ def grid_cells(
     return Cells(instance, level, row, column)
 
 
-def _cell_of(point: Float[Tensor, "N 2"], size: Size | torch.Size, cells: Int64[Tensor, " L"]) -> Int64[Tensor, "N L 2"]:
+def _cell_of(
+    point: Float[Tensor, "N 2"], size: Size | torch.Size, cells: Int64[Tensor, " L"]
+) -> Int64[Tensor, "N L 2"]:
     """The cell of each level's grid that holds a point, cut to the grid.
 
-    The reference divides by 1/S in single precision where one would multiply by S: on an edge the two differ.
+    The reference divides by 1/S in single precision and truncates, where one would multiply by S: on an edge between
+    two cells they differ.
     """
     relative = point / point.new_tensor([size[0], size[1]])
-    cell = torch.div(relative[:, None], (1 / cells.to(point.dtype))[:, None], rounding_mode="floor").long()
+    cell = torch.div(relative[:, None], (1 / cells.to(point.dtype))[:, None], rounding_mode="trunc").long()
     return cell.clamp(min=0).minimum(cells[:, None] - 1)

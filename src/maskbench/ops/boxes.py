@@ -59,6 +59,6 @@ def to_photo(boxes: Float[Tensor, "N 4"], frame: Frame) -> Float[Tensor, "N 4"]:
 
 
 def batch_index(boxes: Sequence[Float[Tensor, "_ 4"]]) -> Float[Tensor, "N 5"]:
-    """The boxes of all images under each other, each with the index of its image in front, as torchvision pools them."""
+    """The boxes of all images under each other, the index of its image in front of each, as torchvision pools them."""
     rows = [torch.cat([box.new_full((len(box), 1), image), box], dim=1) for image, box in enumerate(boxes)]
     return torch.cat(rows)

@@ -19,7 +19,7 @@ def dice(probabilities: Float[Tensor, "N *P"], targets: Bool[Tensor, "N *P"]) ->
 def focal(
     logits: Float[Tensor, "N C"], labels: Int64[Tensor, " N"], alpha: float = 0.25, gamma: float = 2.0
 ) -> Float[Tensor, ""]:
-    """Sigmoid focal loss summed over all logits; a label of C means that no class is present (Lin et al., ICCV 2017)."""
+    """Sigmoid focal loss, summed over all logits; a label of C means that no class is there (Lin et al., ICCV 2017)."""
     targets = F.one_hot(labels, logits.shape[1] + 1)[:, :-1].to(logits.dtype)
     return sigmoid_focal_loss(logits, targets, alpha=alpha, gamma=gamma, reduction="sum")
 

@@ -24,8 +24,8 @@ DENSE_PIXELS = 1 << 30
 def centres_of_mass(masks: Bool[Tensor, "N H W"]) -> Float[Tensor, "N 2"]:
     """Mean row and column index of each mask's pixels (no half pixel added, as SOLO's reference has it)."""
     area = masks.sum(dim=(1, 2)).clamp(min=1)
-    rows = torch.arange(masks.shape[1], device=masks.device, dtype=torch.float32)
-    columns = torch.arange(masks.shape[2], device=masks.device, dtype=torch.float32)
+    rows = torch.arange(masks.shape[1], device=masks.device)
+    columns = torch.arange(masks.shape[2], device=masks.device)
     row = (masks.sum(dim=2) * rows).sum(dim=1) / area
     column = (masks.sum(dim=1) * columns).sum(dim=1) / area
     return torch.stack([row, column], dim=1)
@@ -50,21 +50,19 @@ def shrink(masks: Bool[Tensor, "N H W"], stride: int) -> Bool[Tensor, "N h w"]:
     if stride == 1:
         return masks
     low, high = stride // 2 - 1, stride // 2
-    votes = sum(masks[:, y::stride, x::stride].to(torch.uint8) for y in (low, high) for x in (low, high))
-    return votes >= 2
+    corners = [masks[:, y::stride, x::stride].to(torch.uint8) for y in (low, high) for x in (low, high)]
+    return torch.stack(corners).sum(dim=0) >= 2
 
 
 def crop_and_resize(masks: Bool[Tensor, "N H W"], boxes: Float[Tensor, "N 4"], size: int) -> Bool[Tensor, "N m m"]:
-    """Each mask inside its own box as `size` × `size` cells, by RoIAlign with adaptive sampling (Mask R-CNN, section 3)."""
+    """Each mask inside its own box as `size` × `size` cells, by RoIAlign with adaptive sampling (Mask R-CNN, 3)."""
     index = torch.arange(len(masks), device=boxes.device, dtype=boxes.dtype)
     rois = torch.cat([index[:, None], boxes], dim=1)
     pooled = roi_align(masks[:, None].to(boxes.dtype), rois, size, spatial_scale=1.0, sampling_ratio=0, aligned=True)
     return pooled[:, 0] >= 0.5
 
 
-def to_photo(
-    maps: Float[Tensor, "N h w"], frame: Frame, stride: float, threshold: float = 0.5
-) -> Masks:
+def to_photo(maps: Float[Tensor, "N h w"], frame: Frame, stride: float, threshold: float = 0.5) -> Masks:
     """Probabilities on a map of the padded network input → masks of the photo.
 
     The padding is cut off and the map resampled once, bilinearly, at the centres of the photo's own pixels; then
@@ -85,9 +83,7 @@ def to_photo(
     return _in_slices(sample, len(maps), frame.photo, maps.device)
 
 
-def paste(
-    maps: Float[Tensor, "N m m"], boxes: Float[Tensor, "N 4"], size: Size, threshold: float = 0.5
-) -> Masks:
+def paste(maps: Float[Tensor, "N m m"], boxes: Float[Tensor, "N 4"], size: Size, threshold: float = 0.5) -> Masks:
     """Probabilities inside boxes → masks of a frame of `size` pixels, set where they are at least `threshold`.
 
     Bilinear at pixel centres and zero outside the box (detectron2's and MMDetection's paste). Bilinear interpolation
@@ -112,9 +108,7 @@ def _hat(length: int, low: Float[Tensor, " N"], high: Float[Tensor, " N"], cells
     return (1 - (position[..., None] - torch.arange(cells, device=low.device)).abs()).clamp(min=0)
 
 
-def _in_slices(
-    sample: Callable[[slice], Bool[Tensor, "n H W"]], count: int, size: Size, device: torch.device
-) -> Masks:
+def _in_slices(sample: Callable[[slice], Bool[Tensor, "n H W"]], count: int, size: Size, device: torch.device) -> Masks:
     """`count` masks made a bounded number of pixels at a time, dense if all of them fit and encoded if not."""
     pixels = size[0] * size[1]
     step = max(1, SLICE_PIXELS // pixels)
@@ -126,9 +120,7 @@ def _in_slices(
     return Masks([mask for part in parts for mask in Masks(part).rle()], size)
 
 
-def label_map(
-    masks: Bool[Tensor, "N H W"], order: Int64[Tensor, " N"] | None = None
-) -> Int64[Tensor, "H W"]:
+def label_map(masks: Bool[Tensor, "N H W"], order: Int64[Tensor, " N"] | None = None) -> Int64[Tensor, "H W"]:
     """One label a pixel: the index of the mask that holds it, −1 where none does.
 
     Where masks overlap the smallest wins, since the larger one keeps more of itself; `order` (first wins) overrides it.

@@ -23,7 +23,7 @@ def build(cfg: DictConfig) -> tuple[CocoDataModule, Segmenter]:
 
 def build_data(cfg: DictConfig) -> CocoDataModule:
     """The data set of `cfg.data`, fetched or drawn if need be, and read."""
-    data: CocoDataModule = make(cfg.data, transforms=make(cfg.transforms))
+    data: CocoDataModule = make(cfg.data, transforms=make(cfg.transforms), seed=cfg.seed)
     data.prepare_data()
     data.setup("fit")
     return data
@@ -43,8 +43,14 @@ def make(node: DictConfig | Mapping[str, Any], **given: Any) -> Any:
     """
     try:
         # as a partial: Hydra would copy what is given, weights and all, into its config
-        return instantiate(node, _partial_=True, _convert_="all")(**given)
+        made = instantiate(node, _partial_=True, _convert_="all")
     except InstantiationException as error:
         if isinstance(error.__cause__, MaskbenchError):
             raise error.__cause__ from None
         raise
+    return made.func(**{name: _fixed(value) for name, value in made.keywords.items()}, **given)
+
+
+def _fixed(value: Any) -> Any:
+    """Lists as tuples, which is what signatures have for a setting of several numbers."""
+    return tuple(map(_fixed, value)) if isinstance(value, list) else value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -31,8 +32,9 @@ def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> N
     console.print(table)
 
 
-def show_precision(title: str, scores: Mapping[str, Mapping[str, float | None]]) -> None:
-    """COCO's numbers, a column an IoU type (missing sizes as –)."""
+def show_precision(title: str, metrics: Mapping[str, Any]) -> None:
+    """COCO's numbers, a column an IoU type."""
+    scores: dict[str, dict[str, float]] = {kind: metrics[kind] for kind in ("segm", "bbox") if kind in metrics}
     names = list(dict.fromkeys(name for numbers in scores.values() for name in numbers))
     rows = [[name, *(_fraction(numbers.get(name)) for numbers in scores.values())] for name in names]
     show(title, ["", *scores], rows)
@@ -40,4 +42,4 @@ def show_precision(title: str, scores: Mapping[str, Mapping[str, float | None]])
 
 def _fraction(value: float | None) -> str:
     # COCO writes −1 where the data set has no object of a kind
-    return "–" if value is None or value != value or value < 0 else f"{value:.4f}"
+    return "–" if value is None or value < 0 else f"{value:.4f}"

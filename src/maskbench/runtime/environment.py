@@ -12,8 +12,10 @@ from typing import Any
 import torch
 
 import maskbench
+from maskbench.evaluation.machine import device_name, library_versions
 
-LIBRARIES = ("torch", "torchvision", "lightning", "timm", "albumentations", "faster-coco-eval", "numpy")
+LIBRARIES = ("lightning", "timm", "albumentations", "faster-coco-eval", "numpy")
+"""Beside those that move a latency."""
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -24,27 +26,15 @@ def environment(device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
+        **library_versions(),
         **{name: version(name) for name in LIBRARIES},
         "maskbench": maskbench.__version__,
         "commit": commit(),
     }
 
 
-def device_name(device: torch.device) -> str:
-    """The model of the GPU or CPU."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor() or platform.machine()
-
-
 def commit() -> str | None:
-    """The commit of the checkout this package runs from (with `-dirty` when files were changed); None when installed."""
+    """The commit of the checkout that this package runs from, `-dirty` when files were changed; None when installed."""
     root = Path(maskbench.__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None

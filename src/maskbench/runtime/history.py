@@ -18,6 +18,9 @@ from maskbench.structures import Batch
 
 Row = dict[str, float | int | str]
 
+LOGGED = ("lr", "images_per_second", "memory_mb", "minutes", "images")
+"""Columns that go to the logger as well; the losses of every few steps are there already."""
+
 
 class History(Callback):
     """Writes a row after every epoch: losses, AP on tune, learning rate, speed and memory of training.
@@ -38,6 +41,7 @@ class History(Callback):
         self._epoch_images = 0
         self._epoch_seconds = 0.0
         self._since: float | None = None
+        self._validated = False
 
     def state_dict(self) -> dict[str, Any]:
         return {"epochs": self.epochs, "images": self.images, "minutes": self.minutes}
@@ -50,13 +54,14 @@ class History(Callback):
             write_rows(self.path, [row for row in read_rows(self.path) if int(row["epoch"]) < trainer.current_epoch])
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._losses, self._epoch_images, self._epoch_seconds = {}, 0, 0.0
+        self._losses, self._epoch_images, self._epoch_seconds, self._validated = {}, 0, 0.0, False
         self._start()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._stop()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._validated = True
         self._start()
 
     def on_train_batch_end(
@@ -73,14 +78,15 @@ class History(Callback):
         self.images += self._epoch_images
         self.minutes += self._epoch_seconds / 60
         row = self._row(trainer)
-        named = {name: float(row[name]) for name in ("lr", "images_per_second", "memory_mb", "minutes", "images")}
+        named = {name: float(row[name]) for name in LOGGED} | {"loss": float(row["train/loss"])}
         pl_module.log_dict(named, on_epoch=True)
         if trainer.is_global_zero:
             write_rows(self.path, [*read_rows(self.path), row])
 
     def _row(self, trainer: Trainer) -> Row:
         share = trainer.world_size / max(1, self._epoch_images)
-        tune = {name: value.item() for name, value in trainer.callback_metrics.items() if name.startswith("tune/")}
+        found = trainer.callback_metrics if self._validated else {}  # Lightning keeps those of an earlier epoch
+        tune = {name: value.item() for name, value in found.items() if name.startswith("tune/")}
         return {
             "epoch": trainer.current_epoch,
             "step": trainer.global_step,

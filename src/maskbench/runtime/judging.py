@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 from omegaconf import DictConfig
 
 from maskbench.data.datamodule import CocoDataModule
-from maskbench.evaluation.average_precision import AveragePrecision
-from maskbench.evaluation.results import write_results
+from maskbench.evaluation.average_precision import AveragePrecision, score
+from maskbench.evaluation.ground_truth import GroundTruth, IouType
+from maskbench.evaluation.results import Result, read_predictions, write_predictions
 from maskbench.methods.base import Segmenter
-from maskbench.runtime.compose import make
+from maskbench.runtime.compose import build_data, make
 from maskbench.runtime.pictures import write_thumbnails
 from maskbench.runtime.progress import shown
-from maskbench.runtime.run_folder import RunFolder
+from maskbench.runtime.quiet import hush
+from maskbench.runtime.run_folder import RunFolder, load, read_json, write_json
 from maskbench.structures import Batch, Instances
 
 SHOWN = 6
@@ -26,13 +30,14 @@ class Judgement(Callback):
 
     Args:
         data: the data set.
+        iou_types: what is compared, masks or boxes.
         max_instances: the best of an image that count.
     """
 
-    def __init__(self, data: CocoDataModule, max_instances: int) -> None:
+    def __init__(self, data: CocoDataModule, iou_types: Sequence[IouType], max_instances: int) -> None:
         ids = data.image_ids("test")
         shared: dict[str, Any] = {"image_ids": ids, "max_instances": max_instances}
-        self.precision = AveragePrecision(data.annotations("test"), data.category_ids, **shared)
+        self.precision = AveragePrecision(data.annotations("test"), data.category_ids, iou_types=iou_types, **shared)
         self.ceiling = AveragePrecision(data.annotations("test"), data.category_ids, iou_types=("segm",), **shared)
         self.images = len(ids)
         self.shown: dict[int, Instances] = dict.fromkeys(sorted(ids)[:SHOWN], Instances.empty((0, 0)))
@@ -65,11 +70,42 @@ class Judgement(Callback):
 
 
 def judge(cfg: DictConfig, method: Segmenter, data: CocoDataModule, run: RunFolder) -> dict[str, Any]:
-    """Predict the test split under the settings of `cfg.trainer`; writes predictions and thumbnails, returns the metrics."""
-    judgement = Judgement(data, method.point.max_instances)
+    """Predict the test split as `cfg.trainer` says; writes predictions and thumbnails, returns the metrics."""
+    judgement = Judgement(data, cfg.evaluation.iou_types, method.point.max_instances)
     trainer: Trainer = make(cfg.trainer, logger=False, enable_checkpointing=False, **shown(judgement))
     trainer.test(method, dataloaders=data.test_dataloader(), verbose=False)
     if trainer.is_global_zero:
-        write_results(run.predictions, judgement.precision.results())
+        write_predictions(run.predictions, judgement.precision.results())
         write_thumbnails(run.thumbnails, data, judgement.shown)
     return judgement.metrics()
+
+
+def judge_again(path: Path, *, predict: bool) -> dict[str, Any]:
+    """Score a finished run anew and write its metrics.json: from its predictions, or from its weights with `predict`.
+
+    Returns:
+        What metrics.json holds.
+    """
+    run = RunFolder.existing(path)
+    metrics = read_json(run.metrics)
+    if predict:
+        hush()
+        cfg, data, method = load(path)
+        metrics |= judge(cfg, method, data, run)
+    else:
+        cfg = run.read_config()
+        data = build_data(cfg)
+        metrics |= _rescore(cfg, data, read_predictions(run.predictions))
+    write_json(run.metrics, metrics)
+    return metrics
+
+
+def _rescore(cfg: DictConfig, data: CocoDataModule, results: list[Result]) -> dict[str, Any]:
+    truth = GroundTruth(data.annotations("test"))
+    shared: dict[str, Any] = {
+        "max_instances": cfg.evaluation.point.max_instances,
+        "image_ids": data.image_ids("test"),
+    }
+    scores = {kind: score(truth, results, iou_type=kind, **shared) for kind in cfg.evaluation.iou_types}
+    summaries: dict[str, Any] = {kind: found.summary for kind, found in scores.items()}
+    return {**summaries, "per_class": {kind: found.per_class for kind, found in scores.items()}}

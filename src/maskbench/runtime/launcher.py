@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
@@ -57,7 +58,7 @@ class PoolLauncher(Launcher):
         """The process of one job; draws or finds its data, which its name depends on."""
         cfg = self.context.config_loader.load_sweep_config(self.config, overrides)
         HydraConfig.instance().set_config(cfg)
-        own = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
+        own = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
         trial = identify(own, cfg.hydra.runtime.choices)
         return Trial(name=trial.folder.name, command=self._command(overrides), folder=trial.folder)
 
@@ -75,10 +76,18 @@ class PoolLauncher(Launcher):
 
 
 def register() -> None:
-    """Make `hydra/launcher=pool` known; before `hydra.main`."""
-    # Hydra starts launchers of this package alone, and ours needs no installation of its own.
+    """Make `hydra/launcher=pool` known; before `hydra.main`.
+
+    Hydra starts launchers of the namespace `hydra_plugins` alone. A module installed there would be imported by every
+    Hydra application of this environment; ours is put there in this process.
+    """
+    known = Plugins.instance()  # which finds installed plugins first
     PoolLauncher.__module__ = "hydra_plugins.maskbench"
-    Plugins.instance().register(PoolLauncher)
+    plugins = sys.modules.setdefault("hydra_plugins", ModuleType("hydra_plugins"))
+    own = sys.modules[PoolLauncher.__module__] = ModuleType(PoolLauncher.__module__)
+    vars(own)["PoolLauncher"] = PoolLauncher
+    vars(plugins)["maskbench"] = own
+    known.register(PoolLauncher)
 
 
 def _once(trials: list[Trial]) -> list[Trial]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
+import wandb
 from jaxtyping import UInt8
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
@@ -26,19 +27,21 @@ def build_logger(trial: Composed, method: Segmenter) -> WandbLogger | None:
     if not cfg.logger:
         return None
     run.parent.mkdir(parents=True, exist_ok=True)
-    logger: WandbLogger = make(
+    experiment: wandb.Run = make(
         cfg.logger,
         name=run.name,
         id=run.name,
-        save_dir=str(run.parent),
+        dir=str(run.parent),
         group=cfg.study,
         job_type=cfg.method_name,
+        config=OmegaConf.to_container(cfg),
         tags=[method.paradigm, trial.data_name, cfg.backbone.name],
         # an offline run can't look for the one it goes on with; `wandb sync` joins both by their id
         resume=None if cfg.logger.mode == "offline" else "allow",
     )
-    logger.log_hyperparams(cast(dict[str, Any], OmegaConf.to_container(cfg)))
-    return logger
+    experiment.define_metric("trainer/global_step")
+    experiment.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+    return WandbLogger(experiment=experiment, save_dir=str(run.parent))
 
 
 class TuneOverlays(Callback):
@@ -96,7 +99,9 @@ def summarise(logger: WandbLogger | None, run: RunFolder) -> None:
     if logger is None:
         return
     metrics = read_json(run.metrics)
-    summary = {f"test/{kind}/{name}": value for kind in ("segm", "bbox") for name, value in metrics[kind].items()}
+    summary = {
+        f"test/{kind}/{name}": value for kind in ("segm", "bbox") for name, value in metrics.get(kind, {}).items()
+    }
     summary |= {name: metrics[name] for name in ("epochs", "images_seen", "minutes")}
     speed = read_json(run.speed) if run.speed.exists() else {}
     summary |= {f"speed/{name}": value for name, value in speed.items() if isinstance(value, int | float)}

@@ -53,6 +53,6 @@ class Lines(Callback):
         if not trainer.is_global_zero:
             return
         found = trainer.callback_metrics
-        named = {"loss": "train/loss", "AP": "tune/AP", "images/s": "images_per_second", "minutes": "minutes"}
+        named = {"loss": "loss", "AP": "tune/AP", "images/s": "images_per_second", "minutes": "minutes"}
         numbers = "  ".join(f"{label} {float(found[key]):.3g}" for label, key in named.items() if key in found)
         say(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {numbers}")

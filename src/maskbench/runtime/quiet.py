@@ -13,6 +13,8 @@ def hush() -> None:
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     # workers are a setting: small images are read faster than a worker hands them over
     warnings.filterwarnings("ignore", r"The '\w+_dataloader' does not have many workers")
+    # Lightning's own use of torch
+    warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated")
     # an epoch shorter than the logging interval has its losses in history.csv
     warnings.filterwarnings("ignore", r"The number of training batches \(\d+\) is smaller than the logging interval")
     # a resumed run writes into the folder that it has left

@@ -102,38 +102,58 @@ def replace_text(path: Path, text: str) -> None:
     part.replace(path)
 
 
+@dataclass(frozen=True)
+class Trained:
+    """A method with its trained weights, in evaluation mode on the CPU, and what its labels stand for.
+
+    Args:
+        cfg: the run's config.
+        method: the method.
+        category_ids: the COCO category id of each label.
+    """
+
+    cfg: DictConfig
+    method: Segmenter
+    category_ids: tuple[int, ...]
+
+
 def load(path: str | Path) -> tuple[DictConfig, CocoDataModule, Segmenter]:
     """Config, data set and trained method of a run.
+
+    Raises:
+        RunError: the folder is no run, its config is unreadable, or its data set has other classes now.
+        WeightsError: as in `load_method`.
+    """
+    from maskbench.runtime.compose import build_data
+
+    trained = load_method(path)
+    data = build_data(trained.cfg)
+    if tuple(data.classes) != trained.method.classes:
+        raise RunError(
+            f"{path}: was trained on the classes {list(trained.method.classes)}, but its data set has "
+            f"{list(data.classes)} now"
+        )
+    return trained.cfg, data, trained.method
+
+
+def load_method(path: str | Path) -> Trained:
+    """The trained method of a run, whether its data set is at hand or not.
+
+    The weights are those that its metrics are of: the last, or the best on tune where the run asked for it.
 
     Raises:
         RunError: the folder is no run, or its config is unreadable.
         WeightsError: its checkpoint is missing, truncated, or of another method or other classes.
     """
-    from maskbench.runtime.compose import build_data
-
-    cfg, method = load_method(path)
-    data = build_data(cfg)
-    if tuple(data.classes) != method.classes:
-        raise RunError(
-            f"{path}: was trained on the classes {list(method.classes)}, but the data set it names has "
-            f"{list(data.classes)} now"
-        )
-    return cfg, data, method
-
-
-def load_method(path: str | Path) -> tuple[DictConfig, Segmenter]:
-    """Config and trained method of a run, whether its data set is at hand or not; evaluation mode, on the CPU.
-
-    The weights are those that its metrics are of: the last, or the best on tune where the run asked for it.
-    """
-    from maskbench.runtime.checkpoints import chosen, fit_weights, read_checkpoint
+    from maskbench.runtime.checkpoints import NOTE, chosen, fit_weights, read_checkpoint
     from maskbench.runtime.compose import build_method
 
     run = RunFolder.existing(path)
     cfg = run.read_config()
     file = run.checkpoints / chosen(cfg.checkpoint)
     checkpoint = read_checkpoint(file)
+    note = checkpoint[NOTE]
     cfg.backbone.weights = "scratch"  # whatever it began with, the checkpoint holds what became of it
-    method = build_method(cfg, checkpoint["maskbench"]["classes"])
+    method = build_method(cfg, note["classes"])
     fit_weights(method, checkpoint["state_dict"], file)
-    return cfg, method.eval()
+    return Trained(cfg, method.eval(), tuple(note["category_ids"]))

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
+from omegaconf import DictConfig, OmegaConf
 
 from maskbench.data.datamodule import CocoDataModule
+from maskbench.errors import RunError
 from maskbench.evaluation.speed import Speed, measure
 from maskbench.methods.base import Segmenter
-from maskbench.runtime.run_folder import RunFolder, write_json
+from maskbench.runtime.compose import build_data
+from maskbench.runtime.run_folder import RunFolder, load_method, write_json
 from maskbench.structures import Batch
 
 
@@ -29,11 +34,50 @@ def time_runs(
     photos: Sequence[Batch],
     device: torch.device,
     precision: str,
+    *,
+    images: int,
     threads: int,
 ) -> dict[str, Speed]:
-    """Time the methods of some runs in turns, and write each one's speed.json."""
+    """Time the methods of some runs in turns on `images` photos, and write each one's speed.json."""
     contenders = {run.path.name: method for run, method in methods.items()}
-    speeds = measure(contenders, photos, device=device, precision=precision, threads=threads)
+    speeds = measure(contenders, photos, device=device, precision=precision, images=images, threads=threads)
     for run in methods:
         write_json(run.speed, speeds[run.path.name].as_dict())
     return speeds
+
+
+def finished_runs(study: Path) -> list[Path]:
+    """Folders of the runs of a study that are done, by name.
+
+    Raises:
+        RunError: the folder holds none.
+    """
+    folders = sorted(file.parent for file in study.glob("*/metrics.json"))
+    if not folders:
+        raise RunError(f"{study}: no finished run in it (expected runs/STUDY with METHOD-seedS-HASH folders)")
+    return folders
+
+
+def time_together(runs: Sequence[Path], device: torch.device, *, images: int, threads: int) -> dict[str, Speed]:
+    """Time finished runs in one process; those that see the same photos at the same precision take turns.
+
+    Returns:
+        Speed by the name of the run's folder; each run's speed.json is written.
+    """
+    groups: dict[str, list[Path]] = {}
+    for path in runs:
+        groups.setdefault(_setting(RunFolder.existing(path).read_config()), []).append(path)
+    speeds: dict[str, Speed] = {}
+    for together in groups.values():
+        trained = {RunFolder(path): load_method(path) for path in together}
+        cfg = next(iter(trained.values())).cfg
+        methods = {run: each.method for run, each in trained.items()}
+        photos = first_photos(build_data(cfg), images)
+        speeds |= time_runs(methods, photos, device, cfg.trainer.precision, images=images, threads=threads)
+    return speeds
+
+
+def _setting(cfg: DictConfig) -> str:
+    """What runs must share to be timed on the same photos."""
+    shared = [OmegaConf.to_container(cfg.data), OmegaConf.to_container(cfg.transforms), cfg.trainer.precision]
+    return json.dumps(shared, sort_keys=True)

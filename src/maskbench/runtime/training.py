@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -53,10 +53,11 @@ def train(trial: Composed) -> None:
         metrics = _about(cfg, method, history) | judge(cfg, method, data, run)
         if cfg.speed.enabled:
             photos = first_photos(data, cfg.speed.images)
-            time_runs({run: method}, photos, device, cfg.trainer.precision, cfg.threads or 1)
+            timing = {"images": cfg.speed.images, "threads": cfg.threads or 1}
+            time_runs({run: method}, photos, device, cfg.trainer.precision, **timing)
         write_json(run.metrics, metrics)  # the last file: a run that has it is done
         summarise(logger, run)
-    show_precision(run.path.name, {kind: metrics[kind] for kind in ("segm", "bbox")})
+    show_precision(run.path.name, metrics)
 
 
 def _trainer(
@@ -103,7 +104,7 @@ def _about(cfg: DictConfig, method: Segmenter, history: History) -> dict[str, An
         "epochs": history.epochs,
         "images_seen": history.images,
         "minutes": history.minutes,
-        "score_rule": getattr(method, "score_rule", None),
+        "score_rule": cfg.method.get("score"),
     }
 
 
@@ -117,4 +118,4 @@ def _logger(trial: Composed, method: Segmenter) -> Iterator[WandbLogger | None]:
         finished = True
     finally:
         if logger is not None:
-            logger.experiment.finish(exit_code=0 if finished else 1, quiet=True)
+            logger.experiment.finish(exit_code=0 if finished else 1)

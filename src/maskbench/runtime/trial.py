@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from maskbench.data.fingerprint import fingerprint
+from maskbench.data.fingerprint import dataset_files, fingerprint
 from maskbench.errors import RunError
 from maskbench.runtime.console import say
 from maskbench.sweep.identity import method_name, trial_hash, trial_name
@@ -42,17 +42,16 @@ def identify(cfg: DictConfig, choices: Mapping[str, Any]) -> Composed:
         cfg: as composed, without Hydra's own part.
         choices: what was chosen in the config groups, as Hydra has it (`hydra.runtime.choices`).
     """
-    settings = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    assert isinstance(settings, dict)
+    settings = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
     settings["method_name"] = method_name(choices["method"])
     if isinstance(settings["data"]["root"], str):
         # a run folder is read from wherever its reader stands
         settings["data"]["root"] = str(Path(settings["data"]["root"]).expanduser().resolve())
-    print_of_data = _fingerprint(OmegaConf.create(settings["data"]))
+    content = _fingerprint(DictConfig(settings["data"]))
     counted = {key: value for key, value in settings.items() if key != "runs"}
-    name = trial_name(settings["method_name"], settings["seed"], trial_hash(counted, print_of_data))
+    name = trial_name(settings["method_name"], settings["seed"], trial_hash(counted, content))
     folder = Path(settings["runs"]) / settings["study"] / name
-    return Composed(OmegaConf.create(settings), choices["data"], print_of_data, folder)
+    return Composed(DictConfig(settings), choices["data"], content, folder)
 
 
 def data_root(data: DictConfig) -> Path:
@@ -62,7 +61,12 @@ def data_root(data: DictConfig) -> Path:
 
 
 def _fingerprint(data: DictConfig) -> str:
-    raise NotImplementedError
+    """Of the files that `data` names, as CocoDataModule has it, without building one."""
+    splits = [(data.train_annotations, data.train_images), (data.test_annotations, data.test_images)]
+    if data.tune_annotations is not None:
+        splits.append((data.tune_annotations, data.tune_images or data.train_images))
+    root = data_root(data)
+    return fingerprint(root, dataset_files(root, splits))
 
 
 @contextmanager
@@ -75,7 +79,7 @@ def attempt(folder: Path) -> Iterator[None]:
     before = Status.read(folder)
     if before and before.state == "running" and not before.cut:
         raise RunError(
-            f"{folder}: is being trained by process {before.pid} on {before.host} since {before.started}. Wait for it or "
+            f"{folder}: process {before.pid} on {before.host} is training it since {before.started}. Wait for it or "
             "stop it; if that machine is gone, delete status.json and start again."
         )
     status = Status.begin(folder)

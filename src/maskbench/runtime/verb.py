@@ -31,7 +31,7 @@ def config_folder() -> Path:
 
 
 def run(name: str, task: Task) -> None:
-    """Compose `conf/NAME.yaml` with the command line, hand it to `task`, and print what it returns as a line of JSON."""
+    """Compose `conf/NAME.yaml` with the command line, hand it to `task`, print what it returns as a line of JSON."""
 
     @functools.wraps(task)
     def printed(cfg: DictConfig) -> None:

@@ -16,49 +16,57 @@ from typing import Any
 
 import pandas as pd
 
-from maskbench.study.runs import Run
+from maskbench.study.runs import KEYS, Run
 
 
 @dataclass(frozen=True)
 class Column:
-    """A number of the table: its name in files, what people read, its heading's group, and how it is printed."""
+    """A number of the table.
+
+    Args:
+        name: in files.
+        title: where it stands alone.
+        group, heading: where a heading above spans several columns.
+        scale, digits: how it is printed.
+    """
 
     name: str
-    heading: str
+    title: str
     group: str
+    heading: str
     scale: float = 1.0
     digits: int = 1
 
     def text(self, value: Any) -> str:
-        """The number as printed; a dash where there is none."""
+        """The number as printed, thousands apart; a dash where there is none."""
         if value is None or pd.isna(value):
             return "–"
         return f"{value * self.scale:,.{self.digits}f}".replace(",", "\u2009")
 
 
 COLUMNS = (
-    Column("AP", "AP", "Mask AP", 100),
-    Column("AP50", "AP50", "Mask AP", 100),
-    Column("AP75", "AP75", "Mask AP", 100),
-    Column("APs", "small", "Mask AP", 100),
-    Column("APm", "medium", "Mask AP", 100),
-    Column("APl", "large", "Mask AP", 100),
-    Column("ceiling_AP", "ceiling", "Mask AP", 100),
-    Column("box_AP", "AP", "Box", 100),
-    Column("FPS", "FPS", "Throughput", 1, 1),
-    Column("latency_ms", "median", "Latency, ms", 1, 1),
-    Column("latency_p95_ms", "p95", "Latency, ms", 1, 1),
-    Column("parameters_M", "params, M", "Size and cost", 1, 2),
-    Column("GFLOPs", "GFLOPs", "Size and cost", 1, 2),
-    Column("memory_MB", "memory, MB", "Size and cost", 1, 0),
-    Column("train_memory_MB", "memory, MB", "Training", 1, 0),
-    Column("train_minutes", "minutes", "Training", 1, 1),
-    Column("images_seen", "images", "Training", 1, 0),
+    Column("AP", "AP", "Mask AP", "AP", 100),
+    Column("AP50", "AP50", "Mask AP", "AP50", 100),
+    Column("AP75", "AP75", "Mask AP", "AP75", 100),
+    Column("APs", "AP small", "Mask AP", "small", 100),
+    Column("APm", "AP medium", "Mask AP", "medium", 100),
+    Column("APl", "AP large", "Mask AP", "large", 100),
+    Column("ceiling_AP", "AP ceiling", "Mask AP", "ceiling", 100),
+    Column("box_AP", "box AP", "Box", "AP", 100),
+    Column("FPS", "FPS", "Throughput", "FPS"),
+    Column("latency_ms", "median ms", "Latency, ms", "median"),
+    Column("latency_p95_ms", "p95 ms", "Latency, ms", "p95"),
+    Column("parameters_M", "parameters, M", "Network", "params, M", digits=2),
+    Column("GFLOPs", "GFLOPs", "Network", "GFLOPs", digits=2),
+    Column("memory_MB", "memory, MB", "Network", "memory, MB", digits=0),
+    Column("train_memory_MB", "training memory, MB", "Training", "memory, MB", digits=0),
+    Column("train_minutes", "training minutes", "Training", "minutes"),
+    Column("images_seen", "training images", "Training", "images", digits=0),
 )
 """The numbers of a trial, in the table's order. Speeds stand in `SPEEDS` as well."""
 
 SPEEDS = ("FPS", "latency_ms", "latency_p95_ms")
-"""What depends on the environment and on nothing else."""
+"""What depends on where it was timed."""
 
 NUMBERS = tuple(column.name for column in COLUMNS)
 
@@ -69,26 +77,32 @@ class Group:
 
     Args:
         footing: the key.
-        trials: a row a finished trial.
+        trials: a row a finished trial, in the order of `methods`.
         methods: a row a method and operating point: means over seeds, `NAME_std` beside `NAME`, `n`; best AP first.
-        environment: the key that most trials share; speeds of others are flagged in `other_environment`.
+        timing: where most trials were timed; the speeds of others are flagged in `timed_elsewhere`.
     """
 
     footing: str
     trials: pd.DataFrame
     methods: pd.DataFrame
-    environment: str
+    timing: str
 
     @property
     def one_seed(self) -> bool:
         """Whether a method has one seed alone: what is found then belongs to its weights."""
         return bool((self.methods["n"] < 2).any())
 
+    @property
+    def repeated(self) -> bool:
+        """Whether a method has several seeds: then there are deviations to be shown."""
+        return bool((self.methods["n"] > 1).any())
+
 
 def tabulate(runs: Sequence[Run]) -> pd.DataFrame:
     """A row a run in the runs' order, whatever its state; numbers it does not have are NaN."""
     paradigms = {run.method: run.metrics["paradigm"] for run in runs if "paradigm" in run.metrics}
-    table = pd.DataFrame([_row(run, paradigms.get(run.method)) for run in runs])
+    points = _points(runs)
+    table = _frame([_row(run, paradigms.get(run.method), points) for run in runs])
     table[list(NUMBERS)] = table[list(NUMBERS)].astype(float)
     return table
 
@@ -118,7 +132,7 @@ def as_json(study: str, table: pd.DataFrame) -> dict[str, Any]:
     groups = [
         {
             "footing": found.footing,
-            "environment": found.environment,
+            "timing": found.timing,
             "methods": _records(found.methods),
             "trials": _records(found.trials),
         }
@@ -131,13 +145,12 @@ def as_markdown(study: str, table: pd.DataFrame) -> str:
     parts = [f"# {study}", ""]
     for found in group(table):
         parts += [f"Footing `{found.footing or 'unknown'}`. AP × 100, on masks of the test split.", ""]
-        parts += _markdown(_method_lines(found)) + [""]
-        if not found.one_seed:
-            parts += ["± is the standard deviation over n seeds. Trials:", ""] + _markdown(_trial_lines(found)) + [""]
-        else:
-            parts += ["One seed a method: these numbers belong to these weights, not to the methods.", ""]
-        if found.methods["other_environment"].any():
-            parts += [f"† timed in another environment than `{found.environment}`: speeds can't be compared.", ""]
+        parts += [*_markdown(_method_lines(found)), ""]
+        if found.repeated:
+            parts += ["± is the standard deviation over n seeds. Trials:", "", *_markdown(_trial_lines(found)), ""]
+        if found.one_seed:
+            parts += ["A method with n = 1 is one set of weights; another seed would give other numbers.", ""]
+        parts += [line for mark, line in remarks(found) for line in (f"{mark} {line}", "")]
     rest = unfinished(table)
     if len(rest):
         parts += ["Without results:", ""]
@@ -145,10 +158,27 @@ def as_markdown(study: str, table: pd.DataFrame) -> str:
     return "\n".join(parts)
 
 
+def remarks(found: Group) -> list[tuple[str, str]]:
+    """Marks of the rows whose speeds can't be taken as they are, and what they mean."""
+    marks = []
+    if found.methods["timed_elsewhere"].any():
+        marks.append(
+            ("†", f"Timed elsewhere than the others ({found.timing}): these speeds can't be compared with theirs.")
+        )
+    if found.methods["loaded"].any():
+        marks.append(("‡", "Timed while other processes used the machine: slower than it is. Time it again, alone."))
+    return marks
+
+
+def marks(row: Any) -> str:
+    """The marks of one row."""
+    return ("†" if row["timed_elsewhere"] else "") + ("‡" if row["loaded"] else "")
+
+
 def spread(column: Column, row: Any) -> str:
-    """`± std` of a method's row as printed; empty with one seed."""
+    """`± std` of a method's row, for the numbers that are compared; empty with one seed."""
     std = row[f"{column.name}_std"]
-    return "" if pd.isna(std) else f"± {column.text(std)}"
+    return "" if pd.isna(std) or column.name not in ("AP", "box_AP", "FPS") else f"± {column.text(std)}"
 
 
 def used(found: Group) -> list[Column]:
@@ -156,11 +186,31 @@ def used(found: Group) -> list[Column]:
     return [column for column in COLUMNS if found.methods[column.name].notna().any()]
 
 
-def _row(run: Run, paradigm: str | None) -> dict[str, Any]:
+def _frame(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """A table whose texts stay as they are: None, where pandas would put a number that is none."""
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    texts = {name for name, values in columns.items() if name not in NUMBERS and any(value is None for value in values)}
+    return pd.DataFrame(
+        {name: pd.Series(column, dtype=object if name in texts else None) for name, column in columns.items()}
+    )
+
+
+def _points(runs: Sequence[Run]) -> dict[str, str]:
+    """What sets an operating point apart from the study's others, by key; nothing where there is one alone."""
+    points = {run.keys["operating_point"].key: run.keys["operating_point"].fields for run in runs if run.keys}
+    names = sorted({name for fields in points.values() for name in fields})
+    apart = [name for name in names if len({str(fields.get(name)) for fields in points.values()}) > 1]
+    texts = {key: [f"{name.rsplit('.')[-1]} {fields.get(name)}" for name in apart] for key, fields in points.items()}
+    return {key: f" ({', '.join(text)})" if text else "" for key, text in texts.items()}
+
+
+def _row(run: Run, paradigm: str | None, points: dict[str, str]) -> dict[str, Any]:
+    keys = {name: run.keys[name].key if name in run.keys else None for name in KEYS}
     masks, boxes = run.metrics.get("segm", {}), run.metrics.get("bbox", {})
     return {
         "run": run.name,
         "method": run.method,
+        "label": run.method + points.get(keys["operating_point"] or "", ""),
         "paradigm": paradigm,
         "seed": run.seed,
         "state": run.state,
@@ -169,44 +219,59 @@ def _row(run: Run, paradigm: str | None) -> dict[str, Any]:
         **{name: _share(masks.get(name)) for name in ("AP", "AP50", "AP75", "APs", "APm", "APl")},
         "box_AP": _share(boxes.get("AP")),
         "ceiling_AP": _share(run.metrics.get("ceiling", {}).get("segm", {}).get("AP")),
-        **_costs(run.speed),
+        **_costs(run),
         "train_memory_MB": run.history["memory_mb"].max() if "memory_mb" in run.history else None,
         "train_minutes": run.metrics.get("minutes"),
         "images_seen": run.metrics.get("images_seen"),
         "score_rule": run.metrics.get("score_rule"),
         "checkpoint": run.metrics.get("checkpoint"),
-        **{
-            name: run.keys[name].key if name in run.keys else None
-            for name in ("footing", "operating_point", "environment")
-        },
+        **keys,
     }
 
 
-def _costs(speed: dict[str, Any]) -> dict[str, Any]:
-    latency = speed.get("latency_ms", {})
+def _costs(run: Run) -> dict[str, Any]:
+    speed = run.speed
     return {
         "FPS": speed.get("fps"),
-        "latency_ms": latency.get("median"),
-        "latency_p95_ms": latency.get("p95"),
+        "latency_ms": speed.get("latency_ms"),
+        "latency_p95_ms": speed.get("p95_ms"),
         "parameters_M": _scaled(speed.get("parameters"), 1e6),
         "GFLOPs": _scaled(speed.get("flops"), 1e9),
         "GFLOPs_instances": speed.get("flops_instances"),
         "memory_MB": speed.get("memory_mb"),
+        "timing": timing(run),
+        "loaded": bool(speed.get("loaded")),
     }
 
 
+def timing(run: Run) -> str:
+    """Where and how a run was timed, in words: often not where it was trained; empty where it was not timed."""
+    if not run.speed:
+        return ""
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(run.speed.get("versions", {}).items()))
+    parts = [run.speed.get("device_name"), _threads(run.speed.get("threads")), run.speed.get("precision"), versions]
+    return ", ".join(str(part) for part in parts if part)
+
+
+def _threads(count: int | None) -> str:
+    return f"{count} thread{'s' if count > 1 else ''}" if count else ""
+
+
 def _group(footing: str, rows: pd.DataFrame) -> Group:
-    environment = _most_common(rows["environment"])
-    trials = rows.assign(other_environment=rows["environment"] != environment).reset_index(drop=True)
-    methods = [_method(found, environment) for _, found in trials.groupby(["method", "operating_point"], sort=True)]
-    table = pd.DataFrame(methods).sort_values("AP", ascending=False, ignore_index=True, kind="stable")
-    return Group(footing, trials, table, environment)
+    place = _most_common(rows["timing"])
+    elsewhere = (rows["timing"] != place) & (rows["timing"] != "")
+    trials = rows.assign(timed_elsewhere=elsewhere).reset_index(drop=True)
+    methods = [_method(found, place) for _, found in trials.groupby(["method", "operating_point"], sort=True)]
+    table = _frame(methods).sort_values("AP", ascending=False, ignore_index=True, kind="stable")
+    rank = {label: place for place, label in enumerate(table["label"])}
+    trials = trials.sort_values(["label", "seed"], key=lambda values: values.replace(rank), ignore_index=True)
+    return Group(footing, trials, table, place)
 
 
-def _method(rows: pd.DataFrame, environment: str) -> dict[str, Any]:
-    """Means over seeds; speeds over those trials alone that one environment has timed."""
-    here = _most_common(rows["environment"])
-    timed = rows[rows["environment"] == here]
+def _method(rows: pd.DataFrame, place: str) -> dict[str, Any]:
+    """Means over seeds; speeds over those trials alone that were timed in one place, the group's if there are any."""
+    own = rows["timing"] == place
+    timed = rows[own] if own.any() else rows[rows["timing"] == _most_common(rows["timing"])]
     numbers: dict[str, float] = {}
     for name in NUMBERS:
         values = (timed if name in SPEEDS else rows)[name]
@@ -214,6 +279,7 @@ def _method(rows: pd.DataFrame, environment: str) -> dict[str, Any]:
     first = rows.iloc[0]
     return {
         "method": first["method"],
+        "label": first["label"],
         "paradigm": first["paradigm"],
         "n": len(rows),
         "seeds": ", ".join(str(seed) for seed in sorted(rows["seed"])),
@@ -222,12 +288,14 @@ def _method(rows: pd.DataFrame, environment: str) -> dict[str, Any]:
         "score_rule": first["score_rule"],
         "checkpoint": first["checkpoint"],
         "operating_point": first["operating_point"],
-        "other_environment": here != environment or bool((rows["environment"] != here).any()),
+        "timed_elsewhere": bool(timed["timed_elsewhere"].any()),
+        "loaded": bool(timed["loaded"].any()),
     }
 
 
 def _most_common(values: pd.Series) -> str:
-    counts = Counter(str(value) for value in values)
+    """Of those that say something; empty where none does."""
+    counts = Counter(str(value) for value in values if value) or {"": 0}
     return min(counts, key=lambda value: (-counts[value], value))
 
 
@@ -253,38 +321,27 @@ def _none(value: Any) -> Any:
 
 def _method_lines(found: Group) -> list[list[str]]:
     columns = used(found)
-    lines = [["method", "paradigm", "n", *(_long(column) for column in columns), "score rule"]]
+    lines = [["method", "paradigm", "n", *(column.title for column in columns), "score rule"]]
     for _, row in found.methods.iterrows():
-        numbers = [" ".join(filter(None, [column.text(row[column.name]), spread(column, row)])) for column in columns]
-        mark = " †" if row["other_environment"] else ""
-        lines.append([row["method"] + mark, row["paradigm"] or "–", str(row["n"]), *numbers, row["score_rule"] or "–"])
+        numbers = [f"{column.text(row[column.name])} {spread(column, row)}".strip() for column in columns]
+        lines.append(
+            [
+                f"{row['label']} {marks(row)}".strip(),
+                row["paradigm"] or "–",
+                str(row["n"]),
+                *numbers,
+                row["score_rule"] or "–",
+            ]
+        )
     return lines
 
 
 def _trial_lines(found: Group) -> list[list[str]]:
     columns = used(found)
-    lines = [["trial", *(_long(column) for column in columns)]]
+    lines = [["trial", *(column.title for column in columns)]]
     for _, row in found.trials.iterrows():
-        mark = " †" if row["other_environment"] else ""
-        lines.append([f"`{row['run']}`{mark}", *(column.text(row[column.name]) for column in columns)])
+        lines.append([f"`{row['run']}` {marks(row)}".strip(), *(column.text(row[column.name]) for column in columns)])
     return lines
-
-
-def _long(column: Column) -> str:
-    """A heading that needs no group above it."""
-    long = {
-        "APs": "AP small",
-        "APm": "AP medium",
-        "APl": "AP large",
-        "ceiling_AP": "AP ceiling",
-        "box_AP": "box AP",
-        "latency_ms": "latency median, ms",
-        "latency_p95_ms": "latency p95, ms",
-        "train_memory_MB": "training memory, MB",
-        "train_minutes": "training minutes",
-        "images_seen": "training images",
-    }
-    return long.get(column.name, column.heading)
 
 
 def _markdown(lines: list[list[str]]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError  # type: ignore[import-untyped]
+from yaml import YAMLError
 
 from maskbench.errors import RunError
 from maskbench.sweep.identity import TrialName, parse_trial_name

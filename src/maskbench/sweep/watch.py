@@ -18,7 +18,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
-from yaml import YAMLError  # type: ignore[import-untyped]
+from yaml import YAMLError
 
 Phase = Literal["waiting", "running", "done", "kept", "failed", "stopped"]
 

@@ -1,0 +1,250 @@
+"""A COCO-format data set as loaders of batches, in three splits: train, tune (chosen from) and test (reported)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from lightning import LightningDataModule
+from torch import distributed
+from torch.utils.data import DataLoader, Sampler
+
+from maskbench.data.coco import CocoFile
+from maskbench.data.dataset import CocoDataset, Sample, collate
+from maskbench.data.fingerprint import fingerprint, list_files
+from maskbench.data.profile import Profile, profile
+from maskbench.data.sampler import EpochSampler, EverySampler
+from maskbench.data.split import split_off
+from maskbench.data.transforms import Transforms
+from maskbench.errors import ConfigError, DataError
+from maskbench.structures import Batch, Frame
+
+Split = Literal["train", "tune", "test"]
+
+DENSE_BYTES = 2**26
+"""Masks of an evaluation image that would take more come encoded: 400 of a large photo would fill the memory."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One split: its annotation file, its folder of images, and which of the file's images belong to it."""
+
+    file: CocoFile
+    images: Path
+    image_ids: tuple[int, ...]
+
+
+class CocoDataModule(LightningDataModule):
+    """Loaders over any COCO-format folder, for Lightning or a loop of one's own.
+
+    Args:
+        root: folder of the data set, or a function that makes it and returns it (`functools.partial(shapes.draw, …)`).
+        transforms: training and evaluation pipeline (default: the photo as it is).
+        batch: training images a step, over all devices.
+        eval_batch: images a step in evaluation, on each device.
+        workers: processes that load (0: the main one).
+        seed: of order and augmentation.
+        train_annotations, test_annotations: json files, relative to `root`.
+        tune_annotations: json file of the tune split; None takes `tune_share` of the training images, by hash.
+        train_images, test_images, tune_images: folders that `file_name` is relative to (tune: default as train).
+        tune_share: share of the training images that are for tuning; 0 leaves that split empty.
+        limit: training images used (None: all); the tune split does not depend on it.
+        divisor: height and width of a batch are multiples of it.
+        pin_memory: page-locked batches (default: where there is a CUDA device).
+
+    Raises:
+        ConfigError: a setting is out of its range, or `batch` does not divide by the devices.
+        DataError: a file is missing, broken, or at odds with another.
+    """
+
+    def __init__(
+        self,
+        root: str | Path | Callable[[], str | Path],
+        *,
+        transforms: Transforms | None = None,
+        batch: int = 8,
+        eval_batch: int = 1,
+        workers: int = 0,
+        seed: int = 0,
+        train_annotations: str = "annotations/instances_train.json",
+        test_annotations: str = "annotations/instances_val.json",
+        tune_annotations: str | None = None,
+        train_images: str = "images",
+        test_images: str = "images",
+        tune_images: str | None = None,
+        tune_share: float = 0.1,
+        limit: int | None = None,
+        divisor: int = 32,
+        pin_memory: bool | None = None,
+    ) -> None:
+        super().__init__()
+        for name, value, least in (
+            ("batch", batch, 1),
+            ("eval_batch", eval_batch, 1),
+            ("workers", workers, 0),
+            ("limit", limit, 1),
+            ("divisor", divisor, 1),
+        ):
+            if value is not None and value < least:
+                raise ConfigError(f"data.{name} is at least {least}, found {value}")
+        if not 0 <= tune_share < 1:
+            raise ConfigError(f"data.tune_share is a share of the training images below 1, found {tune_share}")
+        self.transforms = transforms or Transforms()
+        self.batch, self.eval_batch, self.workers, self.seed, self.divisor = batch, eval_batch, workers, seed, divisor
+        self.tune_share, self.limit = tune_share, limit
+        self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
+        self.collate: Callable[..., Batch] = partial(collate, divisor=divisor)
+        self._root = root
+        self._places: dict[Split, tuple[str, str]] = {
+            "train": (train_annotations, train_images),
+            "test": (test_annotations, test_images),
+        }
+        if tune_annotations is not None:
+            self._places["tune"] = (tune_annotations, tune_images or train_images)
+
+    # What is there ----------------------------------------------------------------------------------------------------
+
+    def prepare_data(self) -> None:
+        """Make the data set where it has to be made; one process a machine does it."""
+        _ = self.root
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read and check the annotation files; every process does it, once."""
+        _ = self._parts
+
+    @cached_property
+    def root(self) -> Path:
+        """Folder of the data set; made on first need if `root` was given as a function."""
+        made = self._root() if callable(self._root) else self._root
+        return Path(made).expanduser()
+
+    @cached_property
+    def _parts(self) -> dict[Split, _Part]:
+        files = {name: CocoFile(self.root / name) for name in {name for name, _ in self._places.values()}}
+        parts: dict[Split, _Part] = {}
+        for split, (name, images) in self._places.items():
+            parts[split] = _Part(files[name], self.root / images, tuple(files[name].records))
+        train = parts["train"]
+        share = 0.0 if "tune" in parts else self.tune_share
+        train_ids, tune_ids = split_off(train.file.records.values(), share, self.limit)
+        parts["train"] = _Part(train.file, train.images, tuple(train_ids))
+        parts.setdefault("tune", _Part(train.file, train.images, tuple(tune_ids)))
+        for part in parts.values():
+            _check_categories(part.file, train.file)
+        return parts
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes; labels are indices into it."""
+        return tuple(self._parts["train"].file.categories.values())
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """COCO's category id of each label."""
+        return tuple(self._parts["train"].file.categories)
+
+    def annotations(self, split: Split) -> Path:
+        """The untouched json that a split is evaluated against; `image_ids` says which of its images belong to it."""
+        return self._parts[split].file.path
+
+    def image_ids(self, split: Split) -> tuple[int, ...]:
+        """The images of a split, ascending."""
+        return self._parts[split].image_ids
+
+    def image_path(self, split: Split, image_id: int) -> Path:
+        part = self._parts[split]
+        return part.images / part.file.records[image_id].file_name
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the contents of all annotation files and images, wherever they lie (see `fingerprint.fingerprint`)."""
+        splits = ((name, images, self._parts[split].file) for split, (name, images) in self._places.items())
+        return fingerprint(self.root, list_files(splits))
+
+    @cached_property
+    def profile(self) -> Profile:
+        """Statistics of the training file: of train and tune together, never of test."""
+        return profile(self._parts["train"].file, fingerprint(self.root, [self._places["train"][0]]))
+
+    # Loaders ----------------------------------------------------------------------------------------------------------
+
+    def dataset(self, split: Split) -> CocoDataset:
+        """The samples of a split: train augmented, the others as evaluation sees them."""
+        part = self._parts[split]
+        labels = {category_id: label for label, category_id in enumerate(self.category_ids)}
+        seed = self.seed if split == "train" else None
+        return CocoDataset(part.file, part.images, part.image_ids, labels, self.transforms, seed=seed)
+
+    def train_dataloader(self) -> DataLoader[Sample]:
+        rank, world = self._place()
+        if self.batch % world:
+            raise ConfigError(f"data.batch is shared by the devices, but {self.batch} does not divide by {world}")
+        dataset = self.dataset("train")
+        sampler = EpochSampler(dataset, seed=self.seed, rank=rank, world=world)
+        return self._loader(dataset, sampler, self.batch // world)
+
+    def val_dataloader(self) -> DataLoader[Sample] | list[DataLoader[Sample]]:
+        """Of the tune split; no loader where that is empty."""
+        return self._every("tune") if self.image_ids("tune") else []
+
+    def test_dataloader(self) -> DataLoader[Sample]:
+        return self._every("test")
+
+    def _every(self, split: Split) -> DataLoader[Sample]:
+        rank, world = self._place()
+        dataset = self.dataset(split)
+        return self._loader(dataset, EverySampler(dataset, rank=rank, world=world), self.eval_batch, DENSE_BYTES)
+
+    def _loader(
+        self, dataset: CocoDataset, sampler: Sampler, batch: int, dense_bytes: int | None = None
+    ) -> DataLoader[Sample]:
+        return DataLoader(
+            dataset,
+            batch_size=batch,
+            sampler=sampler,
+            num_workers=self.workers,
+            collate_fn=partial(self.collate, dense_bytes=dense_bytes),
+            pin_memory=self.pin_memory,
+            persistent_workers=self.workers > 0,
+            worker_init_fn=_one_thread,
+        )
+
+    def _place(self) -> tuple[int, int]:
+        """Rank and number of the processes that train together."""
+        if self.trainer is not None:
+            return self.trainer.global_rank, self.trainer.world_size
+        if distributed.is_available() and distributed.is_initialized():
+            return distributed.get_rank(), distributed.get_world_size()
+        return 0, 1
+
+
+def photo_batch(
+    photo: UInt8[np.ndarray, "H W 3"], transforms: Transforms, *, divisor: int = 32, image_id: int = 0
+) -> Batch:
+    """One RGB photo without truth as a batch, by the evaluation pipeline."""
+    image, _ = transforms.eval(photo, [])
+    frame = Frame(image_id, (photo.shape[0], photo.shape[1]), (image.shape[0], image.shape[1]))
+    return collate([Sample(image, [], np.zeros(0, np.int64), frame)], divisor=divisor)
+
+
+def _one_thread(worker: int) -> None:
+    """Workers are the parallelism; OpenCV would start as many threads as there are cores in each."""
+    cv2.setNumThreads(0)
+
+
+def _check_categories(file: CocoFile, train: CocoFile) -> None:
+    """Every category of a split is one that the method learns, under the same name."""
+    for category_id, name in file.categories.items():
+        learnt = train.categories.get(category_id)
+        if learnt != name:
+            raise DataError(
+                f"{file.path}: category {category_id} is `{name}`, but in {train.path} it is "
+                f"{'missing' if learnt is None else f'`{learnt}`'}; both files need the same ids and names"
+            )

@@ -1,0 +1,46 @@
+"""COCO's numbers of a run (`python -m maskbench.evaluate run=DIR`) or a file (`predictions=FILE annotations=FILE`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from maskbench.errors import ConfigError
+from maskbench.evaluation.average_precision import score
+from maskbench.evaluation.results import read_predictions
+from maskbench.runtime import verb
+from maskbench.runtime.console import show_precision
+
+
+def evaluate(cfg: DictConfig) -> dict[str, Any]:
+    """The twelve numbers (and AP by class) of a results file, or of a run, whose metrics.json they are written to."""
+    if (cfg.run is None) == (cfg.predictions is None):
+        raise ConfigError("name what is to be evaluated: either run=DIR, or predictions=FILE annotations=FILE")
+    if cfg.run is not None:
+        from maskbench.runtime.judging import judge_again
+
+        numbers = judge_again(Path(cfg.run), predict=cfg.predict)
+        show_precision(cfg.run, numbers)
+        return {"run": cfg.run, **numbers}
+    return _evaluate_file(cfg)
+
+
+def _evaluate_file(cfg: DictConfig) -> dict[str, Any]:
+    if cfg.annotations is None:
+        raise ConfigError(f"predictions={cfg.predictions} needs the annotations=FILE that it is scored against")
+    if cfg.iou_type not in ("segm", "bbox"):
+        raise ConfigError(f"iou_type={cfg.iou_type}: expected segm or bbox")
+    results = read_predictions(cfg.predictions)
+    scores = score(cfg.annotations, results, iou_type=cfg.iou_type, max_instances=cfg.max_instances)
+    show_precision(Path(cfg.predictions).name, {cfg.iou_type: scores.summary})
+    return {"iou_type": cfg.iou_type, **scores.summary, "per_class": scores.per_class}
+
+
+def main() -> None:
+    verb.run("evaluate", evaluate)
+
+
+if __name__ == "__main__":
+    main()

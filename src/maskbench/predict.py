@@ -1,0 +1,43 @@
+"""Segment photos of any size: `python -m maskbench.predict run=DIR images=PATH`, a folder, a glob or one image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from maskbench.errors import DataError
+from maskbench.runtime import verb
+from maskbench.runtime.console import complain, say
+
+
+def predict(cfg: DictConfig) -> dict[str, Any]:
+    """Write an overlay for each photo and the COCO results of all; a file that can't be read is named and left out.
+
+    Raises:
+        DataError: no photo could be read.
+    """
+    from maskbench.runtime.predicting import find_photos, segment
+
+    photos = find_photos(cfg.images)
+    found = segment(cfg.run, photos, Path(cfg.out), score=cfg.score, device=cfg.device)
+    for reason in found.broken.values():
+        complain(reason)
+    if len(found.broken) == len(photos):
+        raise DataError(f"{cfg.images}: none of {len(photos)} files is a photo that can be read")
+    say(f"{len(found.overlays)} overlays and predictions.json are in {cfg.out}")
+    return {
+        "out": cfg.out,
+        "images": len(found.overlays),
+        "instances": found.instances,
+        "broken": {str(path): reason for path, reason in found.broken.items()},
+    }
+
+
+def main() -> None:
+    verb.run("predict", predict)
+
+
+if __name__ == "__main__":
+    main()

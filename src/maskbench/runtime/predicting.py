@@ -1,0 +1,118 @@
+"""Photos in, overlays and COCO results out: one at a time, so that memory holds one photo."""
+
+from __future__ import annotations
+
+import glob
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from rich.progress import track
+
+from maskbench.data.coco import read_photo
+from maskbench.data.datamodule import photo_batch
+from maskbench.data.transforms import Photo
+from maskbench.errors import DataError
+from maskbench.evaluation.results import coco_results, write_predictions
+from maskbench.evaluation.speed import AUTOCAST
+from maskbench.runtime.compose import make
+from maskbench.runtime.console import console
+from maskbench.runtime.overlays import draw, save
+from maskbench.runtime.run_folder import Trained, load_method
+from maskbench.runtime.timing import pick_device
+from maskbench.structures import Frame, Instances
+
+
+@dataclass
+class Segmented:
+    """What became of some photos: overlays written, instances found, and why a file could not be read."""
+
+    overlays: list[Path] = field(default_factory=list)
+    results: list[dict[str, Any]] = field(default_factory=list)
+    broken: dict[Path, str] = field(default_factory=dict)
+
+    @property
+    def instances(self) -> int:
+        return len(self.results)
+
+
+def find_photos(images: str) -> list[Path]:
+    """The files of a folder, of a glob, or the one file, by name.
+
+    Raises:
+        DataError: there is none.
+    """
+    path = Path(images).expanduser()
+    if path.is_file():
+        return [path]
+    suffixes = frozenset(Image.registered_extensions())
+    if path.is_dir():
+        found = [file for file in path.iterdir() if file.suffix.lower() in suffixes and not file.name.startswith(".")]
+    else:
+        found = [Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file()]
+    if not found:
+        raise DataError(f"{images}: no photo there (expected an image file, a folder with some, or a glob in quotes)")
+    return sorted(found)
+
+
+def segment(run: str, photos: Sequence[Path], out: Path, *, score: float, device: str | None) -> Segmented:
+    """Segment photos with the method of a run; writes `out/NAME.png` for each and `out/predictions.json`.
+
+    The results are COCO's, with the name of the file beside its running number as `image_id`.
+
+    Args:
+        run: the run folder.
+        photos: image files.
+        out: where the pictures go.
+        score: instances below it are not drawn.
+        device: a GPU where there is one when None.
+    """
+    trained = load_method(run)
+    target = pick_device(device)
+    trained.method.to(target)
+    found, pictures = Segmented(), _pictures(out, photos)
+    shown = track(photos, "segmenting", console=console, transient=True, disable=not console.is_terminal)
+    for image_id, path in enumerate(shown, start=1):
+        try:
+            photo = read_photo(path)
+        except DataError as error:
+            found.broken[path] = str(error)
+            continue
+        instances = _segment(trained, photo, image_id, target)
+        frame = Frame(image_id, photo.shape[:2], photo.shape[:2])
+        named = {"file_name": path.name}
+        found.results += [result | named for result in coco_results(instances, frame, trained.category_ids)]
+        picture = draw(photo, instances[instances.scores >= score], trained.method.classes)
+        found.overlays.append(save(picture, pictures[path]))
+    if found.overlays:
+        write_predictions(out / "predictions.json", found.results)
+    return found
+
+
+def _segment(trained: Trained, photo: Photo, image_id: int, device: torch.device) -> Instances:
+    transforms = make(trained.cfg.transforms)
+    batch = photo_batch(photo, transforms, divisor=trained.cfg.data.divisor, image_id=image_id).to(device)
+    with torch.inference_mode(), _autocast(device, trained.cfg.trainer.precision):
+        return trained.method.predict(batch)[0].to("cpu")
+
+
+def _autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """As the run's AP was measured."""
+    kind = AUTOCAST.get(precision)
+    return torch.autocast(device.type, dtype=kind) if kind else nullcontext()
+
+
+def _pictures(out: Path, photos: Sequence[Path]) -> dict[Path, Path]:
+    """Where the overlay of each photo goes: `STEM.png`, or `NAME.png` where photos share a stem; never onto a photo."""
+    stems = Counter(photo.stem for photo in photos)
+    taken = {photo.resolve() for photo in photos}
+    named = {photo: out / f"{photo.stem if stems[photo.stem] == 1 else photo.name}.png" for photo in photos}
+    return {
+        photo: path.with_stem(f"{path.stem}-overlay") if path.resolve() in taken else path
+        for photo, path in named.items()
+    }

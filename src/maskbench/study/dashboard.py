@@ -1,0 +1,80 @@
+"""The study's own W&B run: its leaderboard as a table, and AP against FPS."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import wandb
+
+from maskbench.study.leaderboard import COLUMNS, group, tabulate
+from maskbench.study.runs import read_runs
+
+Mode = Literal["offline", "online", "disabled"]
+
+TEXTS = ("method", "paradigm", "seed", "state", "score_rule", "footing", "operating_point", "environment", "run")
+
+
+def log_study(
+    study: Path, mode: Mode = "offline", project: str = "maskbench", directory: Path | None = None
+) -> str | None:
+    """Log the study as a run of job type `study` in the group of its trials.
+
+    Args:
+        study: its folder.
+        mode: offline writes files alone, without login or network; online sends them as well.
+        project: W&B's project.
+        directory: where W&B's files go (default: the study's folder, as for its trials).
+
+    Returns:
+        The folder of an offline run, for `wandb sync` or `wandb leet`; None otherwise.
+    """
+    table = tabulate(read_runs(study))
+    name = study.resolve().name
+    run = wandb.init(
+        project=project,
+        group=name,
+        job_type="study",
+        name=f"{name}-leaderboard",
+        mode=mode,
+        dir=str(directory or study),
+        config={"study": name, "footings": [found.footing for found in group(table)]},
+        settings=wandb.Settings(silent=True, console="off", x_disable_stats=True, disable_git=True),
+    )
+    with run:
+        trials = _table(table, [*TEXTS, *(column.name for column in COLUMNS)])
+        run.log({"leaderboard": trials, **_charts(table)})
+        run.summary.update(_summary(table))
+    return str(Path(run.dir).parent) if mode == "offline" else None
+
+
+def _charts(table: pd.DataFrame) -> dict[str, Any]:
+    """For each footing its methods, and AP against FPS; the key tells footings apart where there are several."""
+    groups = group(table)
+    charts: dict[str, Any] = {}
+    for found in groups:
+        suffix = f"-{found.footing}" if len(groups) > 1 else ""
+        names = [column.name for column in COLUMNS]
+        columns = ["label", "paradigm", "n", *(name for column in names for name in (column, f"{column}_std"))]
+        charts[f"methods{suffix}"] = _table(found.methods, columns)
+        points = found.trials.dropna(subset=["AP", "FPS"])
+        if len(points):
+            rows = _table(points, ["FPS", "AP", "method", "seed"])
+            charts[f"ap_against_fps{suffix}"] = wandb.plot.scatter(rows, "FPS", "AP", title="mask AP against FPS")
+    return charts
+
+
+def _summary(table: pd.DataFrame) -> dict[str, Any]:
+    counts = table["state"].value_counts()
+    best = {
+        f"{found.footing}/{row['label']}/AP": float(row["AP"])
+        for found in group(table)
+        for _, row in found.methods.iterrows()
+    }
+    return {f"trials_{state}": int(count) for state, count in counts.items()} | best
+
+
+def _table(table: pd.DataFrame, columns: list[str]) -> wandb.Table:
+    """Plain values, None for what is not there."""
+    return wandb.Table(dataframe=table[columns].astype(object).where(table[columns].notna(), None))

@@ -1,0 +1,89 @@
+"""What a study says in a sentence, and what it does not say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from maskbench.study.leaderboard import Group
+from maskbench.study.runs import Run
+
+Row = Any
+"""A row of `Group.methods`."""
+
+DRAWN = (
+    "The photos are drawn shapes: they show that methods learn and what they cost, and rank no paradigm for real "
+    "photographs."
+)
+HUES = (
+    "Each class has a hue of its own, so that the semantics are nearly given, which favours bottom-up methods: this "
+    "study shows that methods learn, it ranks no paradigm."
+)
+
+
+def finding(found: Group) -> str:
+    """Who segments best and who is fastest: these weights where a method has one seed alone, else these methods."""
+    ranked = found.methods.dropna(subset=["AP"])
+    if ranked.empty:
+        return "No trial has an AP yet."
+    best = ranked.iloc[0]
+    if len(ranked) == 1:
+        return f"{best['label']} reaches a mask AP of {_ap(best)}{_at(best)}. {_scope(found)}"
+    timed = ranked[~ranked["timed_elsewhere"]].dropna(subset=["FPS"])
+    fastest = timed.sort_values("FPS").iloc[-1] if len(timed) > 1 else None
+    first = f"{best['label']} has the highest mask AP, {_ap(best)}{_at(best)}"
+    if fastest is None:
+        second = ""
+    elif fastest.name == best.name:
+        second = ", and is the fastest as well"
+    else:
+        second = (
+            f"; {fastest['label']} is the fastest, {_at(fastest).removeprefix(' at ')} with an AP of {_ap(fastest)}"
+        )
+    return f"{first}{second}. {_doubt(best, ranked.iloc[1], found)}"
+
+
+def caution(runs: Sequence[Run]) -> str | None:
+    """What the data forbid to conclude; None for photographs."""
+    roots = [run.config.get("data", {}).get("root") for run in runs]
+    drawn = [root for root in roots if hasattr(root, "get") and str(root.get("_target_", "")).endswith("shapes.draw")]
+    if not drawn:
+        return None
+    return HUES if any(root.get("hue", "class") == "class" for root in drawn) else DRAWN
+
+
+def _scope(found: Group) -> str:
+    """Whether this is said of weights or of methods."""
+    alone = list(found.methods.loc[found.methods["n"] < 2, "label"])
+    if not alone:
+        return f"Means over {_seeds(found)} seeds."
+    every = len(alone) == len(found.methods)
+    who = "Each method has" if every else f"{' and '.join(alone)} {'has' if len(alone) == 1 else 'have'}"
+    return f"{who} one seed alone, so this is said of these weights, not of the methods."
+
+
+def _doubt(best: Row, second: Row, found: Group) -> str:
+    """Whether the lead is more than the seeds' own spread, as far as so few can tell."""
+    if found.one_seed:
+        return _scope(found)
+    gap, spreads = best["AP"] - second["AP"], best["AP_std"] + second["AP_std"]
+    lead = "within" if gap <= spreads else "beyond"
+    return (
+        f"{_scope(found)} The lead of {100 * gap:.1f} over {second['label']} lies {lead} the two standard deviations "
+        "together; no test was made of whether it is chance."
+    )
+
+
+def _seeds(found: Group) -> str:
+    low, high = found.methods["n"].min(), found.methods["n"].max()
+    return str(low) if low == high else f"{low}–{high}"
+
+
+def _ap(row: Row) -> str:
+    std = row["AP_std"]
+    return f"{100 * row['AP']:.1f}" + ("" if std != std else f" ± {100 * std:.1f}")
+
+
+def _at(row: Row) -> str:
+    fps = row["FPS"]
+    return "" if fps != fps else f" at {fps:.{0 if fps >= 10 else 1}f} FPS"

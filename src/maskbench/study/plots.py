@@ -1,0 +1,285 @@
+"""The pictures of a study as SVG text: AP against FPS, AP by object size, learning curves.
+
+A method has one colour in all of them, a paradigm one marker; both can be told apart without seeing colour.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from typing import Any, Literal
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.text import Annotation
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.transforms import Bbox, BboxBase
+
+from maskbench.study.runs import Run
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A4B9A", "#8A6642", "#4A5560")
+"""Okabe and Ito's colours without yellow and black, and three that keep apart from them."""
+
+MARKERS = {"two-stage": "s", "one-stage": "o", "bottom-up": "^"}
+INK, MUTED, GRID = "#1d2733", "#5d6978", "#e4e8ee"
+FACES = ("Inter", "Helvetica Neue", "Arial", "Liberation Sans", "DejaVu Sans")
+SIZE = (6.4, 4.2)
+"""Inches; at 96 pixels each this is a little less than half of the report's width, so that 10.5 pt stay 10.5 pt."""
+
+SIDES = ((1, 0), (0, 1), (0, -1), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1))
+OFFSETS = tuple((10 * reach * x, 11 * reach * y) for reach in (1, 2, 3) for x, y in SIDES)
+"""Where a label may stand, in points from its marker's centre; the nearer and the righter the better."""
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a method looks wherever it appears."""
+
+    colour: str
+    marker: str
+
+
+def styles(paradigms: Mapping[str, str | None]) -> dict[str, Style]:
+    """Colour by the method's place in the alphabet, marker by its paradigm."""
+    return {
+        method: Style(PALETTE[place % len(PALETTE)], MARKERS.get(paradigms[method] or "", "D"))
+        for place, method in enumerate(sorted(paradigms))
+    }
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Which of the points (FPS, AP) no other beats in both; fastest first."""
+    front: list[int] = []
+    for place in sorted(range(len(points)), key=lambda place: (-points[place][0], -points[place][1])):
+        if not front or points[place][1] > points[front[-1]][1]:
+            front.append(place)
+    return front
+
+
+def ap_against_fps(methods: pd.DataFrame, trials: pd.DataFrame, looks: Mapping[str, Style]) -> str:
+    """Means as large markers, single seeds as small ones, and the front: the best AP to be had at an FPS or more.
+
+    Args:
+        methods: rows of `leaderboard.Group.methods`, those of the front's environment.
+        trials: rows of `leaderboard.Group.trials`, likewise.
+        looks: of `styles`.
+    """
+    with _figure() as figure:
+        axes = figure.subplots()
+        shown = methods.dropna(subset=["FPS", "AP"])
+        points = list(zip(shown["FPS"], 100 * shown["AP"], strict=True))
+        _scale_of_speed(axes, [fps for fps, _ in points])
+        for _, row in trials.dropna(subset=["FPS", "AP"]).iterrows():
+            look = looks[row["method"]]
+            axes.plot(row["FPS"], 100 * row["AP"], look.marker, color=look.colour, markersize=4, alpha=0.45, mew=0)
+        for (fps, ap), method in zip(points, shown["method"], strict=True):
+            look = looks[method]
+            axes.plot(fps, ap, look.marker, color=look.colour, markersize=10, mec="white", mew=1.2, zorder=3)
+        axes.margins(x=0.22, y=0.25)
+        axes.autoscale_view()
+        line = _draw_front(axes, points)
+        axes.set_xlabel("FPS, batch 1 (faster to the right)")
+        axes.set_ylabel("mask AP × 100")
+        figure.draw_without_rendering()
+        _place_labels(figure, axes, points, list(shown["label"]), line)
+        return _svg(figure)
+
+
+def learning_curves(runs: Sequence[Run], looks: Mapping[str, Style], against: Literal["images", "minutes"]) -> str:
+    """AP on the tune split as training goes on, a line a seed."""
+    with _figure() as figure:
+        axes = figure.subplots()
+        for run in runs:
+            if not {"tune/AP", against} <= set(run.history):
+                continue
+            seen = run.history.dropna(subset=["tune/AP"])
+            look = looks[run.method]
+            axes.plot(
+                seen[against], 100 * seen["tune/AP"], color=look.colour, lw=1.8, alpha=0.9, solid_capstyle="round"
+            )
+            axes.plot(
+                seen[against].iloc[-1:],
+                100 * seen["tune/AP"].iloc[-1:],
+                look.marker,
+                color=look.colour,
+                ms=6,
+                mec="white",
+            )
+        axes.set_ylim(bottom=0)
+        axes.set_xlim(left=0)
+        axes.set_xlabel({"images": "training images seen", "minutes": "minutes of training"}[against])
+        axes.set_ylabel("mask AP × 100 on tune")
+        if against == "images":
+            axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
+        axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+        _legend(figure, {run.method: looks[run.method] for run in runs})
+        return _svg(figure)
+
+
+def ap_by_size(methods: pd.DataFrame, trials: pd.DataFrame, looks: Mapping[str, Style]) -> str:
+    """Bars of mean AP for each of COCO's object sizes that the test split has; dots are single seeds."""
+    kinds = [("APs", "small\n< 32² px"), ("APm", "medium\n32²–96² px"), ("APl", "large\n> 96² px")]
+    kinds = [(name, text) for name, text in kinds if methods[name].notna().any()]
+    width = 0.8 / max(len(methods), 1)
+    with _figure() as figure:
+        axes = figure.subplots()
+        for place, (_, row) in enumerate(methods.iterrows()):
+            look = looks[row["method"]]
+            own = trials[(trials["method"] == row["method"]) & (trials["operating_point"] == row["operating_point"])]
+            for column, (name, _) in enumerate(kinds):
+                x = column + (place - (len(methods) - 1) / 2) * width
+                axes.bar(x, 100 * row[name], width * 0.88, color=look.colour, lw=0)
+                if len(own) > 1:
+                    axes.plot([x] * len(own), 100 * own[name], "o", color=INK, ms=4, mew=0.8, mec="white")
+        axes.set_xticks(range(len(kinds)), [text for _, text in kinds])
+        axes.tick_params(axis="x", length=0, pad=8)
+        axes.grid(visible=False, axis="x")
+        axes.set_xlim(-0.6, len(kinds) - 0.4)
+        axes.set_ylabel("mask AP × 100")
+        _legend(figure, {row["label"]: looks[row["method"]] for _, row in methods.iterrows()}, bars=True)
+        return _svg(figure)
+
+
+@contextmanager
+def _figure() -> Iterator[Figure]:
+    """A figure in the report's style; no global state, no window."""
+    settings: Any = {
+        "font.family": _face(),
+        "font.size": 10.5,
+        "axes.edgecolor": "#b6bfca",
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "axes.labelcolor": MUTED,
+        "axes.labelpad": 7,
+        "axes.linewidth": 0.9,
+        "axes.spines.right": False,
+        "axes.spines.top": False,
+        "grid.color": GRID,
+        "grid.linewidth": 0.8,
+        "svg.hashsalt": "maskbench",
+        "text.color": INK,
+        "xtick.color": "#b6bfca",
+        "xtick.labelcolor": MUTED,
+        "ytick.color": "#b6bfca",
+        "ytick.labelcolor": MUTED,
+        "ytick.major.size": 0,
+    }
+    with matplotlib.rc_context(settings):
+        # 72 dots an inch, so that text is measured as the SVG will have it.
+        figure = Figure(figsize=SIZE, dpi=72, layout="constrained", facecolor="white")
+        yield figure
+
+
+@cache
+def _face() -> str:
+    """The first of the faces that this machine has; matplotlib brings the last."""
+    present = set(font_manager.get_font_names())
+    return next(face for face in FACES if face in present)
+
+
+def _svg(figure: Figure) -> str:
+    with io.BytesIO() as file:
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+        return file.getvalue().decode()
+
+
+def _scale_of_speed(axes: Axes, fps: Sequence[float]) -> None:
+    """Logarithmic where the slowest and the fastest are far apart."""
+    if fps and max(fps) >= 4 * min(fps):
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def _draw_front(axes: Axes, points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Draw the steps from the fastest point up to the best, and return their corners."""
+    front = [points[place] for place in pareto_front(points)]
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    fps = [front[0][0], *(point[0] for point in front), left]
+    ap = [bottom, *(point[1] for point in front), front[-1][1]]
+    axes.fill_between(fps, ap, bottom, step="post", color="#f1f4f8", lw=0, zorder=0)
+    axes.step(fps, ap, where="post", color="#8d99a8", lw=1.2, zorder=1)
+    axes.set(xlim=(left, right), ylim=(bottom, top))
+    corners = [
+        corner for one, two in pairwise(range(len(fps))) for corner in ((fps[one], ap[one]), (fps[two], ap[one]))
+    ]
+    return [*corners, (fps[-1], ap[-1])]
+
+
+def _place_labels(
+    figure: Figure,
+    axes: Axes,
+    points: Sequence[tuple[float, float]],
+    labels: Sequence[str],
+    line: Sequence[tuple[float, float]],
+) -> None:
+    """Each label at the first place beside its point that is free of points, of the line and of other labels."""
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    taken = [Bbox.from_extents(x - 7, y - 7, x + 7, y + 7) for x, y in axes.transData.transform(points)]
+    bends = axes.transData.transform(line)
+    taken += [Bbox([np.minimum(one, two) - 2, np.maximum(one, two) + 2]) for one, two in pairwise(bends)]
+    frame = axes.get_window_extent(renderer)
+    for point, label in zip(points, labels, strict=True):
+        text = axes.annotate(label, point, (0, 0), textcoords="offset points", fontsize=10.5, zorder=4)
+        boxes = [_moved(text, offset).get_window_extent(renderer) for offset in OFFSETS]
+        costs = [sum(_overlap(box, other) for other in taken) + _outside(box, frame) for box in boxes]
+        best = int(np.argmin(costs))
+        _moved(text, OFFSETS[best])
+        taken.append(boxes[best])
+
+
+def _moved(text: Annotation, offset: tuple[int, int]) -> Annotation:
+    """The label at an offset from its point, turned towards it."""
+    dx, dy = offset
+    text.set_position((dx, dy))
+    text.set(ha=_side(dx, "left", "right"), va=_side(dy, "bottom", "top"))
+    return text
+
+
+def _side(offset: float, before: str, after: str) -> str:
+    return "center" if not offset else before if offset > 0 else after
+
+
+def _overlap(one: BboxBase, other: BboxBase) -> float:
+    shared = Bbox.intersection(one, other)
+    return 0.0 if shared is None else float(shared.width * shared.height)
+
+
+def _outside(box: BboxBase, frame: BboxBase) -> float:
+    """Pixels of area that lie beyond the axes, which weigh more than an overlap."""
+    return 10 * float(box.width * box.height - _overlap(box, frame))
+
+
+def _legend(figure: Figure, looks: Mapping[str, Style], bars: bool = False) -> None:
+    handles = [
+        Line2D(
+            [],
+            [],
+            color=look.colour,
+            marker="s" if bars else look.marker,
+            lw=0 if bars else 1.8,
+            ms=7,
+            mec="white",
+            label=label,
+        )
+        for label, look in looks.items()
+    ]
+    figure.legend(
+        handles=handles, loc="outside upper left", ncols=3, frameon=False, handlelength=1.8, columnspacing=1.6
+    )
+
+
+def _thousands(value: float, _: int) -> str:
+    return f"{value / 1000:g}k" if value >= 1000 else f"{value:g}"

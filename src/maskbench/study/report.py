@@ -1,0 +1,198 @@
+"""One self-contained page for a study: finding, table, pictures, photos side by side, and what may be compared."""
+
+from __future__ import annotations
+
+import base64
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from maskbench.study.findings import caution, finding
+from maskbench.study.leaderboard import (
+    COLUMNS,
+    Column,
+    Group,
+    group,
+    marks,
+    remarks,
+    spread,
+    tabulate,
+    used,
+    write_leaderboard,
+)
+from maskbench.study.plots import Style, ap_against_fps, ap_by_size, learning_curves, styles
+from maskbench.study.runs import KEYS, Key, Run, read_runs
+
+PHOTOS = 6
+"""Rows of the gallery."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A plot, and what to read from it."""
+
+    title: str
+    note: str
+    image: str
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The same photos as they are, with the truth, and as each row of the table sees them.
+
+    A row is an image id with a picture, or None, for each column.
+    """
+
+    columns: int
+    rows: list[tuple[int, list[str | None]]]
+
+
+@dataclass(frozen=True)
+class Section:
+    """All that is said of one footing.
+
+    Args:
+        spans: the headings above the columns' headings, each with the columns it spans.
+        keys: the distinct keys of a kind among the trials.
+        apart: the fields in which the study's footings differ, with this one's value.
+    """
+
+    group: Group
+    runs: list[Run]
+    finding: str
+    columns: list[Column]
+    spans: list[tuple[str, int]]
+    pictures: list[Picture]
+    gallery: Gallery
+    keys: dict[str, list[Key]]
+    apart: dict[str, object] = field(default_factory=dict)
+
+    def value(self, name: str) -> object:
+        """A field of the footing, None where the footing is not known."""
+        return self.keys["footing"][0].fields.get(name) if self.keys["footing"] else None
+
+
+def write_report(study: Path) -> Path:
+    """Read the runs of a study; write its leaderboard, its plots (plots/*.svg) and report/index.html.
+
+    Works at any moment and from the run folders alone: what is not finished is named.
+
+    Returns:
+        The page.
+
+    Raises:
+        RunError: when the folder has no run, or a file in it can't be read.
+    """
+    runs = read_runs(study)
+    table = tabulate(runs)
+    write_leaderboard(study, table)
+    looks = styles(dict(zip(table["method"], table["paradigm"], strict=True)))
+    sections = [_section(found, runs, looks, study / "plots") for found in group(table)]
+    _mark_differences(sections)
+    page = study / "report" / "index.html"
+    page.parent.mkdir(exist_ok=True)
+    page.write_text(_render(study, runs, sections, looks), encoding="utf-8")
+    return page
+
+
+def _section(found: Group, runs: Sequence[Run], looks: dict[str, Style], plots: Path) -> Section:
+    named = {run.name: run for run in runs}
+    own = [named[name] for name in found.trials["run"]]
+    columns = [column for column in used(found) if column.name != "images_seen"]
+    return Section(
+        group=found,
+        runs=own,
+        finding=finding(found),
+        columns=columns,
+        spans=[(name, len(list(heads))) for name, heads in groupby(columns, key=lambda column: column.group)],
+        pictures=_pictures(found, own, looks, plots),
+        gallery=_gallery(found, named),
+        keys={kind: _distinct(own, kind) for kind in KEYS},
+    )
+
+
+def _pictures(found: Group, runs: Sequence[Run], looks: dict[str, Style], plots: Path) -> list[Picture]:
+    """The plots of a section, which are written as files of their own as well."""
+    here = found.methods[~found.methods["timed_elsewhere"]]
+    timed = found.trials[~found.trials["timed_elsewhere"]]
+    seeds = " Small marks are single seeds." if found.repeated else ""
+    drawn: list[tuple[str, str, str, str]] = []
+    if here["FPS"].notna().any():
+        note = f"The line is the front: the highest mask AP to be had at that FPS or more.{seeds}"
+        drawn.append(("ap-fps", "AP against speed", note, ap_against_fps(here, timed, looks)))
+    if found.methods[["APs", "APm", "APl"]].notna().any(axis=None):
+        note = f"Mask AP by the area of the true object in the photo.{seeds}"
+        drawn.append(("ap-size", "AP by object size", note, ap_by_size(found.methods, found.trials, looks)))
+    if any("tune/AP" in run.history for run in runs):
+        note = "AP on the tune split after each epoch, a line a seed."
+        drawn.append(("curve-images", "Learning, by images", note, learning_curves(runs, looks, "images")))
+        note = "The same epochs by the clock, which depends on the machine and its load."
+        drawn.append(("curve-minutes", "Learning, by minutes", note, learning_curves(runs, looks, "minutes")))
+    plots.mkdir(exist_ok=True)
+    for name, _, _, svg in drawn:
+        (plots / f"{name}-{found.footing or 'unknown'}.svg").write_text(svg, encoding="utf-8")
+    return [Picture(title, note, _data_uri(svg.encode(), "svg+xml")) for _, title, note, svg in drawn]
+
+
+def _gallery(found: Group, runs: dict[str, Run]) -> Gallery:
+    """The first photos, by the first seed of each row of the table."""
+    first = found.trials.drop_duplicates("label").set_index("label")["run"]
+    shown = [runs[first[label]] for label in found.methods["label"]]
+    ids = sorted({image_id for run in shown for image_id in run.image_ids})[:PHOTOS]
+    rows = []
+    for image_id in ids:
+        photo, truth = (_first(run.thumbnail(kind, image_id) for run in shown) for kind in ("photo", "truth"))
+        paths = [photo, truth, *(run.thumbnail("pred", image_id) for run in shown)]
+        rows.append((image_id, [_data_uri(path.read_bytes(), "png") if path else None for path in paths]))
+    return Gallery(2 + len(shown), rows)
+
+
+def _distinct(runs: Sequence[Run], kind: str) -> list[Key]:
+    return list({run.keys[kind].key: run.keys[kind] for run in runs if kind in run.keys}.values())
+
+
+def _mark_differences(sections: Sequence[Section]) -> None:
+    """Name, for several footings, the fields that they differ in."""
+    names = sorted({name for section in sections for key in section.keys["footing"] for name in key.fields})
+    for name in names:
+        if len({str(section.value(name)) for section in sections}) > 1:
+            for section in sections:
+                section.apart[name] = section.value(name)
+
+
+def _first(paths: Iterable[Path | None]) -> Path | None:
+    return next((path for path in paths if path), None)
+
+
+def _data_uri(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _render(study: Path, runs: Sequence[Run], sections: list[Section], looks: dict[str, Style]) -> str:
+    environment = Environment(
+        loader=PackageLoader("maskbench.study"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    path = study.resolve()
+    here = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    return environment.get_template("report.html.j2").render(
+        study=path.name,
+        path=shlex.quote(str(here)),
+        runs=runs,
+        sections=sections,
+        unfinished=[run for run in runs if run.state != "done"],
+        looks=looks,
+        caution=caution(runs),
+        ended=max((run.ended for run in runs if run.ended), default=None),
+        columns={column.name: column for column in COLUMNS},
+        marks=marks,
+        remarks=remarks,
+        spread=spread,
+    )

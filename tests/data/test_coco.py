@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools.coco import COCO
+
+from maskbench.data.coco import CocoFile, read_photo
+from maskbench.data.runs import label_maps
+from maskbench.errors import DataError
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Callable[[Any], CocoFile]:
+    def reader(content: Any) -> CocoFile:
+        path = tmp_path / "instances.json"
+        path.write_text(json.dumps(content))
+        return CocoFile(path)
+
+    return reader
+
+
+def test_images_and_categories_are_sorted_by_id(read: Callable, content: dict) -> None:
+    file = read(content)
+    assert list(file.records) == [7, 11, 30]
+    assert file.categories == {4: "disc", 9: "star"}
+    assert len(file) == 3
+    assert file.records[11].size == (20, 30)
+
+
+def test_annotations_stay_with_their_image(read: Callable, content: dict) -> None:
+    file = read(content)
+    assert file.annotations(7) == []
+    assert [(each.category_id, each.crowd, each.area) for each in file.annotations(11)] == [
+        (9, False, 6 * 7),
+        (4, False, 7 * 15),
+        (4, True, 40),
+    ]
+    assert [each.area for each in file.annotations(30)] == [600]
+    assert file.counts(11) == ([9, 4], 1)
+    assert file.counts(7) == ([], 0)
+
+
+def break_(content: dict, path: str, value: Any) -> dict:
+    *steps, last = [int(step) if step.isdigit() else step for step in path.split(".")]
+    node: Any = content
+    for step in steps:
+        node = node[step]
+    if value is None:
+        del node[last]
+    else:
+        node[last] = value
+    return content
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("images", None, "needs a list `images`, but holds annotations, categories"),
+        ("annotations", {}, "needs a list `annotations`, but it is no list"),
+        ("images", [], "has no images"),
+        ("categories", [], "has no categories"),
+        ("images.1", 3, r"images\[1\] is 3"),
+        ("images.1.width", None, r"images\[1\] \(id 7\) lacks `width`"),
+        ("images.1.id", "7", r"`id` of images\[1\] is '7', expected int"),
+        ("images.1.height", 0, "image 7 is 0 x 30 pixels"),
+        ("images.1.id", 11, "image id 11 occurs twice"),
+        ("annotations.1.id", 5, "annotation id 5 occurs twice"),
+        ("categories.1.id", 9, "category id 9 occurs twice"),
+        ("annotations.0.image_id", 8, "annotation 5 belongs to image 8, which `images` does not list"),
+        ("annotations.0.category_id", 1, r"annotation 5 has category 1, but there are \[4, 9\]"),
+        ("annotations.0.segmentation", None, r"annotations\[0\] \(id 5\) lacks `segmentation`"),
+        ("annotations.0.segmentation", "polygon", "annotation 5 is 'polygon', expected polygons or an RLE"),
+        ("annotations.0.segmentation", [], "annotation 5 has no polygon"),
+        ("annotations.0.segmentation", [[1, 2, 3, 4]], "annotation 5 has .* at least three points"),
+        ("annotations.0.segmentation", {"counts": [1]}, r"size None, but its image is \[height, width\] = \[20, 30\]"),
+        ("annotations.0.segmentation", {"counts": [600], "size": [30, 20]}, r"RLE of size \[30, 20\]"),
+    ],
+)
+def test_a_broken_file_says_what_is_wrong_where(
+    read: Callable, content: dict, path: str, value: Any, message: str
+) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        read(break_(content, path, value))
+    assert "instances.json: " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "segmentation",
+    [[["a", 1, 2, 2, 3, 4]], {"size": [20, 30], "counts": [500]}, {"size": [20, 30], "counts": "PPPP"}],
+)
+def test_a_mask_that_cannot_be_decoded_names_its_annotation(read: Callable, content: dict, segmentation: Any) -> None:
+    file = read(break_(content, "annotations.0.segmentation", segmentation))
+    with pytest.raises(DataError, match="annotation 5 can't be decoded"):
+        file.annotations(11)
+
+
+def test_a_list_of_results_is_no_annotation_file(read: Callable) -> None:
+    with pytest.raises(DataError, match="found a list at its top"):
+        read([])
+
+
+def test_no_json(tmp_path: Path) -> None:
+    (tmp_path / "cut.json").write_text('{"images": [')
+    with pytest.raises(DataError, match=r"cut.json: is no json"):
+        CocoFile(tmp_path / "cut.json")
+    with pytest.raises(DataError, match="can't be read"):
+        CocoFile(tmp_path)
+
+
+def test_a_missing_file_lists_those_that_are_there(tmp_path: Path) -> None:
+    (tmp_path / "mine.json").touch()
+    with pytest.raises(DataError, match=r"holds mine.json; set data.root"):
+        CocoFile(tmp_path / "instances_train.json")
+    with pytest.raises(DataError, match="there is no folder"):
+        CocoFile(tmp_path / "annotations" / "instances_train.json")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="holds no json file"):
+        CocoFile(tmp_path / "empty" / "instances_train.json")
+
+
+def test_the_real_coco_is_decoded_as_pycocotools_does(shared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = shared / "data" / "coco_slice" / "annotations" / "instances_val_all.json"
+    file, reference = CocoFile(path), COCO(path)
+    assert list(file.categories) == sorted(reference.cats)
+    crowds = {each["image_id"] for each in reference.anns.values() if each["iscrowd"]}
+    chosen = [*sorted(crowds)[:4], *list(file.records)[::20]]
+    for image_id in chosen:
+        expected = reference.imgToAnns[image_id]
+        found = file.annotations(image_id)
+        assert [each.crowd for each in found] == [bool(each["iscrowd"]) for each in expected]
+        for annotation, each in zip(expected, found, strict=True):
+            mask = label_maps([each.runs], file.records[image_id].size)
+            np.testing.assert_array_equal(mask[0], reference.annToMask(annotation))
+
+
+# Photos ---------------------------------------------------------------------------------------------------------------
+
+RGB = np.random.default_rng(0).integers(0, 256, (6, 9, 3)).astype(np.uint8)
+
+
+def saved(tmp_path: Path, image: Image.Image, name: str = "photo.png", **options: Any) -> Path:
+    image.save(tmp_path / name, **options)
+    return tmp_path / name
+
+
+def test_rgb_is_as_stored(tmp_path: Path) -> None:
+    np.testing.assert_array_equal(read_photo(saved(tmp_path, Image.fromarray(RGB))), RGB)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "1", "P", "RGBA", "PA"])
+def test_other_modes_become_rgb(tmp_path: Path, mode: str) -> None:
+    image = Image.fromarray(RGB).convert("P" if mode == "PA" else mode)
+    name = "photo.tif" if mode == "PA" else "photo.png"
+    photo = read_photo(saved(tmp_path, image.convert(mode), name))
+    assert photo.shape == (6, 9, 3)
+    assert photo.flags.writeable
+    np.testing.assert_array_equal(photo, np.array(image.convert("RGB")))
+
+
+def test_alpha_is_dropped_not_blended(tmp_path: Path) -> None:
+    clear = np.dstack([RGB, np.zeros((6, 9), np.uint8)])
+    np.testing.assert_array_equal(read_photo(saved(tmp_path, Image.fromarray(clear))), RGB)
+
+
+def test_a_palette_with_transparency_gives_no_warning(tmp_path: Path) -> None:
+    image = Image.fromarray(RGB).convert("P")
+    path = saved(tmp_path, image, transparency=bytes([0, 128, 255]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(read_photo(path), np.array(image.convert("RGB")))
+
+
+def test_cmyk(tmp_path: Path) -> None:
+    red = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
+    assert abs(read_photo(saved(tmp_path, red, "photo.jpg"))[8, 8].astype(int) - [255, 0, 0]).max() < 12
+
+
+def test_sixteen_bits_are_scaled_to_eight(tmp_path: Path) -> None:
+    grey = np.array([[0, 257, 65535, 32896]], dtype=np.uint16)
+    for name in ("photo.png", "photo.tif"):
+        assert read_photo(saved(tmp_path, Image.fromarray(grey), name))[0, :, 0].tolist() == [0, 1, 255, 128]
+
+
+def test_an_exif_tag_turns_nothing(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = saved(tmp_path, Image.fromarray(RGB), exif=exif)
+    np.testing.assert_array_equal(read_photo(path), RGB)
+
+
+def test_photos_that_cannot_be_read_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DataError, match=r"gone.png: no such image"):
+        read_photo(tmp_path / "gone.png")
+    (tmp_path / "text.png").write_text("no image")
+    with pytest.raises(DataError, match=r"text.png: is no image"):
+        read_photo(tmp_path / "text.png")
+    path = saved(tmp_path, Image.fromarray(np.tile(RGB, (50, 50, 1))), "cut.jpg")
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(DataError, match=r"cut.jpg: is broken"):
+        read_photo(path)
+    floats = Image.fromarray(np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4))
+    with pytest.raises(DataError, match=r"float.tif: has pixels of mode F from 0.0 to 1.0"):
+        read_photo(saved(tmp_path, floats, "float.tif"))
+    whole = saved(tmp_path, Image.fromarray(RGB), "bomb.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40)
+    np.testing.assert_array_equal(read_photo(whole), RGB)  # PIL only warns up to twice its limit
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
+    with pytest.raises(DataError, match=r"bomb.png: is too large"):
+        read_photo(whole)

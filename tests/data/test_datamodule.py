@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import albumentations
+import numpy as np
+import pytest
+import torch
+from lightning import LightningModule, Trainer
+
+from maskbench.data.datamodule import CocoDataModule, photo_batch
+from maskbench.data.fingerprint import dataset_files, fingerprint
+from maskbench.data.shapes import draw
+from maskbench.data.transforms import Eval, Train, Transforms
+from maskbench.errors import ConfigError, DataError
+from maskbench.structures import Batch
+
+AUGMENT = (albumentations.HorizontalFlip(), albumentations.RandomBrightnessContrast(p=1.0))
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw(cache=tmp_path_factory.mktemp("cache"), images=30, val_images=6, size=48)
+
+
+def module(root, **settings) -> CocoDataModule:
+    return CocoDataModule(root, **{"batch": 4, "transforms": Transforms(train=Train(augment=AUGMENT)), **settings})
+
+
+def images(batches) -> torch.Tensor:
+    return torch.cat([batch.images for batch in batches])
+
+
+def test_splits(shapes: Path) -> None:
+    data = module(shapes)
+    assert [len(data.image_ids(split)) for split in ("train", "tune", "test")] == [27, 3, 6]
+    assert not set(data.image_ids("train")) & set(data.image_ids("tune"))
+    assert data.annotations("tune") == data.annotations("train") == shapes / "annotations" / "instances_train.json"
+    assert data.classes == ("disc", "rectangle", "triangle")
+    assert data.category_ids == (3, 7, 11)
+    for split in ("train", "tune", "test"):
+        assert data.image_path(split, data.image_ids(split)[0]).is_file()
+
+
+def test_a_tune_file_of_its_own(shapes: Path) -> None:
+    data = module(shapes, tune_annotations="annotations/instances_val.json", limit=10)
+    assert [len(data.image_ids(split)) for split in ("train", "tune", "test")] == [10, 6, 6]
+    assert data.annotations("tune").name == "instances_val.json"
+
+
+def test_without_tuning_there_is_no_validation(shapes: Path) -> None:
+    data = module(shapes, tune_share=0.0)
+    assert len(data.image_ids("train")) == 30
+    assert data.val_dataloader() == []
+
+
+def test_an_epoch_of_batches(shapes: Path) -> None:
+    data = module(shapes)
+    batches = list(data.train_dataloader())
+    assert [len(batch) for batch in batches] == [4] * 6 + [3]
+    assert sorted(frame.image_id for batch in batches for frame in batch.frames) == list(data.image_ids("train"))
+    assert all(batch.images.shape[2:] == (64, 64) for batch in batches)
+    assert all(target.masks.is_dense for batch in batches for target in batch.targets)
+
+
+def test_evaluation_sees_every_photo_as_it_is(shapes: Path) -> None:
+    data = module(shapes, eval_batch=4)
+    for split, loader in (("tune", data.val_dataloader()), ("test", data.test_dataloader())):
+        assert tuple(frame.image_id for batch in loader for frame in batch.frames) == data.image_ids(split)
+    again = data.test_dataloader()
+    assert torch.equal(images(data.test_dataloader()), images(again))
+
+
+def test_workers_and_resuming_change_nothing(shapes: Path) -> None:
+    def epochs(first: int, last: int, **settings) -> list[torch.Tensor]:
+        loader = module(shapes, **settings).train_dataloader()
+        found = []
+        for epoch in range(first, last):
+            loader.sampler.set_epoch(epoch)
+            found.append(images(loader))
+        return found
+
+    alone = epochs(0, 3)
+    assert not torch.equal(alone[0], alone[1])
+    for first, second in zip(alone, epochs(0, 3, workers=2), strict=True):
+        assert torch.equal(first, second)
+    assert torch.equal(alone[2], epochs(2, 3)[0])
+    assert not torch.equal(alone[0], epochs(0, 1, seed=1)[0])
+
+
+def test_the_global_batch_is_shared_by_the_devices(shapes: Path) -> None:
+    def share(rank: int) -> list[Batch]:
+        data = module(shapes)
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=2)
+        return list(data.train_dataloader())
+
+    alone = list(module(shapes).train_dataloader())
+    for whole, *parts in zip(alone[:6], share(0), share(1), strict=False):
+        assert [len(part) for part in parts] == [2, 2]
+        together = {frame.image_id for part in parts for frame in part.frames}
+        assert together == {frame.image_id for frame in whole.frames}
+
+
+def test_a_batch_that_cannot_be_shared(shapes: Path) -> None:
+    data = module(shapes, batch=4)
+    data.trainer = SimpleNamespace(global_rank=0, world_size=3)
+    with pytest.raises(ConfigError, match="4 does not divide by 3"):
+        data.train_dataloader()
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning", "ignore:.*many workers")
+def test_lightning_sets_the_epoch_and_moves_the_batch(shapes: Path) -> None:
+    class Watch(LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(()))
+            self.orders: dict[int, list[int]] = {}
+
+        def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+            ids = self.orders.setdefault(self.current_epoch, [])
+            ids += [frame.image_id for frame in batch.frames]
+            return self.weight * batch.images.float().mean()
+
+        def validation_step(self, batch: Batch, batch_idx: int) -> None:
+            assert len(batch) == 1
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=0.0)
+
+    data, method = module(partial(draw, cache=shapes.parent, images=30, val_images=6, size=48)), Watch()
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "barebones": False}
+    trainer = Trainer(max_epochs=2, accelerator="cpu", enable_model_summary=False, num_sanity_val_steps=0, **quiet)
+    trainer.fit(method, datamodule=data)
+    assert set(method.orders) == {0, 1}
+    assert method.orders[0] != method.orders[1]
+    assert sorted(method.orders[0]) == sorted(method.orders[1]) == list(data.image_ids("train"))
+
+
+def test_the_root_may_be_a_function_that_is_called_once(shapes: Path) -> None:
+    calls = []
+
+    def root() -> Path:
+        calls.append(1)
+        return shapes
+
+    data = module(root)
+    assert calls == []
+    data.prepare_data()
+    data.setup("fit")
+    data.setup("test")
+    assert data.classes == ("disc", "rectangle", "triangle")
+    assert calls == [1]
+
+
+def test_the_fingerprint_is_what_a_launcher_finds_without_torch(shapes: Path) -> None:
+    splits = [(f"annotations/instances_{split}.json", "images") for split in ("train", "val")]
+    assert module(shapes).fingerprint == fingerprint(shapes, dataset_files(shapes, splits))
+
+
+def test_the_profile_is_of_the_training_file(shapes: Path) -> None:
+    found = module(shapes, limit=3).profile
+    assert (found.images, found.crowds) == (30, 1)
+    assert json.loads(json.dumps(found.as_dict())) == found.as_dict()
+
+
+def test_categories_must_agree(write, content: dict) -> None:
+    root = write()
+    content["categories"][0]["name"] = "moon"
+    (root / "annotations" / "instances_val.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"category 9 is `moon`, but in .*instances_train.json it is `star`"):
+        module(root).setup()
+    content["categories"][0] = {"id": 2, "name": "moon"}
+    content["annotations"] = []
+    (root / "annotations" / "instances_val.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"category 2 is `moon`, but in .* it is missing"):
+        module(root).setup()
+
+
+def test_a_folder_with_other_names_says_which_settings_to_change(write) -> None:
+    root = write()
+    (root / "annotations" / "instances_val.json").rename(root / "annotations" / "test.json")
+    with pytest.raises(DataError, match=r"holds instances_train.json, test.json; .* data.test_annotations"):
+        module(root).setup()
+    assert module(root, test_annotations="annotations/test.json").image_ids("test") == (7, 11, 30)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch": 0}, "data.batch is at least 1, found 0"),
+        ({"workers": -1}, "data.workers is at least 0"),
+        ({"limit": 0}, "data.limit"),
+        ({"tune_share": 1.0}, "data.tune_share"),
+    ],
+)
+def test_settings_out_of_range(settings: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        module("anywhere", **settings)
+
+
+def test_one_photo_as_a_batch() -> None:
+    photo = np.random.default_rng(0).integers(0, 256, (50, 100, 3)).astype(np.uint8)
+    batch = photo_batch(photo, Transforms(eval=Eval(short=25)), divisor=16, image_id=8)
+    assert batch.images.shape == (1, 3, 32, 64)
+    assert (batch.frames[0].image_id, batch.frames[0].photo, batch.frames[0].resized) == (8, (50, 100), (25, 50))
+    assert len(batch.targets[0]) == 0

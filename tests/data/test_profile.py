@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from maskbench.data import profile as module
+from maskbench.data.coco import CocoFile
+from maskbench.data.profile import profile, touching
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MASKBENCH_CACHE", str(tmp_path / "cache"))
+
+
+def test_statistics_by_hand(write) -> None:
+    found = profile(CocoFile(write() / "annotations" / "instances_train.json"), "key")
+    assert found.classes == {"disc": 1, "star": 2}
+    assert (found.images, found.empty, found.instances, found.crowds) == (3, 1, 3, 1)
+    assert found.photo_sides == {"short": [20.0] * 5, "long": [30.0] * 5}
+    assert found.most_per_image == 2
+    assert found.per_image[2] == 1  # the median of 0, 1, 2
+    assert found.sizes[2] == round((7 * 15) ** 0.5, 2)  # the median of 6 x 7, 7 x 15 and 20 x 30
+    assert found.crowding == pytest.approx(2 / 3)  # two overlap, the third is alone
+    assert found.sampled == 3
+
+
+def test_it_is_computed_once(write, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = CocoFile(write() / "annotations" / "instances_train.json")
+    first = profile(file, "key")
+    monkeypatch.setattr(module, "_compute", lambda file: pytest.fail("computed again"))
+    assert profile(file, "key") == first
+    with pytest.raises(pytest.fail.Exception, match="computed again"):
+        profile(file, "another")
+
+
+def test_large_sets_are_sampled(write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SAMPLE", 1)
+    found = profile(CocoFile(write() / "annotations" / "instances_train.json"), "key")
+    assert (found.sampled, found.images, found.instances) == (1, 3, 3)
+
+
+def test_no_objects_at_all(write, content: dict) -> None:
+    found = profile(CocoFile(write({**content, "annotations": []}) / "annotations" / "instances_train.json"), "key")
+    assert (found.instances, found.sizes, found.crowding, found.empty) == (0, [], 0.0, 3)
+
+
+@pytest.mark.parametrize(
+    ("other", "touches"),
+    [
+        ((2, 3), True),  # right of it
+        ((3, 2), True),  # below
+        ((3, 3), True),  # a corner
+        ((3, 1), True),  # the other corner
+        ((1, 3), True),
+        ((2, 4), False),  # a pixel between them
+        ((4, 2), False),
+        ((0, 0), False),
+    ],
+)
+def test_touching_is_by_border_or_corner(other: tuple[int, int], touches: bool) -> None:
+    labels = np.zeros((5, 6), np.uint16)
+    labels[2, 2] = 1
+    labels[other] = 2
+    assert touching([labels], 3).tolist() == [touches, touches, False]
+    apart = [np.where(labels == value, labels, 0).astype(np.uint16) for value in (1, 2)]
+    assert touching(apart, 2).tolist() == [touches, touches]
+
+
+def test_overlapping_is_touching() -> None:
+    one, two = np.zeros((4, 4), np.uint16), np.zeros((4, 4), np.uint16)
+    one[1, 1], two[1, 1] = 1, 2
+    assert touching([one, two], 2).all()
+    assert touching([], 0).tolist() == []

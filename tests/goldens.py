@@ -1,0 +1,137 @@
+"""What MMDetection computed, held against a method: its weights by their rule, its batch, its arrays.
+
+The recipe of weights and images and the reader of the arrays lie beside the arrays, in the shared folder.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from maskbench.methods.base import Segmenter
+from maskbench.nn.backbone import Backbone
+from maskbench.ops.masks import pairwise_iou
+from maskbench.structures import Batch, Frame, Instances, Masks
+
+CLASSES = tuple(f"class {label}" for label in range(80))
+SIDES = (256, 320)  # of the batch; the second image is padded
+
+Names = Mapping[str, str | Callable[[re.Match[str]], str]]
+"""MMDetection's keys → ours: regular expressions, of which the first that matches is replaced."""
+
+PYRAMID: Names = {
+    r"^backbone\.": r"backbone.body.",
+    r"^neck\.lateral_convs\.(\d)\.conv": r"fpn.lateral.\1",
+    r"^neck\.fpn_convs\.(\d)\.conv": r"fpn.output.\1",
+}
+
+
+class Golden:
+    """A method with the recipe's weights and batch, beside what MMDetection computed from the same.
+
+    Args:
+        folder: of the goldens.
+        stem: which of them.
+        method: its class, built on a ResNet-50 with the paper's settings.
+        heads: the names of what comes after the pyramid.
+    """
+
+    def __init__(self, folder: Path, stem: str, method: type[Segmenter], heads: Names) -> None:
+        self.recipe = _module(folder / "recipe.py")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # the reader leaves its json open
+            self.arrays = _module(folder / "reader.py").Golden(str(folder / stem))
+        self.names = {**PYRAMID, **heads}
+        self.method: Any = method(backbone=Backbone("resnet50"), classes=CLASSES).eval()
+        self.method.load_state_dict(
+            {self.ours(name): self._weight(name, shape) for name, shape in self.arrays.params()}
+        )
+        self.batch = self._batch()
+
+    def __getitem__(self, key: str) -> Tensor:
+        return torch.from_numpy(self.arrays[key])
+
+    def ours(self, name: str) -> str:
+        """Our name of one of MMDetection's weights."""
+        for pattern, replacement in self.names.items():
+            renamed = re.sub(pattern, replacement, name)
+            if renamed != name:
+                return renamed
+        raise KeyError(f"no name of ours for {name}")
+
+    def _weight(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        return torch.from_numpy(np.asarray(self.recipe.value_for(name, shape)))
+
+    def _batch(self) -> Batch:
+        images, targets, frames = [], [], []
+        pictures = zip(self.recipe.make_images(), self.recipe.make_gt(), self.recipe.metas(), strict=True)
+        for index, (photo, truth, meta) in enumerate(pictures):
+            padding = (0, SIDES[1] - photo.shape[1], 0, SIDES[0] - photo.shape[0])
+            images.append(F.pad(torch.from_numpy(photo[:, :, ::-1].copy()).permute(2, 0, 1), padding))
+            masks = Masks(F.pad(torch.from_numpy(truth["masks"]), padding).bool())
+            labels = torch.from_numpy(truth["labels"])
+            targets.append(Instances(masks, torch.from_numpy(truth["bboxes"]), labels, torch.ones(len(labels))))
+            frames.append(Frame(index, photo=meta["ori_shape"], resized=meta["img_shape"]))
+        return Batch(torch.stack(images), tuple(targets), tuple(frames))
+
+    # What is held against it -----------------------------------------------------------------------------------------
+
+    def holds(self, key: str, array: Tensor, tolerance: float = 1e-4) -> None:
+        """`array` differs by no more than `tolerance` of the golden's largest value."""
+        difference, largest = self.arrays.diff(key, array.detach().numpy())
+        assert difference <= tolerance * largest, f"{key}: off by {difference} of {largest}"
+
+    def holds_losses(self, prefix: str, losses: Mapping[str, Tensor], names: Mapping[str, str]) -> None:
+        """Each loss, by MMDetection's name and ours."""
+        found = {theirs: losses[ours].item() for theirs, ours in names.items()}
+        wanted = {theirs: self[f"{prefix}/{theirs}"].item() for theirs in names}
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=0)
+
+    def holds_gradients(self, prefix: str) -> None:
+        """The norm of every parameter's gradient, where MMDetection trains it."""
+        parameters = dict(self.method.named_parameters())
+        wanted = {self.ours(name): norm for name, norm in self.arrays.grad_norms(prefix).items() if norm >= 0}
+        found = {name: parameters[name].grad.norm().item() for name in wanted}
+        torch.testing.assert_close(found, wanted, rtol=2e-3, atol=1e-6)
+
+    def holds_instances(self, prefix: str, found: Instances) -> None:
+        """As many instances of the same scores, and those whose masks are kept, the best, each among ours."""
+        scores = self[f"{prefix}/scores"][: self.method.point.max_instances]
+        torch.testing.assert_close(found.scores, scores, atol=1e-3, rtol=0)
+        masks = torch.from_numpy(self.arrays.masks(prefix))
+        labels, boxes = (self[f"{prefix}/{name}"][: len(masks)] for name in ("labels", "bboxes"))
+        alike = (found.labels[:, None] == labels) & near(found.scores[:, None], scores[: len(masks), None])
+        if boxes.any():  # SOLO's have none
+            alike &= near(found.boxes, boxes)
+        assert (_overlap(found.masks.dense(), masks) * alike).amax(dim=0).min() > 0.98
+
+
+def near(a: Tensor, b: Tensor, tolerance: float = 1e-3) -> Tensor:
+    """Which rows of `a` are those of `b`: rows of near equal scores change places from one machine to another."""
+    return (a[:, None] - b).abs().amax(dim=2) < tolerance
+
+
+def _module(path: Path) -> ModuleType:
+    """The module in a file that belongs to no package."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _overlap(a: Tensor, b: Tensor) -> Tensor:
+    """Intersection over union of every pair, 1 where both are empty."""
+    nothing = ~a.flatten(1).any(dim=1)[:, None] & ~b.flatten(1).any(dim=1)
+    return torch.where(nothing, 1.0, pairwise_iou(a, b))

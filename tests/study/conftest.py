@@ -1,0 +1,179 @@
+"""A study as a sweep leaves it behind: plausible numbers, none of them measured."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from maskbench.sweep.identity import fairness, trial_hash, trial_name
+from maskbench.sweep.status import Status
+
+METHODS = {  # paradigm, AP, FPS, million parameters, GFLOPs, training minutes, score rule
+    "mask_rcnn-small": ("two-stage", 0.567, 31.0, 1.62, 1.9, 3.9, None),
+    "solov2-small": ("one-stage", 0.634, 58.0, 1.41, 1.1, 3.6, None),
+    "discriminative-small": ("bottom-up", 0.551, 71.0, 1.38, 0.9, 3.4, "semantic_x_compactness"),
+}
+HUES = ((214, 69, 65), (63, 126, 201), (72, 163, 96), (222, 164, 54), (142, 92, 180))
+VERSIONS = {"python": "3.11.7", "torch": "2.15.0"}
+
+Writer = Callable[..., Path]
+
+
+def config(method: str, seed: int, **changes: Any) -> dict[str, Any]:
+    base = {
+        "data": {"root": {"_target_": "maskbench.data.shapes.draw", "hue": "class"}, "batch": 8, "workers": 0},
+        "transforms": {"train": {"scale": [1.0, 1.0]}, "eval": {"short": None}},
+        "backbone": {"name": "resnet18", "weights": "scratch"},
+        "optim": {"optimiser": {"lr": 0.002}},
+        "trainer": {"max_epochs": 5, "precision": "bf16-mixed", "devices": 1},
+        "evaluation": {"point": {"score_threshold": 0.0, "max_instances": 100}},
+        "method": {"_target_": f"maskbench.methods.{method}"},
+        "method_name": method,
+        "seed": seed,
+    }
+    return base | changes
+
+
+def write_run(
+    study: Path,
+    method: str,
+    seed: int,
+    *,
+    failed: str | None = None,
+    machine: str = "AMD EPYC 9554",
+    loaded: bool = False,
+    pictures: bool = True,
+    **changes: Any,
+) -> Path:
+    """One run folder, done or failed in its second epoch."""
+    paradigm, precision, fps, parameters, gflops, minutes, rule = METHODS[method]
+    random = np.random.default_rng([len(method), seed])
+    cfg = config(method, seed, **changes)
+    folder = study / trial_name(method, seed, trial_hash(cfg, "d41d8cd98f"))
+    folder.mkdir(parents=True)
+    keys = fairness(cfg, "d41d8cd98f", {"device": machine, "threads": 1, "commit": "0f" * 20, **VERSIONS})
+    write(folder / "fairness.json", keys)
+    # JSON is YAML as well.
+    write(folder / "config.yaml", cfg)
+    precision += float(random.normal(0, 0.008))
+    write_history(folder / "history.csv", precision, minutes, epochs=2 if failed else 5)
+    if failed:
+        Status(pid=1).failed(failed).write(folder)
+        log = study / "logs" / f"{folder.name}.log"
+        log.parent.mkdir(exist_ok=True)
+        log.write_text(f"Traceback\n{failed}\n")
+        return folder
+    write(folder / "metrics.json", metrics(method, paradigm, seed, precision, minutes, rule))
+    write(folder / "speed.json", speed(fps * float(random.normal(1, 0.01)), parameters, gflops, machine, loaded))
+    if pictures:
+        write_pictures(folder / "thumbnails", method)
+    Status(pid=1).done().write(folder)
+    return folder
+
+
+def write(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content))
+
+
+def metrics(
+    method: str, paradigm: str, seed: int, precision: float, minutes: float, rule: str | None
+) -> dict[str, Any]:
+    def numbers(ap: float) -> dict[str, float]:
+        sizes = {"APs": ap - 0.06, "APm": ap + 0.09, "APl": -1.0}
+        return {"AP": ap, "AP50": min(ap + 0.27, 1), "AP75": ap + 0.04, **sizes, "AR100": ap + 0.05}
+
+    classes = {"disc": precision + 0.03, "rectangle": precision, "triangle": precision - 0.03}
+    return {
+        "method": method,
+        "paradigm": paradigm,
+        "seed": seed,
+        "checkpoint": "last",
+        "epochs": 5,
+        "images_seen": 9000,
+        "minutes": minutes,
+        "split": "test",
+        "images": 200,
+        "segm": numbers(precision),
+        "bbox": numbers(precision + 0.03),
+        "per_class": {"segm": classes, "bbox": classes},
+        "ceiling": {"segm": numbers(0.93)},
+        "score_rule": rule,
+    }
+
+
+def speed(fps: float, parameters: float, gflops: float, machine: str, loaded: bool) -> dict[str, Any]:
+    return {
+        "latency_ms": 1000 / fps,
+        "p95_ms": 1300 / fps,
+        "fps": fps,
+        "phases": {"prepare": 1.0, "network": 700 / fps, "instances": 300 / fps - 1},
+        "memory_mb": 38.0,
+        "parameters": int(parameters * 1e6),
+        "flops": int(gflops * 1e9),
+        "flops_instances": 4,
+        "device_name": machine,
+        "threads": 1,
+        "precision": "bf16-mixed",
+        "versions": VERSIONS,
+        "loaded": loaded,
+    }
+
+
+def write_history(path: Path, precision: float, minutes: float, epochs: int) -> None:
+    lines = ["epoch,step,images,minutes,lr,images_per_second,memory_mb,train/loss,tune/AP,tune/AP50"]
+    for epoch in range(epochs):
+        share = (epoch + 1) / 5
+        ap = precision * (1 - (1 - share) ** 2.2) - 0.01
+        lines.append(
+            f"{epoch},{epoch * 225},{1800 * (epoch + 1)},{minutes * share},0.001,42.0,910.5,{2 - share},{ap},{ap + 0.2}"
+        )
+    path.write_text("\n".join(lines) + "\n")
+
+
+def write_pictures(folder: Path, method: str) -> None:
+    folder.mkdir()
+    for image_id in (1007, 1010, 1013, 1019):
+        random = np.random.default_rng(image_id)
+        centres = random.integers(18, 78, (4, 2))
+        for kind in ("photo", "truth", "pred"):
+            image = Image.new("RGB", (96, 96), (120, 134, 128))
+            draw = ImageDraw.Draw(image)
+            for place, (x, y) in enumerate(centres + (len(method) % 5 - 2 if kind == "pred" else 0)):
+                colour = (70, 82, 96) if kind == "photo" else HUES[place]
+                draw.ellipse([x - 14, y - 14, x + 14, y + 14], fill=colour)
+            image.save(folder / f"{kind}-{image_id}.png")
+
+
+@pytest.fixture
+def writer(tmp_path: Path) -> Writer:
+    """Writes a run into the study `shapes` and returns its folder."""
+
+    def write_one(method: str, seed: int = 0, **settings: Any) -> Path:
+        return write_run(tmp_path / "shapes", method, seed, **settings)
+
+    return write_one
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three methods and two seeds; one trial ran out of memory."""
+    folder = tmp_path_factory.mktemp("finished")
+    for method in METHODS:
+        for seed in (0, 1):
+            lost = method == "mask_rcnn-small" and seed == 1
+            reason = "OutOfMemoryError: tried to allocate 2 GiB" if lost else None
+            write_run(folder, method, seed, failed=reason)
+    return folder
+
+
+@pytest.fixture
+def study(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished study, to be written to."""
+    return Path(shutil.copytree(finished, tmp_path / "shapes"))

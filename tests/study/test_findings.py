@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from typing import Any
+
+from maskbench.study.findings import DRAWN, HUES, caution, finding
+from maskbench.study.leaderboard import group, tabulate
+from maskbench.study.runs import read_runs
+
+
+def say(folder: Any) -> str:
+    return finding(group(tabulate(read_runs(folder.parent)))[0])
+
+
+def test_one_seed_speaks_of_weights(writer: Any) -> None:
+    writer("solov2-small")
+    text = say(writer("discriminative-small"))
+    assert text.startswith("solov2-small has the highest mask AP, 63.")
+    assert "discriminative-small is the fastest, 7" in text
+    assert text.endswith("Each method has one seed alone, so this is said of these weights, not of the methods.")
+
+
+def test_seeds_speak_of_methods_and_of_doubt(writer: Any) -> None:
+    for seed in (0, 1):
+        writer("solov2-small", seed)
+        folder = writer("mask_rcnn-small", seed)
+    text = say(folder)
+    assert "and is the fastest as well. Means over 2 seeds. The lead of" in text
+    assert "lies beyond the two standard deviations together; no test was made of whether it is chance." in text
+
+
+def test_a_method_with_one_seed_is_named(writer: Any) -> None:
+    writer("solov2-small", 0)
+    writer("solov2-small", 1)
+    assert "mask_rcnn-small has one seed alone" in say(writer("mask_rcnn-small"))
+
+
+def test_one_method_has_nobody_to_beat(writer: Any) -> None:
+    assert "solov2-small reaches a mask AP of 63." in say(writer("solov2-small"))
+
+
+def test_a_speed_that_is_not_known_is_not_told(writer: Any) -> None:
+    folder = writer("solov2-small")
+    (folder / "speed.json").unlink()
+    (writer("mask_rcnn-small") / "speed.json").unlink()
+    assert "FPS" not in say(folder)
+
+
+def test_drawn_shapes_are_no_photographs(writer: Any) -> None:
+    folder = writer("solov2-small")
+    assert caution(read_runs(folder.parent)) == HUES
+    folder = writer("mask_rcnn-small", data={"root": {"_target_": "maskbench.data.shapes.draw", "hue": "any"}})
+    assert caution(read_runs(folder.parent)[:1]) == DRAWN
+    folder = writer("discriminative-small", data={"root": "/data/coco"})
+    assert caution(read_runs(folder.parent)[:1]) is None

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from maskbench.study.leaderboard import COLUMNS, group, marks, remarks, tabulate, unfinished, used, write_leaderboard
+from maskbench.study.runs import read_runs
+
+
+def test_every_run_has_a_row_whatever_its_state(study: Path) -> None:
+    table = tabulate(read_runs(study))
+    assert list(table["state"]) == ["done", "done", "done", "failed", "done", "done"]
+    lost = table.iloc[3]
+    assert math.isnan(lost["AP"])
+    assert (lost["method"], lost["paradigm"], lost["attempts"]) == ("mask_rcnn-small", "two-stage", 1)
+    assert "OutOfMemoryError" in lost["reason"]
+
+
+def test_numbers_come_from_their_files(study: Path) -> None:
+    runs = read_runs(study)
+    row, run = tabulate(runs).iloc[0], runs[0]
+    assert row["AP"] == run.metrics["segm"]["AP"]
+    assert row["box_AP"] == run.metrics["bbox"]["AP"]
+    assert row["ceiling_AP"] == 0.93
+    assert (row["FPS"], row["latency_ms"], row["latency_p95_ms"]) == (
+        run.speed["fps"],
+        run.speed["latency_ms"],
+        run.speed["p95_ms"],
+    )
+    assert (row["parameters_M"], row["GFLOPs"], row["GFLOPs_instances"]) == (1.38, 0.9, 4)
+    assert (row["train_minutes"], row["images_seen"], row["train_memory_MB"]) == (3.4, 9000, 910.5)
+    assert (row["score_rule"], row["checkpoint"]) == ("semantic_x_compactness", "last")
+    assert row["footing"] == run.keys["footing"].key
+
+
+def test_what_the_data_do_not_have_is_no_number(study: Path) -> None:
+    table = tabulate(read_runs(study))
+    assert table["APl"].isna().all()
+    assert "APl" not in {column.name for column in used(group(table)[0])}
+
+
+def test_seeds_become_mean_deviation_and_n(study: Path) -> None:
+    table = tabulate(read_runs(study))
+    (found,) = group(table)
+    methods = found.methods.set_index("method")
+    for method in ("solov2-small", "discriminative-small"):
+        values = list(table.loc[table["method"] == method, "AP"])
+        assert methods.loc[method, "AP"] == pytest.approx(mean(values))
+        assert methods.loc[method, "AP_std"] == pytest.approx(stdev(values))
+        assert methods.loc[method, "n"] == 2
+    assert methods.loc["mask_rcnn-small", "n"] == 1
+    assert math.isnan(float(methods.loc["mask_rcnn-small", "AP_std"]))
+    assert found.one_seed
+    assert list(found.methods["AP"]) == sorted(found.methods["AP"], reverse=True)
+    assert list(dict.fromkeys(found.trials["method"])) == list(found.methods["method"])
+
+
+def test_footings_are_kept_apart(writer: Any) -> None:
+    for method in ("solov2-small", "mask_rcnn-small"):
+        folder = writer(method)
+    writer("solov2-small", backbone={"name": "resnet50", "weights": "pretrained"})
+    first, second = group(tabulate(read_runs(folder.parent)))
+    assert (len(first.methods), len(second.methods)) == (2, 1)
+    assert first.footing != second.footing
+
+
+def test_operating_points_of_a_method_are_rows_of_one_footing(writer: Any) -> None:
+    folder = writer("solov2-small")
+    writer("solov2-small", transforms={"train": {"scale": [1.0, 1.0]}, "eval": {"short": 96}})
+    (found,) = group(tabulate(read_runs(folder.parent)))
+    assert sorted(found.methods["label"]) == ["solov2-small (short 96)", "solov2-small (short None)"]
+    assert list(found.methods["n"]) == [1, 1]
+
+
+def test_speeds_of_two_machines_are_never_averaged(writer: Any) -> None:
+    folder = writer("solov2-small", 0)
+    writer("solov2-small", 1)
+    writer("solov2-small", 2, machine="another")
+    writer("mask_rcnn-small", 0, machine="another")
+    table = tabulate(read_runs(folder.parent))
+    (found,) = group(table)
+    here = table[(table["method"] == "solov2-small") & (table["seed"] < 2)]
+    row = found.methods.set_index("method").loc["solov2-small"]
+    assert row["FPS"] == pytest.approx(here["FPS"].mean())
+    assert row["n"] == 3
+    flagged = {run["method"]: marks(run) for _, run in found.methods.iterrows()}
+    assert flagged == {"solov2-small": "", "mask_rcnn-small": "†"}
+    assert [mark for mark, _ in remarks(found)] == ["†"]
+
+
+def test_a_busy_machine_is_marked(writer: Any) -> None:
+    folder = writer("solov2-small", loaded=True)
+    (found,) = group(tabulate(read_runs(folder.parent)))
+    assert marks(found.methods.iloc[0]) == "‡"
+
+
+def test_a_trial_that_was_not_timed_is_tabled_without_speed(writer: Any) -> None:
+    folder = writer("solov2-small")
+    (folder / "speed.json").unlink()
+    (found,) = group(tabulate(read_runs(folder.parent)))
+    assert math.isnan(found.methods["FPS"].iloc[0])
+    assert remarks(found) == []
+
+
+def test_no_speed_and_milliseconds_share_a_column() -> None:
+    for column in COLUMNS:
+        assert not ("fps" in column.title.lower() and "ms" in column.title.lower().split())
+
+
+def test_the_files_say_the_same(study: Path) -> None:
+    table = tabulate(read_runs(study))
+    paths = write_leaderboard(study, table)
+    rows = pd.read_csv(paths["csv"])
+    assert len(rows) == 6
+    assert list(rows["run"]) == list(table["run"])
+    found = json.loads(paths["json"].read_text())
+    best = found["groups"][0]["methods"][0]
+    assert (best["method"], best["n"], best["APl"]) == ("solov2-small", 2, None)
+    assert best["AP"] == pytest.approx(rows[rows["method"] == "solov2-small"]["AP"].mean())
+    assert [row["run"] for row in found["unfinished"]] == list(unfinished(table)["run"])
+    text = paths["md"].read_text()
+    assert f"| solov2-small | one-stage | 2 | {100 * best['AP']:.1f} ± " in text
+    assert "failed (OutOfMemoryError: tried to allocate 2 GiB)" in text
+    assert "**" not in text
+
+
+def test_the_page_for_people_names_trials_and_marks(writer: Any) -> None:
+    for seed in (0, 1):
+        folder = writer("solov2-small", seed)
+        writer("mask_rcnn-small", seed, machine="another", loaded=True)
+    text = write_leaderboard(folder.parent, tabulate(read_runs(folder.parent)))["md"].read_text()
+    assert "± is the standard deviation over n seeds." in text
+    assert f"| `{folder.name}` | 63." in text
+    assert "| mask_rcnn-small †‡ | two-stage | 2 |" in text or "| solov2-small † | one-stage | 2 |" in text
+    assert "† Timed elsewhere than the others" in text
+    assert "‡ Timed while other processes used the machine" in text

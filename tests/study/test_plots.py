@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from matplotlib.colors import to_rgb
+
+from maskbench.study.leaderboard import Group, group, tabulate
+from maskbench.study.plots import PALETTE, ap_against_fps, ap_by_size, learning_curves, pareto_front, styles
+from maskbench.study.runs import Run, read_runs
+
+
+@pytest.fixture
+def tabled(study: Path) -> tuple[Group, list[Run]]:
+    runs = read_runs(study)
+    return group(tabulate(runs))[0], runs
+
+
+def test_the_front_is_what_nothing_beats_in_both() -> None:
+    assert pareto_front([(10, 60), (20, 50), (15, 40), (30, 30), (20, 45)]) == [3, 1, 0]
+    assert pareto_front([(10, 60), (10, 60)]) == [0]
+    assert pareto_front([]) == []
+
+
+def test_a_method_has_a_colour_and_a_paradigm_a_marker() -> None:
+    looks = styles({"b": "one-stage", "a": "two-stage", "c": "one-stage", "d": None})
+    assert len({look.colour for look in looks.values()}) == 4
+    assert looks["b"].marker == looks["c"].marker != looks["a"].marker
+    assert looks["a"].colour == PALETTE[0]
+
+
+def test_colours_differ_in_lightness_or_hue() -> None:
+    distances = [
+        sum((x - y) ** 2 for x, y in zip(to_rgb(one), to_rgb(two), strict=True)) ** 0.5
+        for place, one in enumerate(PALETTE)
+        for two in PALETTE[:place]
+    ]
+    assert min(distances) > 0.15
+
+
+def test_pictures_are_svg_with_the_methods_colours(tabled: tuple[Group, list[Run]]) -> None:
+    found, runs = tabled
+    looks = styles(dict(zip(found.methods["method"], found.methods["paradigm"], strict=True)))
+    pictures = [
+        ap_against_fps(found.methods, found.trials, looks),
+        ap_by_size(found.methods, found.trials, looks),
+        learning_curves(runs, looks, "images"),
+        learning_curves(runs, looks, "minutes"),
+    ]
+    for picture in pictures:
+        assert ElementTree.fromstring(picture).tag.endswith("svg")
+        assert all(look.colour.lower() in picture for look in looks.values())
+
+
+def test_the_same_runs_give_the_same_picture(tabled: tuple[Group, list[Run]]) -> None:
+    found, _ = tabled
+    looks = styles(dict.fromkeys(found.methods["method"]))
+    assert ap_by_size(found.methods, found.trials, looks) == ap_by_size(found.methods, found.trials, looks)
+
+
+def test_far_apart_speeds_stand_on_a_logarithmic_axis(tabled: tuple[Group, list[Run]]) -> None:
+    found, _ = tabled
+    looks = styles(dict.fromkeys(found.methods["method"]))
+    methods, trials = found.methods.copy(), found.trials.copy()
+    methods.loc[0, "FPS"] = 600.0
+    assert ap_against_fps(methods, trials.head(0), looks) != ap_against_fps(found.methods, trials.head(0), looks)
+
+
+def test_labels_keep_clear_of_each_other(tabled: tuple[Group, list[Run]], monkeypatch: pytest.MonkeyPatch) -> None:
+    from maskbench.study import plots
+
+    found, _ = tabled
+    boxes: list[Any] = []
+    place = plots._place_labels
+
+    def spy(figure: Any, axes: Any, points: Any, labels: Any, line: Any) -> None:
+        place(figure, axes, points, labels, line)
+        boxes.extend(text.get_window_extent() for text in axes.texts)
+
+    monkeypatch.setattr(plots, "_place_labels", spy)
+    methods = found.methods.assign(FPS=50.0, AP=[0.5, 0.501, 0.502])
+    ap_against_fps(methods, found.trials.head(0), styles(dict.fromkeys(methods["method"])))
+    assert len(boxes) == 3
+    assert not any(one.overlaps(two) for place, one in enumerate(boxes) for two in boxes[:place])
+
+
+def test_a_run_without_history_has_no_curve(tabled: tuple[Group, list[Run]]) -> None:
+    _, runs = tabled
+    bare = Run(folder=Path("x"), method="solov2-small", seed=0, hash="0" * 8, state="running")
+    looks = styles({run.method: None for run in runs})
+    assert re.search("<svg", learning_curves([bare], looks, "images"))

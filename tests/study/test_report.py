@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from maskbench.study.report import write_report
+from maskbench.sweep.status import Status
+
+
+def test_the_page_holds_everything_and_needs_nothing(study: Path) -> None:
+    page = write_report(study)
+    html = page.read_text()
+    assert page == study / "report" / "index.html"
+    assert {path.name for path in study.glob("leaderboard.*")} == {
+        f"leaderboard.{kind}" for kind in ("csv", "json", "md")
+    }
+    assert len(list((study / "plots").glob("*.svg"))) == 4
+    assert "//" not in re.sub(r'"data:image/[^"]*"', "", html)
+    assert set(re.findall(r'src="(.{11})', html)) == {"data:image/"}
+    # Four photos: as they are, with the truth, and as three methods see them; four plots.
+    assert html.count("<img") == 4 * 5 + 4
+    for text in (
+        "OutOfMemoryError: tried to allocate 2 GiB",
+        "favours bottom-up",
+        "63.",
+        "± ",
+        "python -m maskbench.report",
+    ):
+        assert text in html
+
+
+def test_texts_of_others_stay_texts(writer: Any) -> None:
+    folder = writer("solov2-small", failed="<script>alert(1)</script>")
+    html = write_report(folder.parent).read_text()
+    assert "<script>" not in html
+    assert "No trial is done yet." in html
+
+
+def test_two_footings_are_two_sections(writer: Any) -> None:
+    writer("solov2-small")
+    folder = writer("solov2-small", backbone={"name": "resnet50", "weights": "pretrained"}, machine="another")
+    html = write_report(folder.parent).read_text()
+    assert "2 footings." in html
+    assert html.count("<h2>Leaderboard</h2>") == 2
+    assert "backbone.name = <code>resnet50</code>" in html
+
+
+def test_what_is_not_there_yet_is_left_out(writer: Any) -> None:
+    folder = writer("solov2-small", pictures=False)
+    for name in ("speed.json", "history.csv", "fairness.json"):
+        (folder / name).unlink()
+    Status().write(writer("mask_rcnn-small"))
+    html = write_report(folder.parent).read_text()
+    assert html.count("<img") == 1
+    assert "The same photos" not in html
+    assert re.search(r"mask_rcnn-small-seed0-\w{8}</code> running", html)
+    assert "nan" not in re.sub(r'"data:image/[^"]*"', "", html).lower()
+
+
+def test_a_picture_that_is_missing_is_named(study: Path) -> None:
+    next(study.glob("solov2*seed0*/thumbnails/pred-1007.png")).unlink()
+    assert "no picture" in write_report(study).read_text()
+
+
+def test_the_same_runs_give_the_same_page(study: Path) -> None:
+    assert write_report(study).read_bytes() == write_report(study).read_bytes()

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from maskbench.benchmark import benchmark
+from maskbench.errors import ConfigError, RunError
+from maskbench.runtime.run_folder import read_json
+from trained import call, run
+
+__all__ = ["run"]
+
+
+def test_the_runs_of_a_study_are_timed_together(run: Path, tmp_path: Path) -> None:
+    for name in ("first-seed0-00000000", "second-seed0-11111111"):
+        shutil.copytree(run, tmp_path / name)
+    (tmp_path / "unfinished-seed0-22222222").mkdir()
+    found = call(benchmark, f"study={tmp_path}", "images=3", "device=cpu")["runs"]
+    assert set(found) == {"first-seed0-00000000", "second-seed0-11111111"}
+    for name, numbers in found.items():
+        speed = read_json(tmp_path / name / "speed.json")
+        assert speed["images"] == 3
+        assert speed["threads"] == 1
+        assert numbers == {key: speed[key] for key in ("latency_ms", "p95_ms", "fps")}
+        assert speed["fps"] == pytest.approx(1000 / speed["latency_ms"])
+
+
+def test_what_is_timed_must_be_named_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="either run=DIR or study=DIR"):
+        call(benchmark)
+    with pytest.raises(RunError, match="no finished run"):
+        call(benchmark, f"study={tmp_path}")

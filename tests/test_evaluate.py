@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from maskbench.errors import ConfigError, DataError, RunError
+from maskbench.evaluate import evaluate
+from maskbench.evaluation.results import write_predictions
+from maskbench.runtime.run_folder import read_json
+from trained import call, run
+
+__all__ = ["run"]
+
+
+@pytest.mark.parametrize("iou_type", ["segm", "bbox"])
+def test_published_results_to_nine_digits(shared: Path, iou_type: str) -> None:
+    fixtures = shared / "data/eval_fixtures"
+    published = json.loads((fixtures / "expected.json").read_text())["coco_val2014_100"][iou_type]
+    folder = fixtures / "coco_val2014_100"
+    found = call(
+        evaluate,
+        f"predictions={folder / published['dt']}",
+        f"annotations={folder / 'instances_val2014_100.json'}",
+        f"iou_type={iou_type}",
+    )
+    assert {name: found[name] for name in published["expected"]} == pytest.approx(published["expected"], abs=1e-9)
+
+
+def test_a_run_is_scored_again_from_its_predictions(run: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / run.name)
+    before = read_json(copy / "metrics.json")
+    found = call(evaluate, f"run={copy}")
+    assert found == {"run": str(copy), **before}
+
+    write_predictions(copy / "predictions.json.gz", [])
+    assert call(evaluate, f"run={copy}")["segm"]["AP"] == 0
+    assert read_json(copy / "metrics.json")["segm"]["AP"] == 0
+
+    again = call(evaluate, f"run={copy}", "predict=true")
+    assert again["segm"] == before["segm"]
+    assert again["ceiling"] == before["ceiling"]
+
+
+@pytest.mark.parametrize("overrides", [(), ("run=a", "predictions=b")])
+def test_what_is_evaluated_must_be_named_once(overrides: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError, match="either run=DIR, or predictions=FILE annotations=FILE"):
+        call(evaluate, *overrides)
+
+
+def test_errors_name_the_file(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="nowhere: no run"):
+        call(evaluate, f"run={tmp_path}/nowhere")
+    with pytest.raises(ConfigError, match="needs the annotations=FILE"):
+        call(evaluate, "predictions=some.json")
+    with pytest.raises(ConfigError, match="iou_type=masks: expected segm or bbox"):
+        call(evaluate, "predictions=some.json", "annotations=other.json", "iou_type=masks")
+    with pytest.raises(DataError, match=r"some\.json"):
+        call(evaluate, f"predictions={tmp_path}/some.json", "annotations=other.json")

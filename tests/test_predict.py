@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from maskbench.errors import DataError
+from maskbench.predict import predict
+from trained import call, run
+
+__all__ = ["run"]
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Two photos of different sizes, one of them with another's name, and a file that only looks like one."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (150, 90, 3), dtype=np.uint8)
+    cv2.imwrite(str(folder / "a.png"), noise)
+    cv2.imwrite(str(folder / "a.jpg"), noise[:70, :, 0])
+    (folder / "broken.png").write_bytes((folder / "a.png").read_bytes()[:500])
+    (folder / "notes.txt").write_text("no photo")
+    return folder
+
+
+def test_a_folder_with_a_broken_file(
+    run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = call(predict, f"run={run}", f"images={photos}", f"out={tmp_path}/out", "device=cpu")
+    assert found["images"] == 2
+    assert list(found["broken"]) == [str(photos / "broken.png")]
+    assert "broken.png" in capsys.readouterr().err
+    sizes = {path.name: cv2.imread(str(path)).shape[:2] for path in (tmp_path / "out").glob("*.png")}
+    assert sizes == {"a.png.png": (150, 90), "a.jpg.png": (70, 90)}
+    results = json.loads((tmp_path / "out/predictions.json").read_text())
+    assert len(results) == found["instances"]
+    assert {result["file_name"] for result in results} <= {"a.png", "a.jpg"}
+    for result in results:
+        assert result["segmentation"]["size"] == ([150, 90] if result["file_name"] == "a.png" else [70, 90])
+        assert result["category_id"] > 0
+
+
+def test_a_glob_and_a_single_image(run: Path, photos: Path, tmp_path: Path) -> None:
+    assert call(predict, f"run={run}", f"images={photos}/*.jpg", f"out={tmp_path}/glob")["images"] == 1
+    assert call(predict, f"run={run}", f"images={photos}/a.png", f"out={photos}")["images"] == 1
+    assert (photos / "a-overlay.png").exists()  # the photo itself is never written over
+
+
+def test_nothing_to_segment_is_an_error(run: Path, photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="none of 1 files is a photo"):
+        call(predict, f"run={run}", f"images={photos}/broken.png", f"out={tmp_path}/out")
+    with pytest.raises(DataError, match="no photo there"):
+        call(predict, f"run={run}", f"images={photos}/*.tif")
+
+
+def test_the_data_set_of_the_run_is_not_needed(run: Path, photos: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "copy")
+    config = copy / "config.yaml"
+    config.write_text(config.read_text().replace("maskbench.data.shapes.draw", "maskbench.data.shapes.gone"))
+    assert call(predict, f"run={copy}", f"images={photos}/a.jpg", f"out={tmp_path}/out")["images"] == 1

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from maskbench.errors import RunError
+from maskbench.report import report
+from trained import call, run
+
+__all__ = ["run"]
+
+
+def test_a_study_becomes_a_page_a_table_and_a_wandb_run(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = tmp_path / "study"
+    shutil.copytree(run, study / run.name)
+    found = call(report, f"study={study}")
+    assert Path(found["report"]).read_text().startswith("<!doctype html>")
+    assert (study / "leaderboard.md").exists()
+    assert Path(found["wandb"]).is_dir()
+    assert [row["label"] for row in found["groups"][0]["methods"]] == ["solov2-small"]
+    assert "solov2-small" in capsys.readouterr().err
+    assert call(report, f"study={study}", "logger=none")["wandb"] is None
+
+
+def test_a_folder_without_runs_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no run in it"):
+        call(report, f"study={tmp_path}")

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from maskbench import train as verb
+from maskbench.errors import ConfigError, RunError
+from maskbench.methods.solov2 import SOLOv2
+from maskbench.runtime.checkpoints import read_checkpoint
+from maskbench.runtime.history import read_rows
+from maskbench.runtime.run_folder import read_json
+from maskbench.sweep.status import Status
+from maskbench.train import train
+from trained import TINY, call, run
+
+__all__ = ["run"]
+
+
+def test_a_run_folder_holds_every_number(run: Path) -> None:
+    metrics = read_json(run / "metrics.json")
+    assert metrics["method"] == "solov2-small"
+    assert metrics["paradigm"] == "one-stage"
+    assert (metrics["seed"], metrics["checkpoint"], metrics["split"]) == (0, "last", "test")
+    assert (metrics["epochs"], metrics["images"]) == (2, 4)
+    assert metrics["images_seen"] == 2 * 12  # 16 images, a quarter of them for tune
+    assert set(metrics["per_class"]["segm"]) == {"disc", "rectangle", "triangle"}
+    assert 0 <= metrics["segm"]["AP"] <= metrics["ceiling"]["segm"]["AP"] <= 1
+    assert read_json(run / "speed.json")["images"] == 2
+    assert set(read_json(run / "fairness.json")) == {"footing", "operating_point", "environment"}
+    assert read_json(run / "fairness.json")["environment"]["fields"]["threads"] == 1
+    assert (run / "predictions.json.gz").exists()
+    assert Status.read(run).state == "done"
+
+
+def test_thumbnails_show_the_same_photos_three_times(run: Path) -> None:
+    kinds = [path.stem.split("-")[0] for path in (run / "thumbnails").glob("*.png")]
+    assert {kind: kinds.count(kind) for kind in kinds} == {"photo": 4, "truth": 4, "pred": 4}
+
+
+def test_the_history_has_a_row_an_epoch(run: Path) -> None:
+    rows = read_rows(run / "history.csv")
+    columns = ("epoch", "step", "images", "minutes", "lr", "images_per_second", "memory_mb")
+    assert tuple(rows[0])[:7] == columns
+    assert {"train/loss", "train/class", "train/mask", "tune/AP", "tune/AP50"} <= set(rows[0])
+    assert [row["images"] for row in rows] == ["12", "24"]
+    parts = float(rows[0]["train/class"]) + float(rows[0]["train/mask"])
+    assert float(rows[0]["train/loss"]) == pytest.approx(parts, rel=1e-4)
+
+
+def test_wandb_files_lie_in_the_study_and_are_named_after_the_run(run: Path) -> None:
+    (folder,) = (run.parent / "wandb").glob(f"offline-run-*-{run.name}")
+    assert list((folder / "files/media/images/tune").glob("photos_*.png"))
+    assert list((folder / "files/media/images/mask/tune").glob("*.mask.png"))
+
+
+def test_a_finished_run_is_left_as_it_is(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    found = call(train, *TINY, f"runs={run.parents[1]}", "study=trained")
+    assert found == {"run": str(run), **read_json(run / "metrics.json")}
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+    assert "done already" in capsys.readouterr().err
+
+
+def test_an_interrupted_run_keeps_its_epochs_and_goes_on(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = (*TINY, f"runs={tmp_path}", "study=trained", "logger=none", "speed.enabled=false")
+    loss, calls = SOLOv2.loss, 0
+
+    def interrupted(self: SOLOv2, batch: Any) -> dict[str, torch.Tensor]:
+        nonlocal calls
+        calls += 1
+        if calls == 4:  # in the middle of the second epoch of two steps
+            raise KeyboardInterrupt
+        return loss(self, batch)
+
+    monkeypatch.setattr(SOLOv2, "loss", interrupted)
+    # Lightning leaves Ctrl-C ignored for the process that is about to end
+    monkeypatch.setattr("lightning.pytorch.trainer.call.signal.signal", lambda *_: None)
+    with pytest.raises(KeyboardInterrupt):
+        call(train, *line)
+    (folder,) = (tmp_path / "trained").iterdir()
+    assert folder.name == run.name
+    assert (Status.read(folder).state, Status.read(folder).reason) == ("failed", "interrupted")
+    assert "the same command again goes on" in capsys.readouterr().err
+
+    monkeypatch.undo()
+    metrics = call(train, *line)
+    assert "goes on after epoch 1" in capsys.readouterr().err
+    assert (metrics["epochs"], metrics["images_seen"], Status.read(folder).attempts) == (2, 24, 2)
+    assert [row["epoch"] for row in read_rows(folder / "history.csv")] == ["0", "1"]
+    whole, resumed = (read_checkpoint(path / "checkpoints/last.ckpt")["state_dict"] for path in (run, folder))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_the_best_weights_are_marked_as_chosen_on_tune(tmp_path: Path) -> None:
+    line = (*TINY, "checkpoint=best", "trainer.max_epochs=1", f"runs={tmp_path}", "logger=none", "speed.enabled=false")
+    metrics = call(train, *line)
+    assert metrics["checkpoint"] == "best (selected on tune)"
+    assert (Path(metrics["run"]) / "checkpoints/best.ckpt").exists()
+    assert not (Path(metrics["run"]) / "speed.json").exists()
+
+
+def test_a_failure_stands_in_the_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: SOLOv2, batch: Any) -> dict[str, torch.Tensor]:
+        raise RuntimeError("no memory left")
+
+    monkeypatch.setattr(SOLOv2, "loss", broken)
+    with pytest.raises(RuntimeError, match="no memory left"):
+        call(train, *TINY, f"runs={tmp_path}", "logger=none")
+    (folder,) = (tmp_path / "try").iterdir()
+    assert Status.read(folder).reason == "RuntimeError: no memory left"
+
+
+def test_two_processes_never_train_one_run(run: Path, tmp_path: Path) -> None:
+    Status(pid=1).write(tmp_path / "trained" / run.name)  # process 1 is always alive
+    with pytest.raises(RunError, match=r"process 1 on .* is training it"):
+        call(train, *TINY, f"runs={tmp_path}", "study=trained")
+
+
+def test_a_wrong_choice_is_told_before_training(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="checkpoint=worst: expected one of last, best"):
+        call(train, *TINY, "checkpoint=worst", f"runs={tmp_path}")
+
+
+def test_the_command_line_ends_with_json_and_tells_errors_without_traceback(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["train", *TINY, f"runs={run.parents[1]}", "study=trained"])
+    verb.main()
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["run"] == str(run)
+
+    monkeypatch.setattr("sys.argv", ["train", "data=coco", f"data.root={run}/nowhere", f"runs={run.parents[1]}"])
+    with pytest.raises(SystemExit) as stopped:
+        verb.main()
+    assert stopped.value.code == 1
+    told = capsys.readouterr().err
+    assert "nowhere" in told
+    assert "Traceback" not in told

@@ -1,0 +1,53 @@
+"""A verb called as Hydra calls it, and a run that is trained once for all tests that read one."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from maskbench.runtime.verb import config_folder
+from maskbench.train import train
+
+TINY = (
+    "method=small/solov2",
+    "data.root.images=16",
+    "data.root.val_images=4",
+    "data.root.size=64",
+    "data.tune_share=0.25",
+    "trainer.max_epochs=2",
+    "threads=1",
+    "speed.images=2",
+)
+"""Overrides of a training that takes seconds."""
+
+
+def composed(verb: str, overrides: Sequence[str]) -> DictConfig:
+    """The config of a verb, with Hydra's part in Hydra's own place."""
+    with initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
+        cfg = compose(verb, list(overrides), return_hydra_config=True)
+    HydraConfig.instance().set_config(cfg)
+    return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+
+
+def call(task: Callable[[DictConfig], dict[str, Any]], *overrides: str) -> dict[str, Any]:
+    """What a verb returns, and would print as its last line."""
+    return task(composed(task.__name__, overrides))
+
+
+@functools.cache
+def trained(base: Path) -> Path:
+    """The folder of a finished run below `base`; trained on first call."""
+    return Path(call(train, *TINY, f"runs={base}", "study=trained")["run"])
+
+
+@pytest.fixture
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run that nobody changes."""
+    return trained(tmp_path_factory.getbasetemp())
