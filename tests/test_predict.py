@@ -36,7 +36,7 @@ def test_a_folder_with_a_broken_file(
     assert list(found["broken"]) == [str(photos / "broken.png")]
     assert "broken.png" in capsys.readouterr().err
     sizes = {path.name: cv2.imread(str(path)).shape[:2] for path in (tmp_path / "out").glob("*.png")}
-    assert sizes == {"a.png.png": (150, 90), "a.jpg.png": (70, 90)}
+    assert sizes == {"a.png.png": (600, 360), "a.jpg.png": (420, 540)}  # small photos are magnified
     results = json.loads((tmp_path / "out/predictions.json").read_text())
     assert len(results) == found["instances"]
     assert {result["file_name"] for result in results} <= {"a.png", "a.jpg"}

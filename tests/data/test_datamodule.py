@@ -74,6 +74,7 @@ def test_evaluation_sees_every_photo_as_it_is(shapes: Path) -> None:
     assert torch.equal(images(data.test_dataloader()), images(again))
 
 
+@pytest.mark.filterwarnings("ignore:Module maskbench was previously imported")  # coverage, in the forked workers
 def test_workers_and_resuming_change_nothing(shapes: Path) -> None:
     def epochs(first: int, last: int, **settings) -> list[torch.Tensor]:
         loader = module(shapes, **settings).train_dataloader()
@@ -109,6 +110,13 @@ def test_a_batch_that_cannot_be_shared(shapes: Path) -> None:
     data.trainer = SimpleNamespace(global_rank=0, world_size=3)
     with pytest.raises(ConfigError, match="4 does not divide by 3"):
         data.train_dataloader()
+
+
+def test_a_loop_of_ones_own_asks_torch_for_its_place(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("is_initialized", True), ("get_rank", 1), ("get_world_size", 4)):
+        monkeypatch.setattr(torch.distributed, name, lambda value=value: value)
+    assert len(next(iter(module(shapes, batch=8).train_dataloader()))) == 2
+    assert [len(batch) for batch in module(shapes).test_dataloader()] == [1, 1]
 
 
 @pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning", "ignore:.*many workers")

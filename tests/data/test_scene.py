@@ -85,9 +85,15 @@ def test_objects_touch_and_occlude_their_own_class() -> None:
 
 
 def test_some_images_are_empty_and_the_others_hold_what_was_asked_for() -> None:
-    counts = [len(paint(Look(size=64, empty=0.2), Draws(1, index)).masks) for index in range(150)]
-    assert 15 <= counts.count(0) <= 50
+    counts = [len(paint(Look(size=64, empty=0.4), Draws(1, index)).masks) for index in range(50)]
+    assert 10 <= counts.count(0) <= 30
     assert max(counts) <= 5
+
+
+def test_objects_without_a_place_are_left_out() -> None:
+    drawn = paint(Look(size=64, objects=(9, 9), radius=(0.5, 0.5), visible=1.0, empty=0), Draws(0))
+    assert 1 <= len(drawn.masks) < 9
+    assert [int(mask.sum()) for mask in drawn.masks] == drawn.wholes
 
 
 def test_a_crowd_is_one_region_under_the_objects() -> None:

@@ -77,3 +77,43 @@ class TestGolden:
         golden.holds_losses("loss_full", losses, LOSSES)
         torch.stack(list(losses.values())).sum().backward()
         golden.holds_gradients("loss_full")
+
+
+@pytest.fixture
+def method(classes: tuple[str, ...]) -> SOLOv2:
+    backbone = Backbone("resnet18", options={"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8], "stem_width": 8})
+    return SOLOv2(
+        backbone=backbone,
+        classes=classes,
+        width=8,
+        head_width=8,
+        head_depth=1,
+        feature_width=8,
+        kernel_channels=4,
+        grids=(16, 14, 12, 8, 6),
+        ranges=((1, 24), (16, 40), (28, 56), (44, 96), (80, 2048)),
+    )
+
+
+def unsaid(method: SOLOv2, images: int = 2) -> Raw:
+    """An output that sees nothing anywhere: no class, no kernel, no feature."""
+    channels = len(method.classes)
+    return Raw(
+        [torch.full((images, channels, side, side), -20.0) for side in method.grids],
+        [torch.zeros(images, 4, side, side) for side in method.grids],
+        torch.zeros(images, 4, 32, 32),
+    )
+
+
+def answer(method: SOLOv2, batch: Batch, every_cell: bool = False) -> Raw:
+    """The output that says the truth: feature n is object n, painted by the kernel of its first cell or of each."""
+    raw = unsaid(method)
+    for row, target in enumerate(batch.targets):
+        raw.features[row, : len(target)] = torch.where(shrink(target.masks.dense(), 4), 1.0, -1.0)
+        for cell, instance in reversed(list(zip(*(part.tolist() for part in method.positives(target)), strict=True))):
+            level, at = locate(method, cell)
+            first = method.positives(target)[0][method.positives(target)[1] == instance][0]
+            if every_cell or cell == first:
+                raw.logits[level][row, target.labels[instance], at[0], at[1]] = 20
+                raw.kernels[level][row, instance, at[0], at[1]] = 20
+    return raw

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
@@ -123,10 +125,13 @@ class TestToPhoto:
     def test_no_slice_is_larger_than_asked_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
         made: list[int] = []
         sample = F.grid_sample
+
+        def watched(maps: Tensor, *arguments: Any, **options: Any) -> Tensor:
+            made.append(maps.shape[1])
+            return sample(maps, *arguments, **options)
+
         monkeypatch.setattr(mask_ops, "SLICE_PIXELS", 2 * 32 * 32 + 5)
-        monkeypatch.setattr(
-            F, "grid_sample", lambda maps, *rest, **named: made.append(maps.shape[1]) or sample(maps, *rest, **named)
-        )
+        monkeypatch.setattr(F, "grid_sample", watched)
         mask_ops.to_photo(torch.rand(5, 8, 8), Frame(1, photo=(32, 32), resized=(32, 32)), stride=4)
         assert made == [2, 2, 1]
 

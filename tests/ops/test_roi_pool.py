@@ -7,8 +7,8 @@ from maskbench.ops.roi_pool import levels_of, pool
 STRIDES = (4, 8, 16, 32)
 
 
-def square(side: float, left: float = 0.0, top: float = 0.0) -> list[float]:
-    return [left, top, left + side, top + side]
+def square(side: float, left: float = 0, top: float = 0) -> list[float]:
+    return [float(left), float(top), float(left + side), float(top + side)]
 
 
 def test_a_level_more_each_doubling() -> None:

@@ -19,6 +19,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from maskbench.errors import ConfigError
 from maskbench.runtime.console import console, say
 from maskbench.runtime.trial import identify
 from maskbench.runtime.verb import report_errors
@@ -34,8 +35,10 @@ class PoolLauncher(Launcher):
     """
 
     def __init__(self, slots: int | None = None, threads: int = 1) -> None:
+        if threads < 1:
+            raise ConfigError(f"hydra.launcher.threads is at least 1, found {threads}")
         self.threads = threads
-        self.slots = slots or max(1, len(os.sched_getaffinity(0)) // threads)
+        self.slots = slots or max(1, cores() // threads)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.context = hydra_context
@@ -73,6 +76,11 @@ class PoolLauncher(Launcher):
         folders = [f"--config-dir={source.path}" for source in sources if source.provider == "command-line"]
         searched = [word for word in self.config.hydra.overrides.hydra if word.startswith("hydra.searchpath")]
         return [*folders, *searched]
+
+
+def cores() -> int:
+    """Cores that this process may use: a container or a scheduler may have given it a few of them."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def register() -> None:

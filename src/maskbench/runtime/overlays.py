@@ -6,6 +6,7 @@ N instances   H W pixels of the photo
 from __future__ import annotations
 
 import colorsys
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from maskbench.structures import Instances
 
 Colour = tuple[int, int, int]
 """RGB, 0…255."""
+
+LEGIBLE = 480
+"""Pixels of a picture's longer side from which on names and scores can be read."""
 
 _GOLDEN_RATIO = 0.618034
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -35,8 +39,8 @@ def draw(
     classes: Sequence[str] = (),
     *,
     opacity: float = 0.45,
-    scores: bool = True,
-) -> UInt8[ndarray, "H W 3"]:
+    zoom: int = 1,
+) -> UInt8[ndarray, "h w 3"]:
     """The photo with every instance painted on it, the best on top.
 
     Args:
@@ -44,22 +48,32 @@ def draw(
         instances: in pixels of the photo, scores descending.
         classes: names by label; empty: nothing is written.
         opacity: of the filled masks, 0…1.
-        scores: whether the score stands behind the name.
+        zoom: how many pixels of the picture a pixel of the photo becomes, each way.
     """
     if photo.shape[:2] != instances.masks.size:
         raise ValueError(f"the photo has {photo.shape[:2]} pixels, its masks {instances.masks.size}")
-    canvas = photo.copy()
-    width = max(1, round(min(photo.shape[:2]) / 300))
+    canvas = _magnified(photo, zoom)
+    width = max(1, round(min(canvas.shape[:2]) / 300))
     for row in reversed(range(len(instances))):
         # one at a time: an encoded stack of 400 masks of a large photo does not fit dense
         mask = instances.masks[row : row + 1].dense()[0].cpu().numpy()
-        _paint(canvas, mask, colour(row), opacity, width)
+        _paint(canvas, _magnified(mask, zoom), colour(row), opacity, width)
     if classes:
         for row in reversed(range(len(instances))):
-            score = f" {float(instances.scores[row]):.2f}" if scores else ""
-            corner = (int(instances.boxes[row, 0]), int(instances.boxes[row, 1]))
-            _write(canvas, classes[int(instances.labels[row])] + score, corner, colour(row))
+            left, top, *_ = (int(zoom * side) for side in instances.boxes[row])
+            text = f"{classes[int(instances.labels[row])]} {float(instances.scores[row]):.2f}"
+            _write(canvas, text, (left, top), colour(row))
     return canvas
+
+
+def readable(photo: UInt8[ndarray, "H W 3"]) -> int:
+    """The zoom at which names fit into a photo: 1 but for small ones."""
+    return max(1, math.ceil(LEGIBLE / max(photo.shape[:2])))
+
+
+def _magnified(pixels: ndarray, zoom: int) -> ndarray:
+    """A copy, each pixel a square of `zoom` × `zoom`."""
+    return pixels.copy() if zoom == 1 else pixels.repeat(zoom, axis=0).repeat(zoom, axis=1)
 
 
 def _paint(

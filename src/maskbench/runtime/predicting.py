@@ -22,7 +22,7 @@ from maskbench.evaluation.results import coco_results, write_predictions
 from maskbench.evaluation.speed import AUTOCAST
 from maskbench.runtime.compose import make
 from maskbench.runtime.console import console
-from maskbench.runtime.overlays import draw, save
+from maskbench.runtime.overlays import draw, readable, save
 from maskbench.runtime.run_folder import Trained, load_method
 from maskbench.runtime.timing import pick_device
 from maskbench.structures import Frame, Instances
@@ -87,7 +87,7 @@ def segment(run: str, photos: Sequence[Path], out: Path, *, score: float, device
         frame = Frame(image_id, photo.shape[:2], photo.shape[:2])
         named = {"file_name": path.name}
         found.results += [result | named for result in coco_results(instances, frame, trained.category_ids)]
-        picture = draw(photo, instances[instances.scores >= score], trained.method.classes)
+        picture = draw(photo, instances[instances.scores >= score], trained.method.classes, zoom=readable(photo))
         found.overlays.append(save(picture, pictures[path]))
     if found.overlays:
         write_predictions(out / "predictions.json", found.results)

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torchvision.ops import box_iou
+
+from maskbench.nn.rpn import RPN, RPNOutput
+from maskbench.ops import boxes as box_ops
+from maskbench.structures import Frame, Instances, Masks
+
+STRIDES = (4, 8, 16)
+FRAMES = (Frame(1, photo=(64, 96), resized=(64, 96)), Frame(2, photo=(48, 70), resized=(48, 70)))
+
+
+@pytest.fixture
+def rpn() -> RPN:
+    return RPN(6, STRIDES, scale=2.0, before=(60, 40), after=(30, 20))
+
+
+def features() -> list[Tensor]:
+    return [torch.randn(2, 6, 64 // stride, 96 // stride) for stride in STRIDES]
+
+
+def truth(*boxes: tuple[int, int, int, int]) -> Instances:
+    masks = torch.zeros(len(boxes), 64, 96, dtype=torch.bool)
+    for mask, (left, top, right, bottom) in zip(masks, boxes, strict=True):
+        mask[top:bottom, left:right] = True
+    labels = torch.zeros(len(boxes), dtype=torch.long)
+    return Instances(Masks(masks), Masks(masks).boxes(), labels, torch.ones(len(boxes)))
+
+
+def answer(rpn: RPN, targets: list[Instances], certainty: float = 12.0) -> RPNOutput:
+    """The output that says the truth: every positive anchor is one, and moves onto its box."""
+    output = rpn(features())
+    sizes = [len(level) for level in output.anchors]
+    anchors = torch.cat(output.anchors)
+    logits, deltas = [], []
+    for target in targets:
+        matches = rpn.matcher(anchors, target.boxes)
+        positive = matches >= 0
+        logits.append(torch.where(positive, certainty, -certainty))
+        moved = torch.zeros(len(anchors), 4)
+        moved[positive] = box_ops.encode(anchors[positive], target.boxes[matches[positive]])
+        deltas.append(moved)
+    return RPNOutput(
+        list(torch.stack(logits).split(sizes, dim=1)), list(torch.stack(deltas).split(sizes, dim=1)), output.anchors
+    )
+
+
+class TestAnchors:
+    def test_by_hand(self, rpn: RPN) -> None:
+        anchors = rpn.anchors(2, 3, 8).view(2, 3, 3, 4)
+        half, long, short = 8.0, 8 * math.sqrt(2), 8 / math.sqrt(2)  # of a side of 2 strides; area 256 for every ratio
+        expected = torch.tensor(
+            [[-long, -short, long, short], [-half, -half, half, half], [-short, -long, short, long]]
+        )
+        torch.testing.assert_close(anchors[0, 0], expected)
+        torch.testing.assert_close(anchors[1, 2], expected + torch.tensor([16, 8, 16, 8]))
+
+    def test_one_for_each_output(self, rpn: RPN) -> None:
+        output = rpn(features())
+        counts = [3 * (64 // stride) * (96 // stride) for stride in STRIDES]
+        assert [tuple(level.shape) for level in output.logits] == [(2, count) for count in counts]
+        assert [tuple(level.shape) for level in output.deltas] == [(2, count, 4) for count in counts]
+        assert [tuple(level.shape) for level in output.anchors] == [(count, 4) for count in counts]
+
+    def test_an_output_belongs_to_the_anchor_of_its_cell(self, rpn: RPN) -> None:
+        """A feature at one cell alone changes the anchors around that cell and no others."""
+        quiet = [torch.zeros(1, 6, 64 // stride, 96 // stride) for stride in STRIDES]
+        loud = [level.clone() for level in quiet]
+        loud[0][0, :, 5, 7] = 100.0
+        rpn.conv.weight.data.uniform_(0.1, 1.0)
+        changed = (rpn(loud).logits[0] != rpn(quiet).logits[0])[0]
+        centres = (rpn(quiet).anchors[0][changed][:, :2] + rpn(quiet).anchors[0][changed][:, 2:]) / 2
+        assert len(centres) == 27  # three anchors on each of the nine cells a 3×3 convolution reaches
+        assert centres.amin(dim=0).tolist() == pytest.approx([24, 16])
+        assert centres.amax(dim=0).tolist() == pytest.approx([32, 24])
+
+
+class TestProposals:
+    def test_inside_the_frame_descending_and_no_more_than_asked_for(self, rpn: RPN) -> None:
+        output = rpn(features())
+        for training, limit in ((True, 30), (False, 20)):
+            for (boxes, scores), frame in zip(rpn.proposals(output, FRAMES, training=training), FRAMES, strict=True):
+                assert 0 < len(boxes) <= limit
+                assert len(scores) == len(boxes)
+                assert torch.equal(scores, scores.sort(descending=True).values)
+                assert box_ops.not_empty(boxes).all()
+                assert torch.equal(box_ops.clip(boxes, frame.resized), boxes)
+
+    def test_the_truth_is_proposed(self, rpn: RPN) -> None:
+        targets = [truth((8, 8, 24, 24), (50, 10, 58, 18)), truth((4, 4, 34, 34))]
+        proposals = rpn.proposals(answer(rpn, targets), FRAMES, training=False)
+        for (boxes, scores), target in zip(proposals, targets, strict=True):
+            sure = boxes[scores > 0.5]
+            assert box_iou(target.boxes, sure).amax(dim=1).min() > 0.999
+            assert box_iou(target.boxes, sure).amax(dim=0).min() > 0.999
+
+    def test_levels_do_not_suppress_each_other(self, rpn: RPN) -> None:
+        box = torch.tensor([[10.0, 10, 30, 30]])
+        levels = [box, box, box]
+        output = RPNOutput([torch.tensor([[score]]) for score in (1.0, 3.0, 2.0)], [torch.zeros(1, 1, 4)] * 3, levels)
+        boxes, scores = rpn.proposals(output, FRAMES[:1], training=False)[0]
+        torch.testing.assert_close(boxes, box.expand(3, 4))
+        torch.testing.assert_close(scores, torch.tensor([3.0, 2.0, 1.0]).sigmoid())
+
+
+class TestLosses:
+    def test_the_truth_costs_nothing(self, rpn: RPN) -> None:
+        targets = [truth((8, 8, 24, 24), (50, 10, 58, 18)), truth()]
+        losses = rpn.losses(answer(rpn, targets), targets)
+        assert losses["rpn_objectness"].item() == pytest.approx(0, abs=1e-4)
+        assert losses["rpn_box"].item() == pytest.approx(0, abs=1e-6)
+
+    def test_both_are_divided_by_the_number_of_sampled_anchors(self, rpn: RPN) -> None:
+        """Every delta off by 0.1 costs 0.4 a positive anchor; every logit of 0 costs log 2."""
+        targets = [truth((8, 8, 24, 24)), truth((40, 20, 56, 36))]
+        output = answer(rpn, targets, certainty=0.0)
+        matches = [rpn.matcher(torch.cat(output.anchors), target.boxes) for target in targets]
+        positives = sum(int((match >= 0).sum()) for match in matches)
+        off = RPNOutput(output.logits, [level + 0.1 for level in output.deltas], output.anchors)
+        losses = rpn.losses(off, targets)
+        assert losses["rpn_objectness"].item() == pytest.approx(math.log(2))
+        assert losses["rpn_box"].item() == pytest.approx(0.4 * positives / (2 * rpn.sampler.count))
+
+    def test_without_objects_only_objectness_is_learnt(self, rpn: RPN) -> None:
+        losses = rpn.losses(rpn(features()), [truth(), truth()])
+        torch.stack(list(losses.values())).sum().backward()
+        assert losses["rpn_box"].item() == 0
+        assert all(parameter.grad is not None for parameter in rpn.parameters())
+        assert rpn.objectness.weight.grad is not None
+        assert rpn.objectness.weight.grad.any()

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from maskbench.ops.losses import dice, focal, pull_push
+
+
+class TestDice:
+    def test_by_hand(self) -> None:
+        probabilities = torch.tensor([[[0.5, 1.0], [0.0, 0.5]]])
+        targets = torch.tensor([[[True, True], [False, False]]])
+        # 2 · 1.5 over (0.25 + 1 + 0.25) + 2, and 0.001 on each sum.
+        assert dice(probabilities, targets).item() == pytest.approx(1 - 3 / 3.502)
+
+    def test_the_truth_costs_nothing_and_its_opposite_everything(self) -> None:
+        targets = torch.rand(3, 8, 8) > 0.5
+        torch.testing.assert_close(dice(targets.float(), targets), torch.zeros(3), atol=1e-4, rtol=0)
+        torch.testing.assert_close(dice((~targets).float(), targets), torch.ones(3))
+
+    def test_nothing(self) -> None:
+        assert dice(torch.zeros(0, 8, 8), torch.zeros(0, 8, 8, dtype=torch.bool)).shape == (0,)
+        assert dice(torch.zeros(1, 8), torch.zeros(1, 8, dtype=torch.bool)).item() == 1  # finite for an empty mask
+
+
+class TestFocal:
+    def test_by_hand(self) -> None:
+        """A present class: −α (1−p)² log p. An absent one: −(1−α) p² log(1−p)."""
+        p = torch.tensor([[0.8, 0.3], [0.1, 0.6]])
+        logits = (p / (1 - p)).log()
+        present = -0.25 * (0.2**2) * math.log(0.8)
+        absent = [-0.75 * value**2 * math.log(1 - value) for value in (0.3, 0.1, 0.6)]
+        assert focal(logits, torch.tensor([0, 2])).item() == pytest.approx(present + sum(absent), rel=1e-5)
+
+    def test_its_numbers_can_be_chosen(self) -> None:
+        found = focal(torch.zeros(1, 1), torch.tensor([0]), alpha=0.5, gamma=0.0).item()
+        assert found == pytest.approx(0.5 * math.log(2))
+
+    def test_nothing(self) -> None:
+        assert focal(torch.zeros(0, 3), torch.zeros(0, dtype=torch.long)).item() == 0
+
+
+class TestPullPush:
+    # Two instances of two pixels each: means (1, 0) and (3, 0), every pixel 1 from its mean.
+    embeddings = torch.tensor([[0.0, 0], [2, 0], [3, 1], [3, -1]])
+    instance = torch.tensor([0, 0, 1, 1])
+    same, different = torch.tensor([5, 5]), torch.tensor([5, 6])
+
+    def test_by_hand(self) -> None:
+        pull, push, regulariser = pull_push(self.embeddings, self.instance, self.same, 0.5, 1.5)
+        assert pull.item() == pytest.approx((1 - 0.5) ** 2)
+        assert push.item() == pytest.approx((2 * 1.5 - 2) ** 2)  # the same for both ordered pairs
+        assert regulariser.item() == pytest.approx((1 + 3) / 2)
+
+    def test_within_the_margins_nothing_moves(self) -> None:
+        pull, push, _ = pull_push(self.embeddings, self.instance, self.same, 1.0, 1.0)
+        assert (pull.item(), push.item()) == (0, 0)
+
+    def test_classes_are_not_pushed_apart(self) -> None:
+        assert pull_push(self.embeddings, self.instance, self.different, 0.5, 1.5)[1].item() == 0
+
+    def test_one_instance_has_nobody_to_push(self) -> None:
+        embeddings, instance = self.embeddings[:2], self.instance[:2]
+        pull, push, regulariser = pull_push(embeddings, instance, self.same[:1], 0.5, 1.5)
+        assert [pull.item(), push.item(), regulariser.item()] == pytest.approx([0.25, 0, 1])
+
+    def test_each_instance_counts_alike(self) -> None:
+        """A hundred pixels more of an instance, as far from its mean, change nothing."""
+        embeddings = torch.cat([self.embeddings, self.embeddings[:2].repeat(50, 1)])
+        instance = torch.cat([self.instance, self.instance[:2].repeat(50)])
+        found = pull_push(embeddings, instance, self.same, 0.5, 1.5)
+        torch.testing.assert_close(found, pull_push(self.embeddings, self.instance, self.same, 0.5, 1.5))
+
+    def test_an_instance_without_pixels_does_not_count(self) -> None:
+        labels = torch.tensor([5, 5, 5])
+        found = pull_push(self.embeddings, self.instance, labels, 0.5, 1.5)
+        torch.testing.assert_close(found, pull_push(self.embeddings, self.instance, self.same, 0.5, 1.5))
+
+    def test_the_order_of_pixels_and_instances_does_not_matter(self) -> None:
+        embeddings, instance = torch.randn(40, 4), torch.arange(40) % 5
+        labels, order, renamed = torch.tensor([0, 1, 0, 1, 1]), torch.randperm(40), torch.randperm(5)
+        there = torch.empty(5, dtype=torch.long).index_copy(0, renamed, labels)
+        found = pull_push(embeddings[order], renamed[instance[order]], there, 0.5, 1.5)
+        torch.testing.assert_close(found, pull_push(embeddings, instance, labels, 0.5, 1.5))
+
+    def test_coinciding_embeddings_have_finite_gradients(self) -> None:
+        embeddings = torch.zeros(6, 3, requires_grad=True)
+        torch.stack(pull_push(embeddings, torch.arange(6) % 2, self.same, 0.5, 1.5)).sum().backward()
+        assert embeddings.grad is not None
+        assert embeddings.grad.isfinite().all()
+
+    def test_nothing(self) -> None:
+        none = torch.zeros(0, dtype=torch.long)
+        assert [term.item() for term in pull_push(torch.zeros(0, 4), none, none, 0.5, 1.5)] == [0, 0, 0]

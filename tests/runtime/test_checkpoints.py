@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from lightning import LightningModule
+from torch import nn
+
+from maskbench.errors import ConfigError, WeightsError
+from maskbench.runtime.checkpoints import NOTE, chosen, fit_weights, read_checkpoint
+
+
+class Module(LightningModule):
+    def __init__(self, classes: int = 3) -> None:
+        super().__init__()
+        self.head = nn.Linear(2, classes)
+
+
+def write(path: Path, **content: object) -> Path:
+    torch.save({"state_dict": Module().state_dict(), NOTE: {"classes": ["a"]}} | content, path)
+    return path
+
+
+def test_a_checkpoint_comes_back(tmp_path: Path) -> None:
+    path = write(tmp_path / "last.ckpt")
+    module = Module()
+    fit_weights(module, read_checkpoint(path)["state_dict"], path)
+    assert read_checkpoint(path)[NOTE] == {"classes": ["a"]}
+
+
+def test_what_is_wrong_with_a_file_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    with pytest.raises(WeightsError, match="no such checkpoint"):
+        read_checkpoint(path)
+    content = write(path).read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(WeightsError, match="not readable as a checkpoint"):
+        read_checkpoint(path)
+    torch.save({"weights": 1}, path)
+    with pytest.raises(WeightsError, match="no weights of a maskbench run"):
+        read_checkpoint(path)
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
+    path = write(tmp_path / "last.ckpt", extra=Path("a class that is no tensor"))
+    with pytest.raises(WeightsError, match="not readable"):
+        read_checkpoint(path)
+
+
+def test_weights_of_another_network_are_refused_by_name() -> None:
+    with pytest.raises(WeightsError, match=r"head\.bias is \(5,\), expected \(3,\); head\.weight is \(5, 2\)"):
+        fit_weights(Module(3), Module(5).state_dict(), Path("last.ckpt"))
+    with pytest.raises(WeightsError, match=r"lacks 2 tensors, first head\.bias; has 1 .* first tail"):
+        fit_weights(Module(), {"tail": torch.zeros(1)}, Path("last.ckpt"))
+
+
+def test_the_choice_of_weights() -> None:
+    assert (chosen("last"), chosen("best")) == ("last.ckpt", "best.ckpt")
+    with pytest.raises(ConfigError, match="expected one of last, best"):
+        chosen("first")

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from maskbench import train
+from maskbench.errors import ConfigError
+from maskbench.runtime import launcher
+from maskbench.sweep.identity import parse_trial_name
+from maskbench.sweep.pool import Outcome, Trial
+from maskbench.sweep.status import Status
+from trained import TINY
+
+SEEDS = (*TINY, "seed=0,1", "study=swept")
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Trial]:
+    """The trials that a sweep would have started; the one with seed 1 fails."""
+    trials: list[Trial] = []
+
+    def pretend(given: list[Trial], slots: int, threads: int, **_: object) -> list[Outcome]:
+        trials.extend(given)
+        assert (slots, threads) == (3, 1)
+        states = ["failed" if "seed=1" in trial.command else "done" for trial in given]
+        return [Outcome(trial, state, Path("log")) for trial, state in zip(given, states, strict=True)]
+
+    monkeypatch.setattr(launcher, "run_pool", pretend)
+    return trials
+
+
+def sweep(monkeypatch: pytest.MonkeyPatch, *overrides: str) -> None:
+    monkeypatch.setattr("sys.argv", ["train", "-m", *overrides, "hydra.launcher.slots=3"])
+    train.main()
+
+
+def test_a_sweep_is_single_runs_in_processes_of_their_own(
+    started: list[Trial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        sweep(monkeypatch, *SEEDS, f"runs={tmp_path}")
+    assert stopped.value.code == 1
+    assert [trial.command[:3] for trial in started] == [[sys.executable, "-m", "maskbench.train"]] * 2
+    for seed, trial in enumerate(started):
+        assert f"seed={seed}" in trial.command
+        assert {"method=small/solov2", "study=swept", "speed.enabled=false"} <= set(trial.command)
+        assert trial.folder == tmp_path / "swept" / trial.name
+        assert parse_trial_name(trial.name).seed == seed
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found == {
+        "study": str(tmp_path / "swept"),
+        "done": [started[0].name],
+        "kept": [],
+        "failed": [started[1].name],
+    }
+    assert {path.name for path in (tmp_path / "swept").iterdir()} == {"multirun.yaml"}
+
+
+def test_two_ways_to_say_the_same_are_one_trial(
+    started: list[Trial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep(monkeypatch, *TINY, "optim.warmup=0.1,0.10", f"runs={tmp_path}")
+    assert len(started) == 1
+
+
+def test_somebody_elses_configs_are_passed_on(
+    started: list[Trial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own").mkdir()
+    sweep(monkeypatch, *TINY, f"runs={tmp_path}", f"hydra.searchpath=[file://{tmp_path}/own]")
+    assert f"hydra.searchpath=[file://{tmp_path}/own]" in started[0].command
+
+
+def test_an_error_in_the_data_stops_a_sweep_before_it_starts(
+    started: list[Trial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        sweep(monkeypatch, "data=coco", f"data.root={tmp_path}", "seed=0,1", f"runs={tmp_path}")
+    assert not started
+    assert "instances_train.json" in capsys.readouterr().err
+
+
+def test_slots_are_the_cores_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launcher, "cores", lambda: 8)
+    assert launcher.PoolLauncher().slots == 8
+    assert launcher.PoolLauncher(threads=3).slots == 2
+    assert launcher.PoolLauncher(threads=16).slots == 1
+    assert launcher.PoolLauncher(slots=5, threads=3).slots == 5
+    with pytest.raises(ConfigError, match=r"hydra\.launcher\.threads"):
+        launcher.PoolLauncher(threads=0)
+
+
+def test_a_process_that_only_starts_trials_does_without_torch() -> None:
+    program = (
+        "import sys, maskbench.train, maskbench.runtime.launcher\n"
+        "heavy = {'torch', 'lightning', 'timm', 'wandb', 'albumentations'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+@pytest.mark.slow
+def test_two_trials_from_end_to_end(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "maskbench.train", "-m", *SEEDS, "trainer.max_epochs=1", "logger=none"]
+    first = subprocess.run([*command, f"runs={tmp_path}"], check=True, capture_output=True, text=True, timeout=600)
+    done = json.loads(first.stdout.splitlines()[-1])["done"]
+    assert [parse_trial_name(name).seed for name in done] == [0, 1]
+    assert all(Status.read(tmp_path / "swept" / name).state == "done" for name in done)
+    again = subprocess.run([*command, f"runs={tmp_path}"], check=True, capture_output=True, text=True, timeout=60)
+    assert json.loads(again.stdout.splitlines()[-1])["kept"] == done

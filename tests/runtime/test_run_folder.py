@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from maskbench.errors import RunError, WeightsError
+from maskbench.runtime.run_folder import RunFolder, load, load_method, read_json, write_json
+from trained import run
+
+__all__ = ["run"]
+
+
+@pytest.fixture
+def copy(run: Path, tmp_path: Path) -> Path:
+    """A finished run to break."""
+    return shutil.copytree(run, tmp_path / run.name)
+
+
+def test_a_run_gives_back_its_data_and_its_method(run: Path) -> None:
+    cfg, data, method = load(run)
+    assert cfg.method_name == "solov2-small"
+    assert data.classes == method.classes
+    assert not method.training
+    stored = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    assert all(torch.equal(value, stored[name]) for name, value in method.state_dict().items())
+
+
+def test_labels_keep_their_categories(run: Path) -> None:
+    _, data, _ = load(run)
+    assert load_method(run).category_ids == data.category_ids
+
+
+def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"no run \(expected a folder with config\.yaml"):
+        load(tmp_path)
+
+
+def test_a_run_that_has_not_finished_an_epoch(copy: Path) -> None:
+    (copy / "checkpoints/last.ckpt").unlink()
+    with pytest.raises(WeightsError, match="has not finished an epoch"):
+        load_method(copy)
+
+
+def test_a_config_of_another_method(copy: Path) -> None:
+    config = copy / "config.yaml"
+    config.write_text(config.read_text().replace("head_width: ", "head_width: 1"))
+    with pytest.raises(WeightsError, match="does not fit SOLOv2"):
+        load_method(copy)
+
+
+def test_a_damaged_config(copy: Path) -> None:
+    (copy / "config.yaml").write_text("a: [")
+    with pytest.raises(RunError, match="not readable as a config"):
+        load_method(copy)
+
+
+def test_a_data_set_with_other_classes(copy: Path) -> None:
+    config = copy / "config.yaml"
+    config.write_text(config.read_text().replace("- triangle", "- star"))
+    with pytest.raises(RunError, match=r"was trained on the classes .*triangle.* has .*star.* now"):
+        load(copy)
+
+
+def test_json_is_replaced_whole_and_errors_name_the_file(tmp_path: Path) -> None:
+    path = RunFolder(tmp_path).metrics
+    write_json(path, {"AP": 0.5})
+    assert read_json(path) == {"AP": 0.5}
+    assert [file.name for file in tmp_path.iterdir()] == ["metrics.json"]
+    path.write_text("{")
+    with pytest.raises(RunError, match=r"metrics\.json: not readable"):
+        read_json(path)
+    with pytest.raises(RunError, match=r"speed\.json: missing"):
+        read_json(RunFolder(tmp_path).speed)

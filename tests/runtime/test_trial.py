@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from maskbench.errors import RunError
+from maskbench.runtime.trial import attempt, identify
+from maskbench.sweep.identity import parse_trial_name
+from maskbench.sweep.status import Status
+from trained import TINY, composed
+
+CHOICES = {"method": "small/solov2", "data": "shapes"}
+
+
+def test_a_trial_is_named_by_method_seed_and_settings() -> None:
+    trial = identify(composed("train", [*TINY, "seed=3", "study=here", "runs=there"]), CHOICES)
+    assert trial.folder.parent == Path("there/here")
+    name = parse_trial_name(trial.folder.name)
+    assert (name.method, name.seed) == ("solov2-small", 3)
+    assert (trial.cfg.method_name, trial.data_name) == ("solov2-small", "shapes")
+
+
+@pytest.mark.parametrize("same", ["runs=elsewhere", "study=other", "threads=2", "speed.enabled=false", "logger=none"])
+def test_what_changes_no_result_changes_no_name(same: str) -> None:
+    assert _hash(same) == _hash()
+
+
+@pytest.mark.parametrize("other", ["data.batch=4", "method.width=32", "data.root.seed=1", "checkpoint=best"])
+def test_what_changes_results_changes_the_name(other: str) -> None:
+    assert _hash(other) != _hash()
+
+
+def _hash(*overrides: str) -> str:
+    return identify(composed("train", [*TINY, *overrides]), CHOICES).folder.name
+
+
+def test_the_fingerprint_is_the_one_of_the_loaded_data() -> None:
+    from maskbench.runtime.compose import build_data
+
+    cfg = composed("train", TINY)
+    assert identify(cfg, CHOICES).fingerprint == build_data(cfg).fingerprint
+
+
+def test_attempts_are_counted_and_end_in_a_status(tmp_path: Path) -> None:
+    with attempt(tmp_path):
+        assert Status.read(tmp_path).state == "running"
+        with pytest.raises(RunError, match="is training it since"), attempt(tmp_path):
+            pass
+    assert (Status.read(tmp_path).state, Status.read(tmp_path).attempts) == ("done", 1)
+    with pytest.raises(ZeroDivisionError), attempt(tmp_path):
+        _ = 1 / 0
+    status = Status.read(tmp_path)
+    assert (status.state, status.attempts, status.reason) == ("failed", 2, "ZeroDivisionError: division by zero")
