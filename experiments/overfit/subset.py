@@ -1,6 +1,6 @@
 """Write the annotation file of the first N photographs, by id, that have objects and no crowd.
 
-    python experiments/overfit/subset.py SOURCE.json OUT.json [N]
+python experiments/overfit/subset.py SOURCE.json OUT.json [N]
 """
 
 import json

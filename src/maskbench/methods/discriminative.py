@@ -214,7 +214,7 @@ class Discriminative(Segmenter):
         """The truth as one label a cell at stride 4."""
         drawn = []
         for target, frame in zip(batch.targets, batch.frames, strict=True):
-            cells = label_map(shrink(target.masks.dense(), self.mask_stride))
+            cells = label_map(shrink(target.masks.dense().to(target.boxes.device), self.mask_stride))
             maps = (cells[None] == torch.arange(len(target), device=cells.device)[:, None, None]).float()
             drawn.append(instances_of(to_photo(maps, frame, self.mask_stride), target.labels, target.scores))
         return drawn

@@ -218,6 +218,6 @@ class MaskRCNN(Segmenter):
         return [self._redrawn(target, frame) for target, frame in zip(batch.targets, batch.frames, strict=True)]
 
     def _redrawn(self, target: Instances, frame: Frame) -> Instances:
-        masks: Bool[Tensor, "N H W"] = target.masks.dense()
+        masks: Bool[Tensor, "N H W"] = target.masks.dense().to(target.boxes.device)
         maps = crop_and_resize(masks, target.boxes, self.mask_head.size).float()
         return self._in_photo(maps, target.boxes, target.labels, target.scores, frame)

@@ -190,7 +190,7 @@ class SOLOv2(Segmenter):
         """The truth at stride 4, resampled to the photo as a prediction is."""
         drawn = []
         for target, frame in zip(batch.targets, batch.frames, strict=True):
-            maps = shrink(target.masks.dense(), self.mask_stride).float()
+            maps = shrink(target.masks.dense().to(target.boxes.device), self.mask_stride).float()
             drawn.append(instances_of(to_photo(maps, frame, self.mask_stride), target.labels, target.scores))
         return drawn
 

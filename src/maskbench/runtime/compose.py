@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning import seed_everything
@@ -33,7 +34,9 @@ def build_method(cfg: DictConfig, classes: Sequence[str]) -> Segmenter:
     """The method of `cfg.method` on `cfg.backbone`, its weights drawn from `cfg.seed` alone."""
     seed_everything(cfg.seed, workers=True, verbose=False)
     parts = {"optim": make(cfg.optim), "point": make(cfg.evaluation.point)}
-    return make(cfg.method, backbone=make(cfg.backbone), classes=tuple(classes), **parts)
+    method: Segmenter = make(cfg.method, backbone=make(cfg.backbone), classes=tuple(classes), **parts)
+    # Pooling and small convolutions run up to half faster with the channels last, on a CPU as on tensor cores.
+    return method.to(memory_format=torch.channels_last)
 
 
 def make(node: DictConfig | Mapping[str, Any], **given: Any) -> Any:

@@ -74,8 +74,9 @@ def judge(cfg: DictConfig, method: Segmenter, data: CocoDataModule, run: RunFold
     judgement = Judgement(data, cfg.evaluation.iou_types, method.point.max_instances)
     trainer: Trainer = make(cfg.trainer, logger=False, enable_checkpointing=False, **shown(judgement))
     trainer.test(method, dataloaders=data.test_dataloader(), verbose=False)
+    results = judgement.precision.results()  # gathered from every rank, so every rank asks
     if trainer.is_global_zero:
-        write_predictions(run.predictions, judgement.precision.results())
+        write_predictions(run.predictions, results)
         write_thumbnails(run.thumbnails, data, judgement.shown)
     return judgement.metrics()
 

@@ -8,6 +8,7 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTheme
+from rich.progress import BarColumn, ProgressColumn, TextColumn, TimeRemainingColumn
 
 from maskbench.runtime.console import console, say
 from maskbench.structures import Batch
@@ -28,6 +29,11 @@ class Bar(RichProgressBar):
         super().__init__(refresh_rate=5, theme=theme, console_kwargs={"stderr": True})
         self._images = 0
         self._since = time.perf_counter()
+
+    def configure_columns(self, trainer: Trainer) -> list[ProgressColumn]:
+        """Narrow, so that the numbers fit into 80 columns."""
+        steps = TextColumn("{task.completed:.0f}/{task.total:.0f}")
+        return [TextColumn("{task.description}"), BarColumn(bar_width=16), steps, TimeRemainingColumn(compact=True)]
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_epoch_start(trainer, pl_module)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import cv2
 import torch
 from lightning import Trainer
 from lightning.pytorch.loggers import WandbLogger
@@ -38,6 +39,7 @@ def train(trial: Composed) -> None:
     hush()
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
+        cv2.setNumThreads(cfg.threads)
     file = chosen(cfg.checkpoint)  # a wrong choice is told before training, not after
     run.write_config(cfg)
     data, method = build(cfg)

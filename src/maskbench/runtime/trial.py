@@ -48,8 +48,7 @@ def identify(cfg: DictConfig, choices: Mapping[str, Any]) -> Composed:
         # a run folder is read from wherever its reader stands
         settings["data"]["root"] = str(Path(settings["data"]["root"]).expanduser().resolve())
     content = _fingerprint(DictConfig(settings["data"]))
-    counted = {key: value for key, value in settings.items() if key != "runs"}
-    name = trial_name(settings["method_name"], settings["seed"], trial_hash(counted, content))
+    name = trial_name(settings["method_name"], settings["seed"], trial_hash(settings, content))
     folder = Path(settings["runs"]) / settings["study"] / name
     return Composed(DictConfig(settings), choices["data"], content, folder)
 

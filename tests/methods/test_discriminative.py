@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from maskbench.methods.discriminative import SCORES, Clusters, Discriminative, Raw
+from maskbench.nn.backbone import Backbone
+from maskbench.ops.masks import label_map, pairwise_iou, shrink
+from maskbench.structures import Batch, Frame, Instances, Masks
+
+
+@pytest.fixture
+def method(classes: tuple[str, ...]) -> Discriminative:
+    backbone = Backbone("resnet18", options={"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8], "stem_width": 8})
+    return Discriminative(backbone=backbone, classes=classes, width=8, decoder_width=8, dimensions=8)
+
+
+def answer(targets: Sequence[Instances], classes: int = 2) -> Raw:
+    """The output that says the truth: every cell of its class, and object n on the n-th axis, 10 from the others."""
+    semantic, embedding = [], []
+    for target in targets:
+        cells = label_map(shrink(target.masks.dense(), 4))
+        labels = torch.cat([target.labels, torch.tensor([classes])])[cells]  # −1, no object, is the last: background
+        semantic.append(20 * F.one_hot(labels, classes + 1).float().permute(2, 0, 1))
+        embedding.append(10 * torch.eye(8)[cells].permute(2, 0, 1))
+    return Raw(torch.stack(semantic), torch.stack(embedding))
+
+
+def rectangles(size: tuple[int, int], *boxes: tuple[int, int, int, int], labels: Sequence[int]) -> Instances:
+    masks = torch.zeros(len(boxes), *size, dtype=torch.bool)
+    for mask, (left, top, right, bottom) in zip(masks, boxes, strict=True):
+        mask[top:bottom, left:right] = True
+    return Instances(Masks(masks), Masks(masks).boxes(), torch.tensor(labels), torch.ones(len(boxes)))
+
+
+def matched(found: Instances, wanted: Instances) -> tuple[Tensor, Tensor]:
+    """The row of `found` that overlaps each of `wanted` most, and by how much."""
+    overlap, row = pairwise_iou(wanted.masks.dense(), found.masks.dense()).max(dim=1)
+    return row, overlap
+
+
+class TestPrediction:
+    @pytest.mark.parametrize("score", SCORES)
+    def test_the_truth_gives_what_can_be_drawn_of_it(
+        self, method: Discriminative, batch: Batch, truth: list[Instances], score: str
+    ) -> None:
+        method.score = score
+        found = method.instances(answer(batch.targets), batch.frames)
+        for instances, ceiling, true in zip(found, method.ceiling(batch), truth, strict=True):
+            row, overlap = matched(instances, ceiling)
+            assert overlap.tolist() == [1] * len(true)
+            assert sorted(row.tolist()) == list(range(len(true)))
+            assert torch.equal(instances.labels[row], ceiling.labels)
+            torch.testing.assert_close(instances.scores, torch.ones(len(true)))
+            assert pairwise_iou(ceiling.masks.dense(), true.masks.dense()).diagonal().min() > 0.9
+
+    def test_nothing_but_background(self, method: Discriminative, without_objects: Batch) -> None:
+        found = method.instances(answer(without_objects.targets), without_objects.frames)
+        assert [len(instances) for instances in found] == [0, 0]
+        assert [instances.masks.size for instances in found] == [frame.photo for frame in without_objects.frames]
+
+    def test_objects_of_one_place_in_the_embedding_are_told_apart_by_class(self, method: Discriminative) -> None:
+        target = rectangles((64, 64), (0, 0, 32, 64), (32, 0, 64, 64), labels=[0, 1])
+        raw = answer([target])
+        found = method.instances(raw._replace(embedding=torch.zeros(1, 8, 16, 16)), [Frame(1, (64, 64), (64, 64))])[0]
+        row, overlap = matched(found, target)
+        assert len(found) == 2
+        assert overlap.tolist() == [1, 1]
+        assert found.labels[row].tolist() == [0, 1]
+
+    def test_many_classes_do_not_blur_distances(self, method: Discriminative) -> None:
+        """The last of 1203 classes clusters as the first would."""
+        method.classes = tuple(f"class {label}" for label in range(1203))
+        target = rectangles((64, 64), (0, 0, 32, 64), (32, 0, 64, 64), labels=[1202, 1202])
+        found = method.instances(answer([target], classes=1203), [Frame(1, (64, 64), (64, 64))])[0]
+        assert found.labels.tolist() == [1202, 1202]
+        assert matched(found, target)[1].tolist() == [1, 1]
+        torch.testing.assert_close(found.scores, torch.ones(2), atol=1e-4, rtol=0)
+
+    def test_a_small_object_keeps_its_class_beside_a_large_one(self, method: Discriminative) -> None:
+        """Of 3528 cells of foreground every second is a seed, and none of those that the object's column holds."""
+        size = (256, 256)
+        target = rectangles(size, (0, 0, 220, 256), (224, 96, 228, 128), labels=[0, 1])
+        found = method.instances(answer([target]), [Frame(1, photo=size, resized=size)])[0]
+        row, overlap = matched(found, target)
+        assert len(found) == 2
+        assert found.labels[row].tolist() == [0, 1]
+        assert overlap[0] == 1
+
+    @pytest.mark.parametrize(("smallest", "kept"), [(4, 2), (5, 1)])
+    def test_the_smallest_instance(self, method: Discriminative, smallest: int, kept: int) -> None:
+        target = rectangles((64, 64), (0, 0, 32, 32), (40, 40, 48, 48), labels=[0, 0])  # 64 and 4 cells
+        method.smallest = smallest
+        assert len(method.instances(answer([target]), [Frame(1, (64, 64), (64, 64))])[0]) == kept
+
+    def test_padding_is_no_foreground(self, method: Discriminative) -> None:
+        target = rectangles((64, 64), (0, 0, 64, 64), labels=[1])
+        found = method.instances(answer([target]), [Frame(1, photo=(40, 64), resized=(40, 64))])[0]
+        assert found.masks.areas().tolist() == [40 * 64]
+
+    def test_threshold_and_number_of_instances(self, method: Discriminative) -> None:
+        boxes = [(0, 0, 32, 24), (0, 24, 32, 40), (0, 40, 32, 64)]
+        target = rectangles((64, 64), *boxes, labels=[0, 0, 0])
+        raw, frames = answer([target]), [Frame(1, (64, 64), (64, 64))]
+        for row, certainty in zip(target.masks.dense(), (2.0, 1.0, 3.0), strict=True):  # softmax of 0.79, 0.58, 0.91
+            raw.semantic[0][:, row[::4, ::4]] *= certainty / 20
+        method.score = "semantic"
+        expected = [math.exp(c) / (math.exp(c) + 2) for c in (3, 2, 1)]
+        assert method.instances(raw, frames)[0].scores.tolist() == pytest.approx(expected)
+        method.point = replace(method.point, score_threshold=0.7)
+        assert method.instances(raw, frames)[0].scores.tolist() == pytest.approx(expected[:2])
+        method.point = replace(method.point, max_instances=1)
+        assert method.instances(raw, frames)[0].scores.tolist() == pytest.approx(expected[:1])
+
+
+class TestScores:
+    clusters = Clusters(
+        member=torch.tensor([0, 0, 1]),
+        distance=torch.tensor([0.0, 1.0, 2.0]),
+        probability=torch.tensor([0.9, 0.5, 0.8]),
+        count=2,
+    )
+
+    @pytest.mark.parametrize(
+        ("rule", "expected"),
+        [
+            ("constant", [1, 1]),
+            ("semantic", [0.7, 0.8]),
+            ("semantic_x_compactness", [0.7 * (1 + math.exp(-0.5)) / 2, 0.8 * math.exp(-2)]),
+        ],
+    )
+    def test_by_hand(self, rule: str, expected: list[float]) -> None:
+        assert SCORES[rule](self.clusters).tolist() == pytest.approx(expected)
+
+    def test_every_rule_is_tested_and_bears_no_clusters(self) -> None:
+        none = torch.zeros(0)
+        for rule in SCORES.values():
+            assert rule(Clusters(torch.zeros(0, dtype=torch.long), none, none, 0)).shape == (0,)
+
+    def test_an_unknown_rule_is_refused(self, method: Discriminative) -> None:
+        with pytest.raises(ValueError, match="'best'; expected one of constant, semantic, semantic_x_compactness"):
+            Discriminative(backbone=method.backbone, classes=method.classes, score="best")
+
+
+class TestTraining:
+    def losses(self, method: Discriminative, raw: Raw, batch: Batch, patch: pytest.MonkeyPatch) -> dict[str, float]:
+        patch.setattr(method, "forward", lambda images: raw)
+        return {name: loss.item() for name, loss in method.loss(batch).items()}
+
+    def test_the_truth_costs_nothing_but_the_regulariser(
+        self, method: Discriminative, batch: Batch, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        losses = self.losses(method, answer(batch.targets), batch, monkeypatch)
+        assert losses == pytest.approx({"semantic": 0, "pull": 0, "push": 0, "regulariser": 0.001 * 10}, abs=1e-5)
+
+    def test_losses_arrive_weighted(
+        self, method: Discriminative, batch: Batch, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """All cells in one place: nothing to pull, and two means of one class at 0 of the 3 they should be apart."""
+        raw = answer(batch.targets)
+        raw = raw._replace(embedding=torch.zeros_like(raw.embedding))
+        method.embedding_weight, method.weights = 2.0, (1.0, 0.5, 0.001)
+        losses = self.losses(method, raw, batch, monkeypatch)
+        # The first image holds a pair of one class, the second holds none.
+        expected = {"semantic": 0, "pull": 0, "push": 2 * 0.5 * (2 * 1.5) ** 2 / 2, "regulariser": 0}
+        assert losses == pytest.approx(expected, abs=1e-5)
+
+    def test_background_is_learnt_without_objects(
+        self, method: Discriminative, without_objects: Batch, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        raw = Raw(torch.zeros(2, 3, 32, 32), torch.randn(2, 8, 32, 32))
+        losses = self.losses(method, raw, without_objects, monkeypatch)
+        assert losses == pytest.approx({"semantic": math.log(3), "pull": 0, "push": 0, "regulariser": 0})

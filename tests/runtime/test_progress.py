@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from lightning import Callback
+from rich.console import Console
+
+from maskbench.runtime import progress
+from maskbench.runtime.compose import build, make
+from maskbench.runtime.progress import Bar, Lines, shown
+from maskbench.runtime.quiet import hush
+from trained import TINY, composed
+
+
+@pytest.mark.parametrize(("terminal", "kind"), [(True, Bar), (False, Lines)])
+def test_a_terminal_gets_a_bar_and_a_log_gets_lines(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool, kind: type[Callback]
+) -> None:
+    monkeypatch.setattr(progress, "console", Console(force_terminal=terminal))
+    first = Callback()
+    arguments = shown(first)
+    assert arguments["callbacks"][0] is first
+    assert isinstance(arguments["callbacks"][1], kind)
+    assert arguments["enable_progress_bar"] == terminal
+
+
+def test_the_bar_tells_loss_and_speed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cfg = composed("train", [*TINY, "trainer.max_epochs=1"])
+    data, method = build(cfg)
+    bar = Bar()
+    hush()
+    quiet = {"logger": False, "enable_checkpointing": False, "default_root_dir": tmp_path, "limit_val_batches": 0}
+    trainer = make(cfg.trainer, callbacks=[bar], **quiet)
+    trainer.fit(method, datamodule=data)
+    numbers = bar.get_metrics(trainer, method)
+    assert set(numbers) == {"loss", "images/s"}
+    assert numbers["images/s"] > 0
+    assert "loss:" in capsys.readouterr().err

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from omegaconf.errors import MissingMandatoryValue
+
+import maskbench
+from maskbench.errors import DataError
+from maskbench.runtime.verb import config_folder, report_errors
+
+
+def test_an_installed_copy_has_its_configs_beside_its_modules(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, root: Path
+) -> None:
+    assert config_folder() == root / "conf"
+    (tmp_path / "site-packages/maskbench/conf").mkdir(parents=True)
+    monkeypatch.setattr(maskbench, "__file__", str(tmp_path / "site-packages/maskbench/__init__.py"))
+    assert config_folder() == tmp_path / "site-packages/maskbench/conf"
+
+
+@pytest.mark.parametrize("error", [DataError("a.json: [broken]"), MissingMandatoryValue("Missing: data.root")])
+def test_what_the_user_can_mend_is_one_message(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped, report_errors():
+        raise error
+    assert stopped.value.code == 1
+    assert capsys.readouterr().err.strip() == str(error)
+
+
+def test_a_bug_keeps_its_traceback() -> None:
+    with pytest.raises(ZeroDivisionError), report_errors():
+        _ = 1 / 0
