@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def subset(truth: dict, count: int) -> dict:
-    """The first `count` images of a COCO annotation file that have annotations, none of them a crowd; all categories."""
+    """The first `count` images of a COCO annotation file that have objects and no crowd."""
     crowded = {note["image_id"] for note in truth["annotations"] if note["iscrowd"]}
     wanted = {note["image_id"] for note in truth["annotations"]} - crowded
     chosen = sorted(wanted)[:count]

@@ -78,10 +78,11 @@ class TestPrediction:
         """The last of 1203 classes clusters as the first would."""
         method.classes = tuple(f"class {label}" for label in range(1203))
         target = rectangles((64, 64), (0, 0, 32, 64), (32, 0, 64, 64), labels=[1202, 1202])
-        found = method.instances(answer([target], classes=1203), [Frame(1, (64, 64), (64, 64))])[0]
+        raw = answer([target], classes=1203)
+        raw = raw._replace(embedding=0.3 * raw.embedding + 0.2 * torch.randn(1, 8, 16, 16))
+        found = method.instances(raw, [Frame(1, (64, 64), (64, 64))])[0]
         assert found.labels.tolist() == [1202, 1202]
         assert matched(found, target)[1].tolist() == [1, 1]
-        torch.testing.assert_close(found.scores, torch.ones(2), atol=1e-4, rtol=0)
 
     def test_a_small_object_keeps_its_class_beside_a_large_one(self, method: Discriminative) -> None:
         """Of 3528 cells of foreground every second is a seed, and none of those that the object's column holds."""
@@ -100,9 +101,12 @@ class TestPrediction:
         assert len(method.instances(answer([target]), [Frame(1, (64, 64), (64, 64))])[0]) == kept
 
     def test_padding_is_no_foreground(self, method: Discriminative) -> None:
-        target = rectangles((64, 64), (0, 0, 64, 64), labels=[1])
-        found = method.instances(answer([target]), [Frame(1, photo=(40, 64), resized=(40, 64))])[0]
+        """What is said there counts neither in the mask nor in the score."""
+        raw = answer([rectangles((64, 64), (0, 0, 64, 64), labels=[1])])
+        raw.semantic[:, :, 10:] *= 0.05
+        found = method.instances(raw, [Frame(1, photo=(40, 64), resized=(40, 64))])[0]
         assert found.masks.areas().tolist() == [40 * 64]
+        assert found.scores.tolist() == pytest.approx([1])
 
     def test_threshold_and_number_of_instances(self, method: Discriminative) -> None:
         boxes = [(0, 0, 32, 24), (0, 24, 32, 40), (0, 40, 32, 64)]

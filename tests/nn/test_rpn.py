@@ -12,7 +12,7 @@ from maskbench.ops import boxes as box_ops
 from maskbench.structures import Frame, Instances, Masks
 
 STRIDES = (4, 8, 16)
-FRAMES = (Frame(1, photo=(64, 96), resized=(64, 96)), Frame(2, photo=(48, 70), resized=(48, 70)))
+FRAMES = (Frame(1, photo=(128, 192), resized=(64, 96)), Frame(2, photo=(24, 35), resized=(48, 70)))
 
 
 @pytest.fixture

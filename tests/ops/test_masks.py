@@ -169,6 +169,14 @@ class TestPaste:
         assert (len(found), found.size) == (0, (30, 31))
 
 
+def test_a_probability_on_the_threshold_is_pasted_but_not_resampled() -> None:
+    """As in the references: the two-stage methods ask for at least a half, the SOLO family for more."""
+    half = torch.full((1, 4, 4), 0.5)
+    pasted = mask_ops.paste(half, torch.tensor([[2.0, 2, 10, 10]]), (16, 16))
+    assert pasted.areas().item() == 36  # all but the rim, where the outside's zero mixes in
+    assert mask_ops.to_photo(half, Frame(1, photo=(16, 16), resized=(16, 16)), stride=4).areas().item() == 0
+
+
 class TestLabelMap:
     def test_the_smallest_mask_wins(self) -> None:
         masks = torch.stack(
