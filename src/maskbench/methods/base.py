@@ -77,7 +77,7 @@ class Segmenter(LightningModule, ABC):
 
     @abstractmethod
     def ceiling(self, batch: Batch) -> list[Instances]:
-        """The truth as well as this method's masks can draw it, in photo pixels: no training can do better."""
+        """The truth at the resolution of this method's masks, in photo pixels: what training can come near to."""
 
     # What follows from it --------------------------------------------------------------------------------------------
 
