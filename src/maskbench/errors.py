@@ -9,7 +9,7 @@ class DataError(MaskbenchError):
     """An annotation file, a record in it or an image can't be used as it is."""
 
 
-class ConfigError(MaskbenchError):
+class ConfigError(MaskbenchError, ValueError):
     """Settings that contradict each other or name something that does not exist."""
 
 

@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Bool, Float, Int, Int64, UInt8
 from torch import Tensor
 
+from maskbench.errors import ConfigError
+
 Size = tuple[int, int]
 """Height and width in pixels, in this order everywhere."""
 
@@ -245,6 +247,6 @@ class OperatingPoint:
 
     def __post_init__(self) -> None:
         if not 0 <= self.score_threshold < 1:
-            raise ValueError(f"score_threshold lies in [0, 1), found {self.score_threshold}")
+            raise ConfigError(f"score_threshold lies in [0, 1), found {self.score_threshold}")
         if self.max_instances < 1 or (self.candidates is not None and self.candidates < 1):
-            raise ValueError(f"at least one candidate and one instance an image, found {self}")
+            raise ConfigError(f"at least one candidate and one instance an image, found {self}")

@@ -1,4 +1,4 @@
-"""What every method shares: the three functions it must write, and the steps of training and prediction around them."""
+"""What every method shares: the four functions it must write, and the steps of training and prediction around them."""
 
 from __future__ import annotations
 
@@ -42,8 +42,6 @@ class Segmenter(LightningModule, ABC):
 
     paradigm: ClassVar[Paradigm]
     default_point: ClassVar[OperatingPoint]
-    oracles: ClassVar[frozenset[str]] = frozenset()
-    """What of the truth `instances` can be given in place of its own estimate."""
 
     def __init__(
         self,

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
+from maskbench.errors import ConfigError
 from maskbench.methods.base import Common, Segmenter
 from maskbench.nn.blocks import predictor, zero_of
 from maskbench.nn.fpn import FPN
@@ -117,7 +118,7 @@ class Discriminative(Segmenter):
     ) -> None:
         super().__init__(**common)
         if score not in SCORES:
-            raise ValueError(f"score rule {score!r}; expected one of {', '.join(SCORES)}")
+            raise ConfigError(f"score rule {score!r}; expected one of {', '.join(SCORES)}")
         self.pull_margin, self.push_margin, self.weights = pull_margin, push_margin, weights
         self.embedding_weight, self.bandwidth, self.iterations = embedding_weight, bandwidth, iterations
         self.smallest, self.score = smallest, score

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
+from maskbench.errors import ConfigError
 from maskbench.methods.base import Common, Segmenter
 from maskbench.nn.blocks import predictor, tower, with_coordinates, zero_of
 from maskbench.nn.fpn import FPN
@@ -84,7 +85,7 @@ class SOLOv2(Segmenter):
     ) -> None:
         super().__init__(**common)
         if not len(grids) == len(ranges) == len(self.strides):
-            raise ValueError(
+            raise ConfigError(
                 f"one grid and one range per level: {len(self.strides)} levels, "
                 f"grids {list(grids)}, ranges {list(ranges)}"
             )

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from maskbench.ops.precision import full_precision
+
 PAIRS = 1 << 24
 """Distances are worked out in chunks of at most this many pairs: 64 MB."""
 
@@ -67,7 +69,8 @@ def _climb(
         means = []
         for part in _chunks(seeds, len(points)):
             within = (torch.cdist(part, points) < bandwidth).to(points.dtype)
-            means.append((within @ points) / within.sum(dim=1, keepdim=True).clamp(min=1))
+            with full_precision(points.device):
+                means.append((within @ points) / within.sum(dim=1, keepdim=True).clamp(min=1))
         seeds = torch.cat(means)
     return seeds
 

@@ -5,6 +5,7 @@ N masks   H W pixels of a frame   h w cells of a map   m cells a side of a box
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import roi_align
 
+from maskbench.ops.precision import full_precision
 from maskbench.structures import Frame, Instances, Masks, Size
 
 SLICE_PIXELS = 1 << 25
@@ -34,7 +36,8 @@ def centres_of_mass(masks: Bool[Tensor, "N H W"]) -> Float[Tensor, "N 2"]:
 def pairwise_iou(a: Bool[Tensor, "N H W"], b: Bool[Tensor, "M H W"]) -> Float[Tensor, "N M"]:
     """Intersection over union of every pair; 0 where both are empty."""
     first, second = a.flatten(1).float(), b.flatten(1).float()
-    shared = first @ second.T
+    with full_precision(a.device):
+        shared = first @ second.T
     union = first.sum(dim=1)[:, None] + second.sum(dim=1)[None, :] - shared
     return shared / union.clamp(min=1)
 
@@ -51,7 +54,7 @@ def shrink(masks: Bool[Tensor, "N H W"], stride: int) -> Bool[Tensor, "N h w"]:
         return masks
     low, high = stride // 2 - 1, stride // 2
     corners = [masks[:, y::stride, x::stride].to(torch.uint8) for y in (low, high) for x in (low, high)]
-    return torch.stack(corners).sum(dim=0) >= 2
+    return torch.stack(corners).sum(dim=0, dtype=torch.uint8) >= 2
 
 
 def crop_and_resize(masks: Bool[Tensor, "N H W"], boxes: Float[Tensor, "N 4"], size: int) -> Bool[Tensor, "N m m"]:
@@ -69,6 +72,7 @@ def to_photo(maps: Float[Tensor, "N h w"], frame: Frame, stride: float, threshol
     probabilities above `threshold` are set.
     """
     (height, width), scale = frame.photo, frame.scale
+    maps = maps[:, : math.ceil(frame.resized[0] / stride), : math.ceil(frame.resized[1] / stride)]
     rows = (torch.arange(height, device=maps.device) + 0.5) * (scale[0] / stride)
     columns = (torch.arange(width, device=maps.device) + 0.5) * (scale[1] / stride)
     grid = torch.stack(
@@ -95,7 +99,8 @@ def paste(maps: Float[Tensor, "N m m"], boxes: Float[Tensor, "N 4"], size: Size,
         inside = boxes[part]
         rows = _hat(height, inside[:, 1], inside[:, 3], maps.shape[1])
         columns = _hat(width, inside[:, 0], inside[:, 2], maps.shape[2])
-        return rows @ maps[part].float() @ columns.transpose(1, 2) >= threshold
+        with full_precision(maps.device):
+            return rows @ maps[part].float() @ columns.transpose(1, 2) >= threshold
 
     return _in_slices(sample, len(maps), size, maps.device)
 
@@ -135,5 +140,5 @@ def label_map(masks: Bool[Tensor, "N H W"], order: Int64[Tensor, " N"] | None = 
 
 def instances_of(masks: Masks, labels: Int64[Tensor, " N"], scores: Float[Tensor, " N"]) -> Instances:
     """Instances whose boxes are their masks' own; empty masks are none."""
-    found = masks.areas().to(labels.device) > 0
-    return Instances(masks, masks.boxes().to(labels.device), labels, scores)[found]
+    boxes = masks.boxes().to(labels.device)
+    return Instances(masks, boxes, labels, scores)[boxes[:, 2] > boxes[:, 0]]
