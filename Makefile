@@ -12,8 +12,14 @@ VENV   := .venv
 READY  := $(VENV)/.stamp
 RUN    := $(VENV)/bin/python
 comma  := ,
-# a,b -> small/a,small/b (SIZE= leaves the names alone: the papers' settings)
-CHOICE := $(subst $() ,$(comma),$(addprefix $(if $(SIZE),$(SIZE)/),$(subst $(comma), ,$(METHODS))))
+# a,b -> small/a,small/b where there is a small one (SIZE= leaves all names alone: the papers' settings)
+ifneq ($(SIZE),)
+ifeq ($(wildcard conf/method/$(SIZE)/.),)
+$(error SIZE=$(SIZE): no such folder in conf/method (SIZE= takes the papers' settings))
+endif
+endif
+SIZED   = $(if $(and $(SIZE),$(wildcard conf/method/$(SIZE)/$(1).yaml)),$(SIZE)/)$(1)
+CHOICE := $(subst $() ,$(comma),$(foreach method,$(subst $(comma), ,$(METHODS)),$(call SIZED,$(method))))
 
 .PHONY: help setup sweep train benchmark report test test-slow check format lock clean
 .DEFAULT_GOAL := help
@@ -44,10 +50,19 @@ $(READY): pyproject.toml requirements.lock
 	fi
 	@touch $@
 
+# A trial that failed keeps nobody from the others' table: all steps are taken unless one is interrupted (130), and the
+# status is that of the first one that went wrong.
 sweep: $(READY) ## Train METHODS over SEEDS, time them one against the other, and write the report
-	$(RUN) -m maskbench.train -m experiment=$(EXPERIMENT) method=$(CHOICE) seed=$(SEEDS) study=$(STUDY) $(ARGS)
-	$(RUN) -m maskbench.benchmark study=runs/$(STUDY)
-	$(RUN) -m maskbench.report study=runs/$(STUDY)
+	@status=0; \
+	step() { \
+	  [ $$status -ne 130 ] || return 0; \
+	  echo "$$*"; "$$@" && return 0 || code=$$?; \
+	  if [ $$status -eq 0 ] || [ $$code -eq 130 ]; then status=$$code; fi; \
+	}; \
+	step $(RUN) -m maskbench.train -m experiment=$(EXPERIMENT) method=$(CHOICE) seed=$(SEEDS) study=$(STUDY) $(ARGS); \
+	step $(RUN) -m maskbench.benchmark study=runs/$(STUDY); \
+	step $(RUN) -m maskbench.report study=runs/$(STUDY); \
+	exit $$status
 
 train: $(READY) ## Train one method: make train ARGS="method=small/solov2 data=coco data.root=PATH"
 	$(RUN) -m maskbench.train $(ARGS)

@@ -18,6 +18,7 @@ def test_the_runs_of_a_study_are_timed_together(run: Path, tmp_path: Path) -> No
         shutil.copytree(run, tmp_path / name)
     (tmp_path / "unfinished-seed0-22222222").mkdir()
     found = call(benchmark, f"study={tmp_path}", "images=3", "device=cpu")["runs"]
+    assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 2  # of the trials' own ids: `wandb sync` joins them
     assert set(found) == {"first-seed0-00000000", "second-seed0-11111111"}
     for name, numbers in found.items():
         speed = read_json(tmp_path / name / "speed.json")

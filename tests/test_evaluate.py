@@ -50,6 +50,12 @@ def test_what_is_evaluated_must_be_named_once(overrides: tuple[str, ...]) -> Non
         call(evaluate, *overrides)
 
 
+@pytest.mark.parametrize("setting", ["iou_type=bbox", "max_instances=400", "annotations=other.json"])
+def test_what_a_run_has_settled_is_not_set_again(run: Path, setting: str) -> None:
+    with pytest.raises(ConfigError, match=f"{setting} belongs to predictions=FILE"):
+        call(evaluate, f"run={run}", setting)
+
+
 def test_errors_name_the_file(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="nowhere: no run"):
         call(evaluate, f"run={tmp_path}/nowhere")

@@ -105,14 +105,37 @@ def test_every_make_target_is_in_the_help(root: Path) -> None:
     assert re.findall(r"^  make ([a-z-]+) +\S", make(root), flags=re.MULTILINE) == phony.split()
 
 
-@pytest.mark.parametrize(("size", "expected"), [("small", "method=small/solo,small/htc"), ("", "method=solo,htc")])
+@pytest.mark.parametrize(("size", "expected"), [("small", "method=small/solov2,own"), ("", "method=solov2,own")])
 def test_a_sweep_trains_then_times_then_reports(root: Path, size: str, expected: str) -> None:
-    settings = ["METHODS=solo,htc", f"SIZE={size}", "SEEDS=0,1", "STUDY=mine"]
+    settings = ["METHODS=solov2,own", f"SIZE={size}", "SEEDS=0,1", "STUDY=mine"]  # of its own it has no small one
     planned = make(root, "-n", "-o", ".venv/.stamp", "sweep", *settings)
-    train, benchmark, report = re.findall(r"-m maskbench\.(.+)", planned)
+    train, benchmark, report = re.findall(r"-m maskbench\.(.+?) *;", planned)
     assert train.split() == ["train", "-m", "experiment=shapes", expected, "seed=0,1", "study=mine"]
     assert benchmark.split() == ["benchmark", "study=runs/mine"]
     assert report.split() == ["report", "study=runs/mine"]
+
+
+@pytest.mark.parametrize(
+    ("codes", "taken", "status"),
+    [
+        ({}, ["train", "benchmark", "report"], 0),
+        ({"train": 1, "report": 3}, ["train", "benchmark", "report"], 1),
+        ({"train": 130}, ["train"], 130),
+        ({"train": 1, "benchmark": 130}, ["train", "benchmark"], 130),
+    ],
+)
+def test_a_failed_trial_keeps_nobody_from_the_table(
+    root: Path, tmp_path: Path, codes: dict[str, int], taken: list[str], status: int
+) -> None:
+    cases = " ".join(f"maskbench.{verb}) exit {code};;" for verb, code in codes.items())
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\ncase "$2" in {cases} *) exit 0;; esac\n')
+    python.chmod(0o755)
+    command = ["make", "-o", ".venv/.stamp", "sweep", f"RUN={python}"]
+    ended = subprocess.run(command, cwd=root, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True)
+    assert re.findall(r"-m maskbench\.(\w+)", ended.stdout) == taken
+    assert bool(ended.returncode) == bool(status)
+    assert not status or f"Error {status}" in ended.stderr
 
 
 def test_the_workflow_runs_what_a_developer_runs(root: Path) -> None:

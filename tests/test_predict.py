@@ -10,6 +10,7 @@ import pytest
 
 from maskbench.errors import DataError
 from maskbench.predict import predict
+from maskbench.runtime import predicting
 from trained import call, run
 
 __all__ = ["run"]
@@ -63,3 +64,30 @@ def test_the_data_set_of_the_run_is_not_needed(run: Path, photos: Path, tmp_path
     config = copy / "config.yaml"
     config.write_text(config.read_text().replace("maskbench.data.shapes.draw", "maskbench.data.shapes.gone"))
     assert call(predict, f"run={copy}", f"images={photos}/a.jpg", f"out={tmp_path}/out")["images"] == 1
+
+
+def test_photos_of_one_name_in_two_folders_stay_apart(run: Path, photos: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        shutil.copy(photos / "a.jpg", tmp_path / "set" / name)
+    found = call(predict, f"run={run}", f"images={tmp_path}/set/*/*.jpg", f"out={tmp_path}/out", "device=cpu")
+    assert found["images"] == 2
+    out = tmp_path / "out"
+    assert {path.relative_to(out).as_posix() for path in out.rglob("*.png")} == {"one/a.png", "two/a.png"}
+    named = {result["file_name"] for result in json.loads((out / "predictions.json").read_text())}
+    assert named == {"one/a.jpg", "two/a.jpg"}
+
+
+def test_ctrl_c_keeps_what_is_done(run: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = predicting.read_photo
+
+    def interrupted(path: Path) -> object:
+        if path.name == "a.png":  # the second of them
+            raise KeyboardInterrupt
+        return read(path)
+
+    monkeypatch.setattr(predicting, "read_photo", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        call(predict, f"run={run}", f"images={photos}/a.*", f"out={tmp_path}/out", "device=cpu")
+    results = json.loads((tmp_path / "out/predictions.json").read_text())
+    assert {result["file_name"] for result in results} == {"a.jpg"}

@@ -21,6 +21,7 @@ def test_a_study_becomes_a_page_a_table_and_a_wandb_run(
     assert Path(found["report"]).read_text().startswith("<!doctype html>")
     assert (study / "leaderboard.md").exists()
     assert Path(found["wandb"]).is_dir()
+    assert Path(found["wandb"]).name.endswith("-study-leaderboard")
     assert [row["label"] for row in found["groups"][0]["methods"]] == ["solov2-small"]
     assert "solov2-small" in capsys.readouterr().err
     assert call(report, f"study={study}", "logger=none")["wandb"] is None

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +32,11 @@ def test_a_run_folder_holds_every_number(run: Path) -> None:
     assert set(metrics["per_class"]["segm"]) == {"disc", "rectangle", "triangle"}
     assert 0 <= metrics["segm"]["AP"] <= metrics["ceiling"]["segm"]["AP"] <= 1
     assert read_json(run / "speed.json")["images"] == 2
-    assert set(read_json(run / "fairness.json")) == {"footing", "operating_point", "environment"}
+    assert set(read_json(run / "fairness.json")) == {"footing", "operating_point", "method", "environment"}
     assert read_json(run / "fairness.json")["environment"]["fields"]["threads"] == 1
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"last.ckpt", "previous.ckpt"}
+    data = read_json(run / "data.json")
+    assert (data["name"], data["images"]) == ("shapes", 16)
     assert (run / "predictions.json.gz").exists()
     assert Status.read(run).state == "done"
 
@@ -52,7 +57,7 @@ def test_the_history_has_a_row_an_epoch(run: Path) -> None:
 
 
 def test_wandb_files_lie_in_the_study_and_are_named_after_the_run(run: Path) -> None:
-    (folder,) = (run.parent / "wandb").glob(f"offline-run-*-{run.name}")
+    (folder,) = (run.parent / "wandb").glob(f"offline-run-*-trained-{run.name}")
     assert list((folder / "files/media/images/tune").glob("photos_*.png"))
     assert list((folder / "files/media/images/mask/tune").glob("*.mask.png"))
 
@@ -60,7 +65,8 @@ def test_wandb_files_lie_in_the_study_and_are_named_after_the_run(run: Path) -> 
 def test_a_finished_run_is_left_as_it_is(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
     found = call(train, *TINY, f"runs={run.parents[1]}", "study=trained")
-    assert found == {"run": str(run), **read_json(run / "metrics.json")}
+    metrics = read_json(run / "metrics.json")
+    assert found == {"run": str(run), **{name: value for name, value in metrics.items() if name != "per_class"}}
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
     assert "done already" in capsys.readouterr().err
 
@@ -81,12 +87,11 @@ def test_an_interrupted_run_keeps_its_epochs_and_goes_on(
     monkeypatch.setattr(SOLOv2, "loss", interrupted)
     # Lightning leaves Ctrl-C ignored for the process that is about to end
     monkeypatch.setattr("lightning.pytorch.trainer.call.signal.signal", lambda *_: None)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="the same command again goes on"):
         call(train, *line)
     (folder,) = (tmp_path / "trained").iterdir()
     assert folder.name == run.name
     assert (Status.read(folder).state, Status.read(folder).reason) == ("failed", "interrupted")
-    assert "the same command again goes on" in capsys.readouterr().err
 
     monkeypatch.undo()
     metrics = call(train, *line)
@@ -95,6 +100,35 @@ def test_an_interrupted_run_keeps_its_epochs_and_goes_on(
     assert [row["epoch"] for row in read_rows(folder / "history.csv")] == ["0", "1"]
     whole, resumed = (read_checkpoint(path / "checkpoints/last.ckpt")["state_dict"] for path in (run, folder))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_ctrl_c_while_it_is_judged_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(self: SOLOv2, batch: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SOLOv2, "ceiling", interrupted)
+    monkeypatch.setattr("lightning.pytorch.trainer.call.signal.signal", lambda *_: None)
+    with pytest.raises(KeyboardInterrupt):
+        call(train, *TINY, "trainer.max_epochs=1", f"runs={tmp_path}", "logger=none")
+    (folder,) = (tmp_path / "try").iterdir()
+    assert Status.read(folder).reason == "interrupted"
+
+
+@pytest.mark.slow
+def test_two_devices_are_one_run(tmp_path: Path) -> None:
+    """Two processes of a CPU, each with half of every batch: one status, one set of files, one line of JSON."""
+    settings = ["data.root.images=16", "data.root.val_images=7", "data.root.size=64", "data.eval_batch=1"]
+    settings += ["data.tune_share=0.25", "trainer.max_epochs=1", "speed.images=1", f"runs={tmp_path}", "logger=none"]
+    devices = ["trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu"]
+    command = [sys.executable, "-m", "maskbench.train", "method=small/solov2", *settings, *devices]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    (line,) = [line for line in ended.stdout.splitlines() if line.startswith("{")]
+    run = Path(json.loads(line)["run"])
+    assert (Status.read(run).state, Status.read(run).attempts) == ("done", 1)
+    assert read_json(run / "metrics.json")["images_seen"] == 12
+    assert len(list((run / "thumbnails").glob("pred-*.png"))) == 6
+    assert [row["epoch"] for row in read_rows(run / "history.csv")] == ["0"]
 
 
 def test_the_best_weights_are_marked_as_chosen_on_tune(tmp_path: Path) -> None:
@@ -122,9 +156,19 @@ def test_two_processes_never_train_one_run(run: Path, tmp_path: Path) -> None:
         call(train, *TINY, f"runs={tmp_path}", "study=trained")
 
 
-def test_a_wrong_choice_is_told_before_training(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="checkpoint=worst: expected one of last, best"):
-        call(train, *TINY, "checkpoint=worst", f"runs={tmp_path}")
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (["checkpoint=worst"], "checkpoint=worst: expected one of last, best"),
+        (["checkpoint=best", "data.tune_share=0"], "that split is empty: set data.tune_share above 0"),
+        (["checkpoint=best", "trainer.check_val_every_n_epoch=3"], "none of 2 epochs has one: set it to 2 or less"),
+        (["trainer.precision=64-true"], "precision is one of 32-true, 16-mixed, bf16-mixed, found '64-true'"),
+    ],
+)
+def test_a_wrong_choice_is_told_before_training(tmp_path: Path, settings: list[str], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        call(train, *TINY, *settings, f"runs={tmp_path}", "logger=none")
+    assert not list(tmp_path.glob("*/*/checkpoints"))
 
 
 def test_the_command_line_ends_with_json_and_tells_errors_without_traceback(

@@ -13,13 +13,17 @@ from maskbench.runtime.console import show
 
 
 def benchmark(cfg: DictConfig) -> dict[str, Any]:
-    """Measure the run, or every finished run of the study, write each one's speed.json, and return the milliseconds."""
+    """Measure the run, or every finished run of the study; each one's speed.json and W&B run get the numbers."""
     if (cfg.run is None) == (cfg.study is None):
         raise ConfigError("name what is to be timed: either run=DIR or study=DIR")
+    from maskbench.runtime.media import log_again
+    from maskbench.runtime.run_folder import RunFolder
     from maskbench.runtime.timing import finished_runs, pick_device, time_together
 
     runs = [Path(cfg.run)] if cfg.run else finished_runs(Path(cfg.study))
     speeds = time_together(runs, pick_device(cfg.device), images=cfg.images, threads=cfg.threads)
+    for run in runs:
+        log_again(RunFolder(run))
     numbers = {name: speed.as_dict() for name, speed in speeds.items()}
     rows = [
         [name, f"{speed['latency_ms']:.1f}", f"{speed['p95_ms']:.1f}", f"{speed['fps']:.1f}"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from maskbench.errors import ConfigError
 from maskbench.evaluation.average_precision import score
 from maskbench.evaluation.results import read_predictions
 from maskbench.runtime import verb
-from maskbench.runtime.console import show_precision
+from maskbench.runtime.console import show_scores
 
 
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
@@ -19,10 +20,11 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     if (cfg.run is None) == (cfg.predictions is None):
         raise ConfigError("name what is to be evaluated: either run=DIR, or predictions=FILE annotations=FILE")
     if cfg.run is not None:
+        _refuse(cfg, ("annotations", "iou_type", "max_instances"))
         from maskbench.runtime.judging import judge_again
 
         numbers = judge_again(Path(cfg.run), predict=cfg.predict)
-        show_precision(cfg.run, numbers)
+        show_scores(cfg.run, numbers)
         return {"run": cfg.run, **numbers}
     return _evaluate_file(cfg)
 
@@ -30,12 +32,23 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
 def _evaluate_file(cfg: DictConfig) -> dict[str, Any]:
     if cfg.annotations is None:
         raise ConfigError(f"predictions={cfg.predictions} needs the annotations=FILE that it is scored against")
-    if cfg.iou_type not in ("segm", "bbox"):
-        raise ConfigError(f"iou_type={cfg.iou_type}: expected segm or bbox")
+    iou_type: Any = cfg.iou_type or "segm"
+    if iou_type not in ("segm", "bbox"):
+        raise ConfigError(f"iou_type={iou_type}: expected segm or bbox")
     results = read_predictions(cfg.predictions)
-    scores = score(cfg.annotations, results, iou_type=cfg.iou_type, max_instances=cfg.max_instances)
-    show_precision(Path(cfg.predictions).name, {cfg.iou_type: scores.summary})
-    return {"iou_type": cfg.iou_type, **scores.summary, "per_class": scores.per_class}
+    limit = {} if cfg.max_instances is None else {"max_instances": cfg.max_instances}
+    scores = score(cfg.annotations, results, iou_type=iou_type, **limit)
+    show_scores(Path(cfg.predictions).name, {iou_type: scores.summary})
+    return {"iou_type": iou_type, **scores.summary, "per_class": scores.per_class}
+
+
+def _refuse(cfg: DictConfig, names: Sequence[str]) -> None:
+    """Raise where one is set that a run has settled already."""
+    for name in names:
+        if cfg[name] is not None:
+            raise ConfigError(
+                f"{name}={cfg[name]} belongs to predictions=FILE; run={cfg.run} is evaluated as its own config says"
+            )
 
 
 def main() -> None:

@@ -13,13 +13,17 @@ from omegaconf import DictConfig
 
 from maskbench.runtime import launcher, verb
 from maskbench.runtime.console import say
+from maskbench.runtime.ranks import leads
 from maskbench.runtime.run_folder import RunFolder, read_json
 from maskbench.runtime.trial import attempt, identify
 from maskbench.sweep.status import Status
 
 
 def train(cfg: DictConfig) -> dict[str, Any]:
-    """One trial, from wherever it stands to the end; returns its folder and its metrics."""
+    """One trial, from wherever it stands to the end; returns its folder and its metrics, AP by class left to the file.
+
+    Where several devices train, their other processes return nothing: the first one knows when all is written.
+    """
     trial = identify(cfg, HydraConfig.get().runtime.choices)
     run = RunFolder(trial.folder)
     status = Status.read(run.path)
@@ -31,7 +35,10 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             from maskbench.runtime.training import train as fit_and_judge
 
             fit_and_judge(trial)
-    return {"run": str(run.path), **read_json(run.metrics)}
+    if not leads():
+        return {}
+    metrics = read_json(run.metrics)
+    return {"run": str(run.path), **{name: value for name, value in metrics.items() if name != "per_class"}}
 
 
 def main() -> None:

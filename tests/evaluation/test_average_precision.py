@@ -299,9 +299,18 @@ def test_a_prediction_for_every_image_is_asked_for(metric: AveragePrecision, pre
         metric.update([instances], [frame, frame])
 
 
+def test_labels_that_the_truth_does_not_list_neither_help_nor_harm(path: Path, predict):
+    alone, more = AveragePrecision(path, (3, 8)), AveragePrecision(path, (3, 8, 9))
+    for image, objects in FOUND.items():
+        alone.update(*zip(predict(image, objects), strict=True))
+        more.update(*zip(predict(image, [*objects, (2, SQUARE, 0.99)]), strict=True))
+    assert more.compute() == alone.compute()
+    assert more.results() == alone.results()
+
+
 def test_labels_without_a_category_are_refused_at_the_door(path: Path):
-    with pytest.raises(DataError, match=r"labels stand for categories \[9\]"):
-        AveragePrecision(path, (3, 9))
+    with pytest.raises(DataError, match=r"lists the categories \[3, 8\], but labels stand for \[9\]"):
+        AveragePrecision(path, (9,))
 
 
 def test_encoded_masks_score_as_dense_ones_do(metric: AveragePrecision, predict):

@@ -228,7 +228,7 @@ def test_a_machine_that_others_use_is_loaded(clock: Clock, monkeypatch, others, 
         ({"contenders": {}}, "0 contenders"),
         ({"batches": []}, "0 batches"),
         ({"images": 0}, "images=0"),
-        ({"precision": "64-true"}, "found precision '64-true'"),
+        ({"precision": "64-true"}, "precision is one of .* found '64-true'"),
     ],
 )
 def test_what_can_not_be_measured_is_said_at_the_door(clock: Clock, changes, message):

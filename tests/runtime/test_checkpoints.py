@@ -8,7 +8,7 @@ from lightning import LightningModule
 from torch import nn
 
 from maskbench.errors import ConfigError, WeightsError
-from maskbench.runtime.checkpoints import NOTE, chosen, fit_weights, read_checkpoint
+from maskbench.runtime.checkpoints import NOTE, chosen, fit_weights, newest, read_checkpoint
 
 
 class Module(LightningModule):
@@ -53,6 +53,25 @@ def test_weights_of_another_network_are_refused_by_name() -> None:
         fit_weights(Module(3), Module(5).state_dict(), Path("last.ckpt"))
     with pytest.raises(WeightsError, match=r"lacks 2 tensors, first head\.bias; has 1 .* first tail"):
         fit_weights(Module(), {"tail": torch.zeros(1)}, Path("last.ckpt"))
+
+
+def test_the_epoch_before_stands_in_for_a_checkpoint_that_cannot_be_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert newest(tmp_path) is None
+    last, previous = write(tmp_path / "last.ckpt", epoch=4), write(tmp_path / "previous.ckpt", epoch=3)
+    assert newest(tmp_path) == (last, 5)
+    assert capsys.readouterr().err == ""
+    last.write_bytes(last.read_bytes()[:100])
+    assert newest(tmp_path) == (previous, 4)
+    told = capsys.readouterr().err
+    assert "last.ckpt: not readable" in told
+    assert "previous.ckpt is whole" in told
+    last.unlink()  # killed between the two steps in which one takes the other's place
+    assert newest(tmp_path) == (previous, 4)
+    previous.write_bytes(b"")
+    with pytest.raises(WeightsError, match=r"previous\.ckpt: not readable"):
+        newest(tmp_path)
 
 
 def test_the_choice_of_weights() -> None:

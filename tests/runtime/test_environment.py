@@ -13,6 +13,7 @@ def test_the_environment_names_what_speeds_depend_on() -> None:
     assert found["torch"] == torch.__version__
     assert found["device"]
     assert found["driver"] is None
+    assert found["cuda"] == torch.version.cuda
 
 
 def test_the_commit_is_a_hash_or_unknown() -> None:

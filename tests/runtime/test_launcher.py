@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from maskbench import train
 from maskbench.errors import ConfigError
@@ -86,12 +87,29 @@ def test_an_error_in_the_data_stops_a_sweep_before_it_starts(
 
 def test_slots_are_the_cores_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launcher, "cores", lambda: 8)
-    assert launcher.PoolLauncher().slots == 8
-    assert launcher.PoolLauncher(threads=3).slots == 2
-    assert launcher.PoolLauncher(threads=16).slots == 1
-    assert launcher.PoolLauncher(slots=5, threads=3).slots == 5
+    cpu = [OmegaConf.create({"accelerator": "cpu", "devices": 1})]
+    monkeypatch.setattr(launcher, "visible_gpus", lambda: ["0"])
+    assert launcher.PoolLauncher().places(cpu) == (8, [])
+    assert launcher.PoolLauncher(threads=3).places(cpu) == (2, [])
+    assert launcher.PoolLauncher(threads=16).places(cpu) == (1, [])
+    assert launcher.PoolLauncher(slots=5, threads=3).places(cpu) == (5, [])
     with pytest.raises(ConfigError, match=r"hydra\.launcher\.threads"):
         launcher.PoolLauncher(threads=0)
+
+
+def test_every_trial_has_gpus_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two, every = (OmegaConf.create({"accelerator": "auto", "devices": count}) for count in (1, 2, "auto"))
+    monkeypatch.setattr(launcher, "cores", lambda: 8)
+    monkeypatch.setattr(launcher, "visible_gpus", lambda: ["4", "5", "6", "7"])
+    assert launcher.PoolLauncher().places([one, one]) == (4, ["4", "5", "6", "7"])
+    assert launcher.PoolLauncher().places([every]) == (4, ["4", "5", "6", "7"])
+    assert launcher.PoolLauncher().places([one, two]) == (2, ["4", "5", "6", "7"])
+    assert launcher.PoolLauncher(gpus=3).places([one]) == (3, ["4", "5", "6"])
+    assert launcher.PoolLauncher(slots=1).places([one]) == (1, ["4", "5", "6", "7"])
+    with pytest.raises(ConfigError, match=r"hydra\.launcher\.gpus=5, but this process can see 4"):
+        launcher.PoolLauncher(gpus=5).places([one])
+    monkeypatch.setattr(launcher, "visible_gpus", list)
+    assert launcher.PoolLauncher().places([one]) == (8, [])
 
 
 def test_a_process_that_only_starts_trials_does_without_torch() -> None:

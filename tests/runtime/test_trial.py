@@ -42,6 +42,22 @@ def test_the_fingerprint_is_the_one_of_the_loaded_data() -> None:
     assert identify(cfg, CHOICES).fingerprint == build_data(cfg).fingerprint
 
 
+def test_the_first_of_several_processes_writes_the_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with attempt(tmp_path):
+        monkeypatch.setenv("LOCAL_RANK", "1")
+        with attempt(tmp_path):
+            assert Status.read(tmp_path).attempts == 1
+        assert Status.read(tmp_path).state == "running"
+        monkeypatch.setenv("LOCAL_RANK", "0")
+    assert Status.read(tmp_path).state == "done"
+
+
+def test_an_interruption_says_how_to_go_on(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt, match="the same command again goes on from there"), attempt(tmp_path):
+        raise KeyboardInterrupt
+    assert Status.read(tmp_path).reason == "interrupted"
+
+
 def test_attempts_are_counted_and_end_in_a_status(tmp_path: Path) -> None:
     with attempt(tmp_path):
         assert Status.read(tmp_path).state == "running"

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue
 
 import maskbench
 from maskbench.errors import DataError
-from maskbench.runtime.verb import config_folder, report_errors
+from maskbench.runtime.verb import INTERRUPTED, config_folder, report_errors, run
 
 
 def test_an_installed_copy_has_its_configs_beside_its_modules(
@@ -25,6 +27,20 @@ def test_what_the_user_can_mend_is_one_message(error: Exception, capsys: pytest.
         raise error
     assert stopped.value.code == 1
     assert capsys.readouterr().err.strip() == str(error)
+
+
+@pytest.mark.parametrize(("said", "told"), [((), "Interrupted."), (("Half is kept.",), "Half is kept.")])
+def test_an_interrupted_verb_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], said: tuple[str, ...], told: str
+) -> None:
+    def task(cfg: DictConfig) -> dict[str, Any]:
+        raise KeyboardInterrupt(*said)
+
+    monkeypatch.setattr("sys.argv", ["report", "study=some"])
+    with pytest.raises(SystemExit) as stopped:
+        run("report", task)
+    assert stopped.value.code == INTERRUPTED
+    assert capsys.readouterr().err.strip() == told
 
 
 def test_a_bug_keeps_its_traceback() -> None:

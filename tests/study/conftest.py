@@ -23,10 +23,19 @@ METHODS = {  # paradigm, AP, FPS, million parameters, GFLOPs, training minutes, 
 HUES = ((214, 69, 65), (63, 126, 201), (72, 163, 96), (222, 164, 54), (142, 92, 180))
 VERSIONS = {"python": "3.11.7", "torch": "2.15.0"}
 
+DATA = {
+    "name": "shapes",
+    "fingerprint": "d41d8cd98f",
+    "images": 2000,
+    "instances": 7000,
+    "sizes": [11.0, 16.0, 21.4, 27.0, 33.0],
+    "crowding": 0.347,
+}
+
 Writer = Callable[..., Path]
 
 
-def config(method: str, seed: int, **changes: Any) -> dict[str, Any]:
+def config(method: str, seed: int, /, **changes: Any) -> dict[str, Any]:
     base = {
         "data": {"root": {"_target_": "maskbench.data.shapes.draw", "hue": "class"}, "batch": 8, "workers": 0},
         "transforms": {"train": {"scale": [1.0, 1.0]}, "eval": {"short": None}},
@@ -45,6 +54,7 @@ def write_run(
     study: Path,
     method: str,
     seed: int,
+    /,
     *,
     failed: str | None = None,
     machine: str = "AMD EPYC 9554",
@@ -62,6 +72,7 @@ def write_run(
     write(folder / "fairness.json", keys)
     # JSON is YAML as well.
     write(folder / "config.yaml", cfg)
+    write(folder / "data.json", DATA)
     precision += float(random.normal(0, 0.008))
     write_history(folder / "history.csv", precision, minutes, epochs=2 if failed else 5)
     if failed:
@@ -155,7 +166,7 @@ def write_pictures(folder: Path, method: str) -> None:
 def writer(tmp_path: Path) -> Writer:
     """Writes a run into the study `shapes` and returns its folder."""
 
-    def write_one(method: str, seed: int = 0, **settings: Any) -> Path:
+    def write_one(method: str, seed: int = 0, /, **settings: Any) -> Path:
         return write_run(tmp_path / "shapes", method, seed, **settings)
 
     return write_one

@@ -24,6 +24,12 @@ def test_the_study_is_logged_offline_and_at_once(study: Path, tmp_path: Path) ->
     assert len(tables["ap_against_fps_table"]["data"]) == 5
 
 
+def test_a_study_that_is_logged_again_is_one_run(study: Path, tmp_path: Path) -> None:
+    for _ in range(2):
+        folder = log_study(study, directory=tmp_path)
+    assert [str(path) for path in (tmp_path / "wandb").glob("offline-run-*")] == [folder]
+
+
 def test_the_run_belongs_to_the_study(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, object] = {}
     start = wandb.init
@@ -35,3 +41,4 @@ def test_the_run_belongs_to_the_study(study: Path, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(wandb, "init", spy)
     assert log_study(study, "disabled", directory=tmp_path) is None
     assert (seen["group"], seen["job_type"], seen["mode"]) == ("shapes", "study", "disabled")
+    assert seen["id"] == "shapes-leaderboard"

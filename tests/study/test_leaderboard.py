@@ -78,6 +78,25 @@ def test_operating_points_of_a_method_are_rows_of_one_footing(writer: Any) -> No
     assert list(found.methods["n"]) == [1, 1]
 
 
+def test_settings_of_a_method_are_rows_of_one_footing_and_never_seeds_of_one(writer: Any) -> None:
+    for seed, sigma in ((0, 0.2), (1, 0.2), (0, 0.3)):
+        folder = writer("solov2-small", seed, method={"_target_": "SOLOv2", "sigma": sigma})
+    writer("mask_rcnn-small")
+    (found,) = group(tabulate(read_runs(folder.parent)))
+    rows = found.methods.set_index("label")["n"].to_dict()
+    assert rows == {"solov2-small (sigma 0.2)": 2, "solov2-small (sigma 0.3)": 1, "mask_rcnn-small": 1}
+
+
+def test_runs_of_before_the_settings_were_a_key_are_seeds_as_they_were(writer: Any) -> None:
+    for seed in (0, 1):
+        path = writer("solov2-small", seed) / "fairness.json"
+        keys = json.loads(path.read_text())
+        del keys["method"]
+        path.write_text(json.dumps(keys))
+    (found,) = group(tabulate(read_runs(path.parents[1])))
+    assert found.methods[["label", "n"]].to_dict("records") == [{"label": "solov2-small", "n": 2}]
+
+
 def test_speeds_of_two_machines_are_never_averaged(writer: Any) -> None:
     folder = writer("solov2-small", 0)
     writer("solov2-small", 1)

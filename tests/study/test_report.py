@@ -25,6 +25,7 @@ def test_the_page_holds_everything_and_needs_nothing(study: Path) -> None:
         "favours bottom-up",
         "63.",
         "± ",
+        "shapes: 2000 photos, 3.5 instances an image, median size 21 px, 35 % touch a neighbour",
         "python -m maskbench.report",
     ):
         assert text in html
@@ -48,7 +49,7 @@ def test_two_footings_are_two_sections(writer: Any) -> None:
 
 def test_what_is_not_there_yet_is_left_out(writer: Any) -> None:
     folder = writer("solov2-small", pictures=False)
-    for name in ("speed.json", "history.csv", "fairness.json"):
+    for name in ("speed.json", "history.csv", "fairness.json", "data.json"):
         (folder / name).unlink()
     Status().write(writer("mask_rcnn-small"))
     html = write_report(folder.parent).read_text()

@@ -15,6 +15,7 @@ from maskbench.sweep.identity import (
     parse_trial_name,
     trial_hash,
     trial_name,
+    wandb_id,
 )
 
 ENVIRONMENT = {"device": "cpu", "threads": 1, "versions": {"torch": "2.15"}}
@@ -113,7 +114,9 @@ def test_methods_and_seeds_of_one_experiment_share_the_footing() -> None:
     other = changed("method", {"_target_": "maskbench.methods.mask_rcnn.MaskRCNN", "rois": 32})
     other |= {"seed": 3, "method_name": "mask_rcnn"}
     two = fairness(other, "f", ENVIRONMENT)
-    assert one == two
+    assert {name for name in one if one[name] != two[name]} == {"method"}
+    assert two["method"]["fields"] == {"method._target_": "maskbench.methods.mask_rcnn.MaskRCNN", "method.rois": 32}
+    assert fairness(other | {"seed": 4}, "f", ENVIRONMENT) == two
     assert not [name for name in one["footing"]["fields"] if name.startswith(("method", "seed"))]
 
 
@@ -127,6 +130,7 @@ def test_methods_and_seeds_of_one_experiment_share_the_footing() -> None:
         ("transforms.eval.size", 256, "operating_point"),
         ("evaluation.score_threshold", 0.05, "operating_point"),
         ("trainer.precision", "32-true", "operating_point"),
+        ("method.sigma", 0.3, "method"),
     ],
 )
 def test_a_setting_moves_exactly_one_key(path: str, value: Any, key: str) -> None:
@@ -134,6 +138,11 @@ def test_a_setting_moves_exactly_one_key(path: str, value: Any, key: str) -> Non
     after = fairness(changed(path, value), "f", ENVIRONMENT)
     assert [name for name in before if before[name]["key"] != after[name]["key"]] == [key]
     assert after[key]["fields"][path] == value
+
+
+def test_wandb_knows_the_runs_of_two_studies_apart() -> None:
+    assert wandb_id("shapes", "solov2-seed0") != wandb_id("nuclei", "solov2-seed0")
+    assert wandb_id("a/b: ü", "solov2-small-seed0") == "a-b----solov2-small-seed0"
 
 
 def test_the_environment_is_a_key_of_its_own() -> None:

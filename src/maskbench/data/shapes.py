@@ -22,7 +22,8 @@ import pycocotools.mask as rle_codec
 from jaxtyping import UInt8
 from rich.progress import Progress
 
-from maskbench.data.cache import beside, cache_folder
+from maskbench.atomic import beside
+from maskbench.data.cache import cache_folder
 from maskbench.data.scene import SILHOUETTES, Draws, Look, Scene, paint
 from maskbench.errors import ConfigError
 

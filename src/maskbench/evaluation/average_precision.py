@@ -81,6 +81,9 @@ class AveragePrecision(Metric):
     Keeps run-length encoded masks in host memory. When processes share the work, their results are gathered and an
     image that several of them predicted (samplers repeat images to give every process as many) counts once.
 
+    The truth may list fewer categories than there are labels: as with pycocotools, what is found of the others neither
+    helps nor harms, and it is in no result.
+
     Args:
         annotations: the untouched annotation json.
         category_ids: the COCO category id of each label.
@@ -89,7 +92,7 @@ class AveragePrecision(Metric):
         max_instances: the best detections of an image and class that count.
 
     Raises:
-        DataError: the json can't be scored against.
+        DataError: the json can't be scored against, or lists none of the labels' categories.
     """
 
     is_differentiable = False
@@ -113,9 +116,11 @@ class AveragePrecision(Metric):
         self.image_ids = None if image_ids is None else tuple(image_ids)
         self.iou_types = tuple(iou_types)
         self.max_instances = max_instances
-        unknown = sorted(set(self.category_ids) - set(self.truth.classes))
-        if unknown:
-            raise DataError(f"{self.truth.path}: labels stand for categories {unknown}, which it does not list")
+        if not set(self.category_ids) & set(self.truth.classes):
+            raise DataError(
+                f"{self.truth.path}: lists the categories {list(self.truth.classes)}, but labels stand for "
+                f"{list(self.category_ids)}: is it of another data set?"
+            )
         for iou_type in self.iou_types:
             self.truth.annotations(iou_type)
         # An image's results as text: hashable, picklable and free to copy, all of which torchmetrics does with states.
@@ -124,7 +129,11 @@ class AveragePrecision(Metric):
     def update(self, instances: Sequence[Instances], frames: Sequence[Frame]) -> None:
         """Take the predictions of a batch, in photo pixels."""
         for found, frame in zip(instances, frames, strict=True):
-            results = coco_results(found, frame, self.category_ids)
+            results = [
+                result
+                for result in coco_results(found, frame, self.category_ids)
+                if result["category_id"] in self.truth.classes
+            ]
             self.records.append((frame.image_id, json.dumps(results)))
 
     def compute(self) -> dict[str, dict[str, Any]]:

@@ -10,12 +10,11 @@ from __future__ import annotations
 import gzip
 import json
 import math
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from maskbench.atomic import replacing
 from maskbench.errors import DataError
 from maskbench.structures import Frame, Instances
 
@@ -65,15 +64,8 @@ def write_predictions(path: str | Path, results: Sequence[Result]) -> None:
     content = json.dumps(list(results), separators=(",", ":"), allow_nan=False).encode()
     if path.suffix == ".gz":
         content = gzip.compress(content, compresslevel=6, mtime=0)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replacing(path) as part:
+        part.write_bytes(content)
 
 
 def read_predictions(path: str | Path) -> list[Result]:

@@ -23,9 +23,10 @@ import numpy as np
 import torch
 
 from maskbench.errors import ConfigError
+from maskbench.evaluation.autocast import precision_name
 from maskbench.evaluation.cost import count_flops, peak_memory
 from maskbench.evaluation.machine import Company, device_name, library_versions
-from maskbench.evaluation.stopwatch import AUTOCAST, Contender, Rig, Turn, ready, warm_up
+from maskbench.evaluation.stopwatch import Contender, Rig, Turn, ready, warm_up
 from maskbench.structures import Batch
 
 
@@ -92,7 +93,7 @@ def measure(
     batches: Sequence[Batch],
     *,
     device: torch.device | str,
-    precision: str = "32-true",
+    precision: str | int = "32-true",
     threads: int = 1,
     images: int = 50,
 ) -> dict[str, Speed]:
@@ -104,15 +105,15 @@ def measure(
         contenders: methods by name.
         batches: single images in host memory, as the evaluation pipeline makes them; targets are not read.
         device: where to predict.
-        precision: "32-true", "16-mixed" or "bf16-mixed".
+        precision: "32-true", "16-mixed" or "bf16-mixed"; 32 is the first of them.
         threads: of the host.
         images: how many are timed; batches are gone through again until there are as many.
 
     Raises:
         ConfigError: nothing to time, an unknown precision, or batches of several images.
     """
-    _check(contenders, batches, precision, images)
-    rig = Rig(torch.device(device), AUTOCAST[precision])
+    _check(contenders, batches, images)
+    rig = Rig(torch.device(device), precision_name(precision))
     by_size = sorted(batches, key=lambda batch: (batch.images[0].numel(), batch.frames[0].photo))
     typical, largest = by_size[len(by_size) // 2], by_size[-1]
     turns: dict[str, list[Turn]] = {name: [] for name in contenders}
@@ -122,7 +123,7 @@ def measure(
         for batch in islice(cycle(batches), images):
             for name, method in contenders.items():
                 turns[name].append(rig.time(method, batch))
-        conditions = _conditions(rig.device, precision, threads, company)
+        conditions = _conditions(rig.device, rig.precision, threads, company)
         costs = {name: _costs(rig, method, typical, largest) for name, method in contenders.items()}
     shared = {
         "photos": min(len(batches), images),
@@ -132,14 +133,12 @@ def measure(
     return {name: Speed(**_times(turns[name]), **warm_ups[name], **costs[name], **shared) for name in contenders}
 
 
-def _check(contenders: Mapping[str, Contender], batches: Sequence[Batch], precision: str, images: int) -> None:
+def _check(contenders: Mapping[str, Contender], batches: Sequence[Batch], images: int) -> None:
     if not contenders or not batches or images < 1:
         raise ConfigError(
             f"speed takes a contender, an image and a turn at least, found {len(contenders)} contenders, "
             f"{len(batches)} batches and images={images}"
         )
-    if precision not in AUTOCAST:
-        raise ConfigError(f"speed is measured in one of {list(AUTOCAST)}, found precision {precision!r}")
     sizes = {len(batch) for batch in batches}
     if sizes != {1}:
         raise ConfigError(f"speed is measured image by image, found batches of {sorted(sizes)}: load them with batch 1")

@@ -12,14 +12,12 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from maskbench.evaluation.autocast import autocast
 from maskbench.structures import Batch, Frame, Instances
 
 WINDOW, TOLERANCE, LONGEST_WARM_UP = 3, 0.1, 20
 """A contender is warm when the median of its last three latencies is within 10 % of the median of the three before, or
 after twenty predictions. All of them are of the largest image, so that the allocator has grown to its size."""
-
-AUTOCAST = {"32-true": None, "16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
-"""Lightning's names of the precisions that a prediction can run in, and what they cast to."""
 
 
 @runtime_checkable
@@ -60,11 +58,11 @@ class Rig:
     """Where and in which precision everybody predicts."""
 
     device: torch.device
-    cast: torch.dtype | None
+    precision: str
 
     def autocast(self) -> AbstractContextManager:
         # Entered anew for each image: while it lasts, autocast keeps the weights that it has cast.
-        return torch.autocast(self.device.type, dtype=self.cast, enabled=self.cast is not None)
+        return autocast(self.device, self.precision)
 
     def load(self, method: Contender, batch: Batch) -> Tensor:
         return method.prepare(replace(batch, images=batch.images.to(self.device)))

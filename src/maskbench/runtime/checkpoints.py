@@ -1,4 +1,4 @@
-"""last.ckpt after every epoch and best.ckpt on tune: written beside their place, then moved there in one step."""
+"""last.ckpt after every epoch, with the one before as previous.ckpt, and best.ckpt on tune; each appears whole."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
 from maskbench.errors import ConfigError, WeightsError
+from maskbench.runtime.console import say
 
-LAST, BEST = "last.ckpt", "best.ckpt"
+LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 CHOICES = {"last": LAST, "best": BEST}
 NOTE = "maskbench"
 """Key of a checkpoint's note: method, classes and category ids, so that it can be used without its data set."""
@@ -57,10 +58,35 @@ class Checkpoints(Checkpoint):
         self._save(trainer, LAST)
 
     def _save(self, trainer: Trainer, name: str) -> None:
-        part = self.folder / f".{name}.part"
+        # one name for all: every rank takes part in saving, and what a killed process left is written over
+        path, part = self.folder / name, self.folder / f".{name}.part"
         trainer.save_checkpoint(part)
         if trainer.is_global_zero:
-            part.replace(self.folder / name)
+            if name == LAST and path.exists():
+                path.replace(self.folder / PREVIOUS)
+            part.replace(path)
+
+
+def newest(folder: Path) -> tuple[Path, int] | None:
+    """The checkpoint to go on from and the number of its finished epochs; None before the first.
+
+    Raises:
+        WeightsError: there are some, but none can be read.
+    """
+    paths = [path for path in (folder / LAST, folder / PREVIOUS) if path.exists()]
+    problems: list[WeightsError] = []
+    for path in paths:
+        try:
+            epochs = read_checkpoint(path)["epoch"] + 1
+        except WeightsError as problem:
+            problems.append(problem)
+            continue
+        if problems:
+            say(f"{problems[0]}\n{path.name} is whole: the epoch after it is trained again.")
+        return path, epochs
+    if problems:
+        raise problems[0]
+    return None
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -9,12 +9,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from maskbench.runtime.ranks import leads
+
 console = Console(stderr=True, highlight=False)
 
 
 def say(message: str) -> None:
-    """One line for the person who started the verb."""
-    console.print(escape(message), soft_wrap=True)
+    """One line for the person who started the verb; of several processes at one training, the first one speaks."""
+    if leads():
+        console.print(escape(message), soft_wrap=True)
 
 
 def complain(message: str) -> None:
@@ -32,7 +35,7 @@ def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> N
     console.print(table)
 
 
-def show_precision(title: str, metrics: Mapping[str, Any]) -> None:
+def show_scores(title: str, metrics: Mapping[str, Any]) -> None:
     """COCO's numbers, a column an IoU type."""
     scores: dict[str, dict[str, float]] = {kind: metrics[kind] for kind in ("segm", "bbox") if kind in metrics}
     names = list(dict.fromkeys(name for numbers in scores.values() for name in numbers))

@@ -13,16 +13,18 @@ import torch
 
 import maskbench
 from maskbench.evaluation.machine import device_name, library_versions
+from maskbench.runtime.nvidia import driver
 
 LIBRARIES = ("lightning", "timm", "albumentations", "faster-coco-eval", "numpy")
 """Beside those that move a latency."""
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Device, driver, threads, library versions and code commit, as the fairness key `environment` has them."""
+    """Device, driver, CUDA, threads, library versions and code commit, as the fairness key `environment` has them."""
     return {
         "device": device_name(device),
-        "driver": torch.version.cuda if device.type == "cuda" else None,
+        "driver": driver() if device.type == "cuda" else None,
+        "cuda": torch.version.cuda,
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",

@@ -15,18 +15,16 @@ from maskbench.evaluation.ground_truth import GroundTruth, IouType
 from maskbench.evaluation.results import Result, read_predictions, write_predictions
 from maskbench.methods.base import Segmenter
 from maskbench.runtime.compose import build_data, make
+from maskbench.runtime.interrupts import interruptible
 from maskbench.runtime.pictures import write_thumbnails
 from maskbench.runtime.progress import shown
 from maskbench.runtime.quiet import hush
 from maskbench.runtime.run_folder import RunFolder, load, read_json, write_json
-from maskbench.structures import Batch, Instances
-
-SHOWN = 6
-"""Photos of which every run keeps a picture: the same for every method."""
+from maskbench.structures import Batch
 
 
 class Judgement(Callback):
-    """Measures AP on test, of the method and of its ceiling, and keeps what it found on the first photos.
+    """Measures AP on test, of the method and of its ceiling.
 
     Args:
         data: the data set.
@@ -37,10 +35,9 @@ class Judgement(Callback):
     def __init__(self, data: CocoDataModule, iou_types: Sequence[IouType], max_instances: int) -> None:
         ids = data.image_ids("test")
         shared: dict[str, Any] = {"image_ids": ids, "max_instances": max_instances}
-        self.precision = AveragePrecision(data.annotations("test"), data.category_ids, iou_types=iou_types, **shared)
+        self.ap = AveragePrecision(data.annotations("test"), data.category_ids, iou_types=iou_types, **shared)
         self.ceiling = AveragePrecision(data.annotations("test"), data.category_ids, iou_types=("segm",), **shared)
         self.images = len(ids)
-        self.shown: dict[int, Instances] = dict.fromkeys(sorted(ids)[:SHOWN], Instances.empty((0, 0)))
 
     def on_test_batch_end(
         self,
@@ -52,15 +49,12 @@ class Judgement(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         assert isinstance(pl_module, Segmenter)
-        self.precision.update(outputs, batch.frames)
+        self.ap.update(outputs, batch.frames)
         self.ceiling.update(pl_module.ceiling(batch), batch.frames)
-        for instances, frame in zip(outputs, batch.frames, strict=True):
-            if frame.image_id in self.shown:
-                self.shown[frame.image_id] = instances.to("cpu")
 
     def metrics(self) -> dict[str, Any]:
-        """The part of metrics.json that was measured on test."""
-        scores = self.precision.compute()
+        """The part of metrics.json that was measured on test; every rank has to ask for it."""
+        scores = self.ap.compute()
         return {
             "split": "test",
             "images": self.images,
@@ -73,11 +67,12 @@ def judge(cfg: DictConfig, method: Segmenter, data: CocoDataModule, run: RunFold
     """Predict the test split as `cfg.trainer` says; writes predictions and thumbnails, returns the metrics."""
     judgement = Judgement(data, cfg.evaluation.iou_types, method.point.max_instances)
     trainer: Trainer = make(cfg.trainer, logger=False, enable_checkpointing=False, **shown(judgement))
-    trainer.test(method, dataloaders=data.test_dataloader(), verbose=False)
-    results = judgement.precision.results()  # gathered from every rank, so every rank asks
+    with interruptible(trainer):
+        trainer.test(method, datamodule=data, verbose=False)
+    results = judgement.ap.results()  # gathered from every rank, so every rank asks
     if trainer.is_global_zero:
         write_predictions(run.predictions, results)
-        write_thumbnails(run.thumbnails, data, judgement.shown)
+        write_thumbnails(run.thumbnails, data, results)
     return judgement.metrics()
 
 

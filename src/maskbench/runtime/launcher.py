@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from maskbench.errors import ConfigError
 from maskbench.runtime.console import console, say
+from maskbench.runtime.nvidia import visible_gpus
 from maskbench.runtime.trial import identify
 from maskbench.runtime.verb import report_errors
 from maskbench.sweep.pool import Outcome, Trial, run_pool
@@ -30,15 +31,16 @@ class PoolLauncher(Launcher):
     """Runs jobs as `python -m maskbench.train OVERRIDES`, some at once on this machine.
 
     Args:
-        slots: jobs at once; None: one for each core's share of `threads`.
+        slots: jobs at once; None: one for each core's share of `threads`, or where jobs run on GPUs as many as these
+            are enough for.
         threads: CPU threads a job.
+        gpus: GPUs to share out among the jobs; None: all that this process can see.
     """
 
-    def __init__(self, slots: int | None = None, threads: int = 1) -> None:
+    def __init__(self, slots: int | None = None, threads: int = 1, gpus: int | None = None) -> None:
         if threads < 1:
             raise ConfigError(f"hydra.launcher.threads is at least 1, found {threads}")
-        self.threads = threads
-        self.slots = slots or max(1, cores() // threads)
+        self.slots, self.threads, self.gpus = slots, threads, gpus
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.context = hydra_context
@@ -48,8 +50,9 @@ class PoolLauncher(Launcher):
         """Run the jobs and print a line of JSON; exits with 1 when one of them failed."""
         setup_globals()
         with report_errors():
-            trials = [self._trial(list(overrides)) for overrides in job_overrides]
-            outcomes = run_pool(_once(trials), self.slots, self.threads, console=console)
+            jobs = [self._job(list(overrides)) for overrides in job_overrides]
+            slots, gpus = self.places([cfg.trainer for cfg, _ in jobs])
+            outcomes = run_pool(_once([trial for _, trial in jobs]), slots, self.threads, gpus=gpus, console=console)
         counts = Counter(outcome.state for outcome in outcomes)
         say(f"{counts['done']} trials done, {counts['kept']} done before, {counts['failed']} failed")
         print(json.dumps(_summary(self.config, outcomes)), flush=True)
@@ -57,13 +60,28 @@ class PoolLauncher(Launcher):
             raise SystemExit(1)
         return [_returned(outcome) for outcome in outcomes]
 
-    def _trial(self, overrides: list[str]) -> Trial:
-        """The process of one job; draws or finds its data, which its name depends on."""
+    def places(self, trainers: Sequence[DictConfig]) -> tuple[int, list[str]]:
+        """How many of the jobs run at once, and the GPUs that they share: none where all of them keep to the CPU.
+
+        Raises:
+            ConfigError: fewer GPUs can be seen than were asked for.
+        """
+        wanted = [_devices(trainer) for trainer in trainers if trainer.get("accelerator") != "cpu"]
+        seen = visible_gpus() if wanted else []
+        if wanted and self.gpus is not None and self.gpus > len(seen):
+            raise ConfigError(f"hydra.launcher.gpus={self.gpus}, but this process can see {len(seen)}")
+        gpus = seen[: self.gpus]
+        if not gpus:
+            return self.slots or max(1, cores() // self.threads), []
+        return self.slots or max(1, len(gpus) // max(wanted)), gpus
+
+    def _job(self, overrides: list[str]) -> tuple[DictConfig, Trial]:
+        """The config and the process of one job; draws or finds its data, which its name depends on."""
         cfg = self.context.config_loader.load_sweep_config(self.config, overrides)
         HydraConfig.instance().set_config(cfg)
         own = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
         trial = identify(own, cfg.hydra.runtime.choices)
-        return Trial(name=trial.folder.name, command=self._command(overrides), folder=trial.folder)
+        return own, Trial(name=trial.folder.name, command=self._command(overrides), folder=trial.folder)
 
     def _command(self, overrides: list[str]) -> list[str]:
         # timing while neighbours train would time the neighbours: `benchmark study=DIR` does it afterwards, alone
@@ -81,6 +99,12 @@ class PoolLauncher(Launcher):
 def cores() -> int:
     """Cores that this process may use: a container or a scheduler may have given it a few of them."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _devices(trainer: DictConfig) -> int:
+    """GPUs that a job takes; one where it takes all that it can see."""
+    devices = trainer.get("devices")
+    return devices if isinstance(devices, int) and devices > 0 else 1
 
 
 def register() -> None:

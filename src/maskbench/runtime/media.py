@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from jaxtyping import UInt8
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from numpy import ndarray
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from maskbench.data.coco import read_photo
 from maskbench.data.datamodule import CocoDataModule
@@ -19,6 +20,7 @@ from maskbench.runtime.compose import make
 from maskbench.runtime.run_folder import RunFolder, read_json
 from maskbench.runtime.trial import Composed
 from maskbench.structures import Batch, Frame, Instances
+from maskbench.sweep.identity import wandb_id
 
 
 def build_logger(trial: Composed, method: Segmenter) -> WandbLogger | None:
@@ -26,22 +28,35 @@ def build_logger(trial: Composed, method: Segmenter) -> WandbLogger | None:
     cfg, run = trial.cfg, trial.folder
     if not cfg.logger:
         return None
+    experiment = _open(cfg, run, tags=[method.paradigm, trial.data_name, cfg.backbone.name])
+    experiment.define_metric("trainer/global_step")
+    experiment.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+    return WandbLogger(experiment=experiment, save_dir=str(run.parent))
+
+
+def log_again(run: RunFolder) -> None:
+    """Tell the W&B run of a finished trial what its folder says now, as after it was timed; nothing for logger=none."""
+    cfg = run.read_config()
+    if cfg.logger:
+        with _open(cfg, run.path) as experiment:
+            summarise(experiment, run)
+
+
+def _open(cfg: DictConfig, run: Path, **settings: Any) -> wandb.Run:
+    """The W&B run of the trial in a folder, new or gone on with."""
     run.parent.mkdir(parents=True, exist_ok=True)
-    experiment: wandb.Run = make(
+    return make(
         cfg.logger,
         name=run.name,
-        id=run.name,
+        id=wandb_id(cfg.study, run.name),
         dir=str(run.parent),
         group=cfg.study,
         job_type=cfg.method_name,
         config=OmegaConf.to_container(cfg),
-        tags=[method.paradigm, trial.data_name, cfg.backbone.name],
         # an offline run can't look for the one it goes on with; `wandb sync` joins both by their id
         resume=None if cfg.logger.mode == "offline" else "allow",
+        **settings,
     )
-    experiment.define_metric("trainer/global_step")
-    experiment.define_metric("*", step_metric="trainer/global_step", step_sync=True)
-    return WandbLogger(experiment=experiment, save_dir=str(run.parent))
 
 
 class TuneOverlays(Callback):
@@ -94,10 +109,8 @@ def class_map(instances: Instances, score: float = 0.3) -> UInt8[ndarray, "H W"]
     return painted
 
 
-def summarise(logger: WandbLogger | None, run: RunFolder) -> None:
+def summarise(experiment: wandb.Run, run: RunFolder) -> None:
     """The numbers of a finished run's folder as the summary of its W&B run."""
-    if logger is None:
-        return
     metrics = read_json(run.metrics)
     summary = {
         f"test/{kind}/{name}": value for kind in ("segm", "bbox") for name, value in metrics.get(kind, {}).items()
@@ -105,4 +118,4 @@ def summarise(logger: WandbLogger | None, run: RunFolder) -> None:
     summary |= {name: metrics[name] for name in ("epochs", "images_seen", "minutes")}
     speed = read_json(run.speed) if run.speed.exists() else {}
     summary |= {f"speed/{name}": value for name, value in speed.items() if isinstance(value, int | float)}
-    logger.experiment.summary.update(summary)
+    experiment.summary.update(summary)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,10 @@ from rich.progress import track
 
 from maskbench.data.coco import read_photo
 from maskbench.data.datamodule import photo_batch
-from maskbench.data.transforms import Photo
+from maskbench.data.transforms import Photo, Transforms
 from maskbench.errors import DataError
+from maskbench.evaluation.autocast import autocast
 from maskbench.evaluation.results import coco_results, write_predictions
-from maskbench.evaluation.speed import AUTOCAST
 from maskbench.runtime.compose import make
 from maskbench.runtime.console import console
 from maskbench.runtime.overlays import draw, readable, save
@@ -63,7 +63,8 @@ def find_photos(images: str) -> list[Path]:
 def segment(run: str, photos: Sequence[Path], out: Path, *, score: float, device: str | None) -> Segmented:
     """Segment photos with the method of a run; writes `out/NAME.png` for each and `out/predictions.json`.
 
-    The results are COCO's, with the name of the file beside its running number as `image_id`.
+    The results are COCO's, with the name of the file, below the folder that all photos share, beside its running number
+    as `image_id`. Whoever interrupts it keeps what is done.
 
     Args:
         run: the run folder.
@@ -75,43 +76,48 @@ def segment(run: str, photos: Sequence[Path], out: Path, *, score: float, device
     trained = load_method(run)
     target = pick_device(device)
     trained.method.to(target)
-    found, pictures = Segmented(), _pictures(out, photos)
+    found, names = Segmented(), _names(photos)
+    pictures, transforms = _pictures(out, names), make(trained.cfg.transforms)
     shown = track(photos, "segmenting", console=console, transient=True, disable=not console.is_terminal)
-    for image_id, path in enumerate(shown, start=1):
-        try:
-            photo = read_photo(path)
-        except DataError as error:
-            found.broken[path] = str(error)
-            continue
-        instances = _segment(trained, photo, image_id, target)
-        frame = Frame(image_id, photo.shape[:2], photo.shape[:2])
-        named = {"file_name": path.name}
-        found.results += [result | named for result in coco_results(instances, frame, trained.category_ids)]
-        picture = draw(photo, instances[instances.scores >= score], trained.method.classes, zoom=readable(photo))
-        found.overlays.append(save(picture, pictures[path]))
-    if found.overlays:
-        write_predictions(out / "predictions.json", found.results)
+    try:
+        for image_id, path in enumerate(shown, start=1):
+            try:
+                photo = read_photo(path)
+            except DataError as error:
+                found.broken[path] = str(error)
+                continue
+            instances = _segment(trained, transforms, photo, image_id, target)
+            picture = draw(photo, instances[instances.scores >= score], trained.method.classes, zoom=readable(photo))
+            found.overlays.append(save(picture, pictures[path]))
+            frame, named = Frame(image_id, photo.shape[:2], photo.shape[:2]), {"file_name": names[path].as_posix()}
+            found.results += [result | named for result in coco_results(instances, frame, trained.category_ids)]
+    finally:
+        if found.overlays:
+            write_predictions(out / "predictions.json", found.results)
     return found
 
 
-def _segment(trained: Trained, photo: Photo, image_id: int, device: torch.device) -> Instances:
-    transforms = make(trained.cfg.transforms)
+def _segment(trained: Trained, transforms: Transforms, photo: Photo, image_id: int, device: torch.device) -> Instances:
+    """As the run's AP was measured."""
     batch = photo_batch(photo, transforms, divisor=trained.cfg.data.divisor, image_id=image_id).to(device)
-    with torch.inference_mode(), _autocast(device, trained.cfg.trainer.precision):
+    with torch.inference_mode(), autocast(device, trained.cfg.trainer.precision):
         return trained.method.predict(batch)[0].to("cpu")
 
 
-def _autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """As the run's AP was measured."""
-    kind = AUTOCAST.get(precision)
-    return torch.autocast(device.type, dtype=kind) if kind else nullcontext()
+def _names(photos: Sequence[Path]) -> dict[Path, Path]:
+    """Each photo's path below the folder that all of them share."""
+    common = os.path.commonpath([photo.absolute().parent for photo in photos])
+    return {photo: photo.absolute().relative_to(common) for photo in photos}
 
 
-def _pictures(out: Path, photos: Sequence[Path]) -> dict[Path, Path]:
+def _pictures(out: Path, names: Mapping[Path, Path]) -> dict[Path, Path]:
     """Where the overlay of each photo goes: `STEM.png`, or `NAME.png` where photos share a stem; never onto a photo."""
-    stems = Counter(photo.stem for photo in photos)
-    taken = {photo.resolve() for photo in photos}
-    named = {photo: out / f"{photo.stem if stems[photo.stem] == 1 else photo.name}.png" for photo in photos}
+    stems = Counter(name.with_suffix("") for name in names.values())
+    taken = {photo.resolve() for photo in names}
+    named = {
+        photo: out / name.with_name(f"{name.stem if stems[name.with_suffix('')] == 1 else name.name}.png")
+        for photo, name in names.items()
+    }
     return {
         photo: path.with_stem(f"{path.stem}-overlay") if path.resolve() in taken else path
         for photo, path in named.items()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
+from maskbench.atomic import replace_text
 from maskbench.errors import RunError
 
 if TYPE_CHECKING:  # what watches or scores runs reads their files without torch
@@ -54,6 +54,10 @@ class RunFolder:
         return self.path / "predictions.json.gz"
 
     @property
+    def data(self) -> Path:
+        return self.path / "data.json"
+
+    @property
     def history(self) -> Path:
         return self.path / "history.csv"
 
@@ -67,7 +71,6 @@ class RunFolder:
 
     def write_config(self, settings: Mapping[str, Any]) -> None:
         """The composed config, resolved."""
-        self.path.mkdir(parents=True, exist_ok=True)
         replace_text(self.config, OmegaConf.to_yaml(OmegaConf.create(dict(settings))))
 
     def read_config(self) -> DictConfig:
@@ -93,13 +96,6 @@ def read_json(path: Path) -> dict[str, Any]:
         raise RunError(f"{path}: missing. The run is not finished; the train command again goes on with it.") from None
     except ValueError as error:
         raise RunError(f"{path}: not readable as JSON: {error}") from error
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write beside the file, then move there in one step."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,10 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from maskbench.data.datamodule import CocoDataModule
+from maskbench.data.coco import read_photo
+from maskbench.data.datamodule import CocoDataModule, photo_batch
 from maskbench.errors import RunError
+from maskbench.evaluation.autocast import precision_name
 from maskbench.evaluation.speed import Speed, measure
 from maskbench.methods.base import Segmenter
 from maskbench.runtime.compose import build_data
@@ -19,9 +21,13 @@ from maskbench.structures import Batch
 
 
 def first_photos(data: CocoDataModule, count: int) -> list[Batch]:
-    """The first photos of test, each a batch of its own: padded to its own stride, not to its neighbours' size."""
-    dataset = data.dataset("test")
-    return [data.collate([dataset[index]]) for index in range(min(count, len(dataset)))]
+    """The first photos of test without their truth, each a batch of its own: not padded to its neighbours' size."""
+    return [
+        photo_batch(
+            read_photo(data.image_path("test", image_id)), data.transforms, divisor=data.divisor, image_id=image_id
+        )
+        for image_id in data.image_ids("test")[:count]
+    ]
 
 
 def pick_device(name: str | None) -> torch.device:
@@ -33,7 +39,7 @@ def time_runs(
     methods: Mapping[RunFolder, Segmenter],
     photos: Sequence[Batch],
     device: torch.device,
-    precision: str,
+    precision: str | int,
     *,
     images: int,
     threads: int,
@@ -79,5 +85,6 @@ def time_together(runs: Sequence[Path], device: torch.device, *, images: int, th
 
 def _setting(cfg: DictConfig) -> str:
     """What runs must share to be timed on the same photos."""
-    shared = [OmegaConf.to_container(cfg.data), OmegaConf.to_container(cfg.transforms), cfg.trainer.precision]
+    precision = precision_name(cfg.trainer.precision)
+    shared = [OmegaConf.to_container(cfg.data), OmegaConf.to_container(cfg.transforms), precision]
     return json.dumps(shared, sort_keys=True)

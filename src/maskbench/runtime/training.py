@@ -13,20 +13,24 @@ from lightning.pytorch.loggers import WandbLogger
 from omegaconf import DictConfig, OmegaConf
 
 from maskbench.data.datamodule import CocoDataModule
+from maskbench.errors import ConfigError
+from maskbench.evaluation.autocast import precision_name
 from maskbench.methods.base import Segmenter
-from maskbench.runtime.checkpoints import BEST, LAST, Checkpoints, chosen, fit_weights, read_checkpoint
+from maskbench.runtime.checkpoints import BEST, Checkpoints, chosen, fit_weights, newest, read_checkpoint
 from maskbench.runtime.compose import build, make
-from maskbench.runtime.console import say, show_precision
+from maskbench.runtime.console import say, show_scores
 from maskbench.runtime.environment import environment
 from maskbench.runtime.history import History
+from maskbench.runtime.interrupts import interruptible
 from maskbench.runtime.judging import judge
 from maskbench.runtime.media import TuneOverlays, build_logger, summarise
 from maskbench.runtime.progress import shown
 from maskbench.runtime.quiet import hush
+from maskbench.runtime.ranks import leads
 from maskbench.runtime.run_folder import RunFolder, write_json
 from maskbench.runtime.timing import first_photos, time_runs
 from maskbench.runtime.trial import Composed
-from maskbench.runtime.tuning import TunePrecision
+from maskbench.runtime.tuning import TuneAP
 from maskbench.sweep.identity import fairness
 
 CHECKPOINT = {"last": "last", "best": "best (selected on tune)"}
@@ -34,32 +38,67 @@ CHECKPOINT = {"last": "last", "best": "best (selected on tune)"}
 
 
 def train(trial: Composed) -> None:
-    """Train the method of a composed config, or go on after its last epoch, and write its run folder."""
+    """Train the method of a composed config, or go on after its last epoch, and write its run folder.
+
+    Every device's process runs all of it, since all take part in training and in counting; the first one writes.
+    """
     cfg, run = trial.cfg, RunFolder(trial.folder)
     hush()
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
         cv2.setNumThreads(cfg.threads)
-    file = chosen(cfg.checkpoint)  # a wrong choice is told before training, not after
-    run.write_config(cfg)
+    # what is wrong is told before training, not after
+    file, precision = chosen(cfg.checkpoint), precision_name(cfg.trainer.precision)
+    if leads():
+        run.write_config(cfg)
     data, method = build(cfg)
+    if file == BEST:
+        _require_choice(cfg, data)
     with _logger(trial, method) as logger:
         history = History(run.history)
         trainer = _trainer(cfg, run, data, method, history, logger)
         device = trainer.strategy.root_device
-        settings: Any = OmegaConf.to_container(cfg)
-        write_json(run.fairness, fairness(settings, trial.fingerprint, environment(device)))
+        if leads():
+            _describe(trial, data, device)
         _fit(trainer, method, data, run)
         if file == BEST:
             fit_weights(method, read_checkpoint(run.checkpoints / BEST)["state_dict"], run.checkpoints / BEST)
         metrics = _about(cfg, method, history) | judge(cfg, method, data, run)
+        if not trainer.is_global_zero:
+            return
         if cfg.speed.enabled:
             photos = first_photos(data, cfg.speed.images)
             timing = {"images": cfg.speed.images, "threads": cfg.threads or 1}
-            time_runs({run: method}, photos, device, cfg.trainer.precision, **timing)
+            time_runs({run: method}, photos, device, precision, **timing)
         write_json(run.metrics, metrics)  # the last file: a run that has it is done
-        summarise(logger, run)
-    show_precision(run.path.name, metrics)
+        if logger is not None:
+            summarise(logger.experiment, run)
+    show_scores(run.path.name, metrics)
+
+
+def _require_choice(cfg: DictConfig, data: CocoDataModule) -> None:
+    """Raise unless there will be an AP on tune to choose the best weights by."""
+    epochs, every = (cfg.trainer.get(name) or 0 for name in ("max_epochs", "check_val_every_n_epoch"))
+    if not data.image_ids("tune"):
+        raise ConfigError(
+            "checkpoint=best chooses weights by their AP on tune, but that split is empty: set data.tune_share above 0 "
+            "or data.tune_annotations, or take checkpoint=last"
+        )
+    if 0 < epochs < every:
+        raise ConfigError(
+            "checkpoint=best chooses weights by their AP on tune, but with "
+            f"trainer.check_val_every_n_epoch={every} none of {epochs} epochs has one: set it to {epochs} or less, or "
+            "take checkpoint=last"
+        )
+
+
+def _describe(trial: Composed, data: CocoDataModule, device: torch.device) -> None:
+    """Write what the run may be compared with, and what its data are like."""
+    run = RunFolder(trial.folder)
+    settings: Any = OmegaConf.to_container(trial.cfg)
+    write_json(run.fairness, fairness(settings, trial.fingerprint, environment(device)))
+    named = {"name": trial.data_name, "fingerprint": trial.fingerprint}
+    write_json(run.data, named | data.profile.as_dict())
 
 
 def _trainer(
@@ -73,7 +112,7 @@ def _trainer(
     note = {"method": cfg.method_name, "classes": list(data.classes), "category_ids": list(data.category_ids)}
     # in this order: AP is known before the history is written, and both before the checkpoint is
     callbacks = shown(
-        TunePrecision(data, method.point.max_instances),
+        TuneAP(data, method.point.max_instances),
         TuneOverlays(data),
         history,
         Checkpoints(run.checkpoints, note, best=cfg.checkpoint == "best"),
@@ -82,18 +121,12 @@ def _trainer(
 
 
 def _fit(trainer: Trainer, method: Segmenter, data: CocoDataModule, run: RunFolder) -> None:
-    last = run.checkpoints / LAST
     resumed = None
-    if last.exists():
-        epoch = read_checkpoint(last)["epoch"] + 1
-        say(f"{run.path} goes on after epoch {epoch}")
-        resumed = last
-    try:
+    if found := newest(run.checkpoints):
+        resumed, epochs = found
+        say(f"{run.path} goes on after epoch {epochs}")
+    with interruptible(trainer):
         trainer.fit(method, datamodule=data, ckpt_path=resumed, weights_only=True)
-    except SystemExit:  # what Lightning makes of Ctrl-C
-        if trainer.interrupted:
-            raise KeyboardInterrupt from None
-        raise
 
 
 def _about(cfg: DictConfig, method: Segmenter, history: History) -> dict[str, Any]:
@@ -112,8 +145,8 @@ def _about(cfg: DictConfig, method: Segmenter, history: History) -> dict[str, An
 
 @contextmanager
 def _logger(trial: Composed, method: Segmenter) -> Iterator[WandbLogger | None]:
-    """The trial's W&B run, closed at the end whatever happens."""
-    logger = build_logger(trial, method)
+    """The trial's W&B run, closed at the end whatever happens; of several processes the first one has it."""
+    logger = build_logger(trial, method) if leads() else None
     finished = False
     try:
         yield logger

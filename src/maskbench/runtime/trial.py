@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from maskbench.data.fingerprint import dataset_files, fingerprint
 from maskbench.errors import RunError
-from maskbench.runtime.console import say
+from maskbench.runtime.ranks import leads
 from maskbench.sweep.identity import method_name, trial_hash, trial_name
 from maskbench.sweep.status import Status
 
@@ -72,9 +72,15 @@ def _fingerprint(data: DictConfig) -> str:
 def attempt(folder: Path) -> Iterator[None]:
     """One attempt at the trial in `folder`, with its outcome in status.json.
 
+    On several devices every process runs the whole command; the first one alone reads and writes the status.
+
     Raises:
         RunError: another process is at it.
+        KeyboardInterrupt: says how to go on.
     """
+    if not leads():
+        yield
+        return
     before = Status.read(folder)
     if before and before.state == "running" and not before.cut:
         raise RunError(
@@ -86,8 +92,9 @@ def attempt(folder: Path) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         status.failed("interrupted").write(folder)
-        say(f"\nInterrupted. {folder} keeps every finished epoch; the same command again goes on from there.")
-        raise
+        raise KeyboardInterrupt(
+            f"Interrupted. {folder} keeps every finished epoch; the same command again goes on from there."
+        ) from None
     except BaseException as error:
         status.failed(f"{type(error).__name__}: {error}").write(folder)
         raise

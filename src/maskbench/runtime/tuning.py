@@ -11,11 +11,11 @@ from maskbench.evaluation.average_precision import AveragePrecision
 from maskbench.structures import Batch
 
 
-class TunePrecision(Callback):
+class TuneAP(Callback):
     """Logs mask AP on tune after every validation, as `tune/AP` and `tune/AP50`."""
 
     def __init__(self, data: CocoDataModule, max_instances: int) -> None:
-        self.precision = AveragePrecision(
+        self.ap = AveragePrecision(
             data.annotations("tune"),
             data.category_ids,
             image_ids=data.image_ids("tune"),
@@ -24,7 +24,7 @@ class TunePrecision(Callback):
         )
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.precision.reset()
+        self.ap.reset()
 
     def on_validation_batch_end(
         self,
@@ -35,9 +35,9 @@ class TunePrecision(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self.precision.update(outputs, batch.frames)
+        self.ap.update(outputs, batch.frames)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        found = self.precision.compute()["segm"]
+        found = self.ap.compute()["segm"]
         # every rank has computed the number over all images: nothing is left to reduce
         pl_module.log_dict({f"tune/{name}": found[name] for name in ("AP", "AP50")}, rank_zero_only=False)

@@ -15,7 +15,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 import maskbench
 from maskbench.errors import MaskbenchError
-from maskbench.runtime.console import complain
+from maskbench.runtime.console import complain, say
+from maskbench.runtime.ranks import leads
 
 Task = Callable[[DictConfig], dict[str, Any]]
 
@@ -36,11 +37,14 @@ def run(name: str, task: Task) -> None:
     @functools.wraps(task)
     def printed(cfg: DictConfig) -> None:
         with report_errors():
-            print(json.dumps(task(cfg)), flush=True)
+            found = task(cfg)
+            if leads():
+                print(json.dumps(found), flush=True)
 
     try:
         hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=name)(printed)()
-    except KeyboardInterrupt:  # whoever was interrupted has said how to go on
+    except KeyboardInterrupt as interruption:  # which says how to go on, where somebody along its way knew
+        say(f"\n{str(interruption) or 'Interrupted.'}")
         raise SystemExit(INTERRUPTED) from None
 
 

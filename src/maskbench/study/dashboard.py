@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,16 +11,28 @@ import wandb
 
 from maskbench.study.leaderboard import COLUMNS, group, tabulate
 from maskbench.study.runs import read_runs
+from maskbench.sweep.identity import wandb_id
 
 Mode = Literal["offline", "online", "disabled"]
 
-TEXTS = ("method", "paradigm", "seed", "state", "score_rule", "footing", "operating_point", "environment", "run")
+TEXTS = (
+    "method",
+    "paradigm",
+    "seed",
+    "state",
+    "score_rule",
+    "footing",
+    "operating_point",
+    "settings",
+    "environment",
+    "run",
+)
 
 
 def log_study(
     study: Path, mode: Mode = "offline", project: str = "maskbench", directory: Path | None = None
 ) -> str | None:
-    """Log the study as a run of job type `study` in the group of its trials.
+    """Log the study as a run of job type `study` in the group of its trials: one run, however often it is logged.
 
     Args:
         study: its folder.
@@ -32,13 +45,20 @@ def log_study(
     """
     table = tabulate(read_runs(study))
     name = study.resolve().name
+    own, folder = wandb_id(name, "leaderboard"), directory or study
+    if mode == "offline":
+        # what was logged before is out of date, and waits to be sent all the same
+        for earlier in (folder / "wandb").glob(f"offline-run-*-{own}"):
+            shutil.rmtree(earlier)
     run = wandb.init(
         project=project,
         group=name,
         job_type="study",
         name=f"{name}-leaderboard",
+        id=own,
+        resume=None if mode == "offline" else "allow",
         mode=mode,
-        dir=str(directory or study),
+        dir=str(folder),
         config={"study": name, "footings": [found.footing for found in group(table)]},
         settings=wandb.Settings(silent=True, console="off", x_disable_stats=True, disable_git=True),
     )

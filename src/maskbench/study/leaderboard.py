@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from maskbench.study.runs import KEYS, Run
+from maskbench.study.runs import Key, Run
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,18 @@ COLUMNS = (
 SPEEDS = ("FPS", "latency_ms", "latency_p95_ms")
 """What depends on where it was timed."""
 
+ROW = ["method", "settings", "operating_point"]
+"""What the trials of a row of methods share; they differ in the seed."""
+
 NUMBERS = tuple(column.name for column in COLUMNS)
+
+HASHES = {
+    "footing": "footing",
+    "operating_point": "operating_point",
+    "settings": "method",
+    "environment": "environment",
+}
+"""Columns of the fairness keys; the method's own settings are not called `method`, which is its name."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +89,8 @@ class Group:
     Args:
         footing: the key.
         trials: a row a finished trial, in the order of `methods`.
-        methods: a row a method and operating point: means over seeds, `NAME_std` beside `NAME`, `n`; best AP first.
+        methods: a row a method, settings and operating point: means over seeds, `NAME_std` beside `NAME`, `n`; best AP
+            first.
         timing: where most trials were timed; the speeds of others are flagged in `timed_elsewhere`.
     """
 
@@ -101,15 +113,15 @@ class Group:
 def tabulate(runs: Sequence[Run]) -> pd.DataFrame:
     """A row a run in the runs' order, whatever its state; numbers it does not have are NaN."""
     paradigms = {run.method: run.metrics["paradigm"] for run in runs if "paradigm" in run.metrics}
-    points = _points(runs)
-    table = _frame([_row(run, paradigms.get(run.method), points) for run in runs])
+    labels = _labels(runs)
+    table = _frame([_row(run, paradigms.get(run.method), label) for run, label in zip(runs, labels, strict=True)])
     table[list(NUMBERS)] = table[list(NUMBERS)].astype(float)
     return table
 
 
 def group(table: pd.DataFrame) -> list[Group]:
     """The finished trials by footing, the largest group first."""
-    finished = table[table["state"] == "done"].fillna({"footing": "", "operating_point": "", "environment": ""})
+    finished = table[table["state"] == "done"].fillna(dict.fromkeys(HASHES, ""))
     groups = [_group(str(footing), rows) for footing, rows in finished.groupby("footing", sort=True)]
     return sorted(groups, key=lambda found: -len(found.trials))
 
@@ -195,22 +207,36 @@ def _frame(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
     )
 
 
-def _points(runs: Sequence[Run]) -> dict[str, str]:
-    """What sets an operating point apart from the study's others, by key; nothing where there is one alone."""
-    points = {run.keys["operating_point"].key: run.keys["operating_point"].fields for run in runs if run.keys}
-    names = sorted({name for fields in points.values() for name in fields})
-    apart = [name for name in names if len({str(fields.get(name)) for fields in points.values()}) > 1]
-    texts = {key: [f"{name.rsplit('.')[-1]} {fields.get(name)}" for name in apart] for key, fields in points.items()}
-    return {key: f" ({', '.join(text)})" if text else "" for key, text in texts.items()}
+def _labels(runs: Sequence[Run]) -> list[str]:
+    """What each run's row is called: its method, and where the study has several of them its settings and point."""
+    points = _apart(run.keys["operating_point"] for run in runs if "operating_point" in run.keys)
+    settings = {
+        method: _apart(run.keys["method"] for run in runs if run.method == method and "method" in run.keys)
+        for method in {run.method for run in runs}
+    }
+    labels = []
+    for run in runs:
+        own = [(settings[run.method], "method"), (points, "operating_point")]
+        texts = [text for found, kind in own if kind in run.keys for text in found[run.keys[kind].key]]
+        labels.append(run.method + (f" ({', '.join(texts)})" if texts else ""))
+    return labels
 
 
-def _row(run: Run, paradigm: str | None, points: dict[str, str]) -> dict[str, Any]:
-    keys = {name: run.keys[name].key if name in run.keys else None for name in KEYS}
+def _apart(keys: Iterable[Key]) -> dict[str, list[str]]:
+    """What sets each key apart from the others; nothing where there is one alone."""
+    fields = {key.key: key.fields for key in keys}
+    names = sorted({name for found in fields.values() for name in found})
+    apart = [name for name in names if len({str(found.get(name)) for found in fields.values()}) > 1]
+    return {key: [f"{name.rsplit('.')[-1]} {found.get(name)}" for name in apart] for key, found in fields.items()}
+
+
+def _row(run: Run, paradigm: str | None, label: str) -> dict[str, Any]:
+    keys = {column: run.keys[kind].key if kind in run.keys else None for column, kind in HASHES.items()}
     masks, boxes = run.metrics.get("segm", {}), run.metrics.get("bbox", {})
     return {
         "run": run.name,
         "method": run.method,
-        "label": run.method + points.get(keys["operating_point"] or "", ""),
+        "label": label,
         "paradigm": paradigm,
         "seed": run.seed,
         "state": run.state,
@@ -261,7 +287,7 @@ def _group(footing: str, rows: pd.DataFrame) -> Group:
     place = _most_common(rows["timing"])
     elsewhere = (rows["timing"] != place) & (rows["timing"] != "")
     trials = rows.assign(timed_elsewhere=elsewhere).reset_index(drop=True)
-    methods = [_method(found, place) for _, found in trials.groupby(["method", "operating_point"], sort=True)]
+    methods = [_method(found, place) for _, found in trials.groupby(ROW, sort=True)]
     table = _frame(methods).sort_values("AP", ascending=False, ignore_index=True, kind="stable")
     rank = {label: place for place, label in enumerate(table["label"])}
     trials = trials.sort_values(["label", "seed"], key=lambda values: values.replace(rank), ignore_index=True)
@@ -287,6 +313,7 @@ def _method(rows: pd.DataFrame, place: str) -> dict[str, Any]:
         "GFLOPs_instances": rows["GFLOPs_instances"].mean(),
         "score_rule": first["score_rule"],
         "checkpoint": first["checkpoint"],
+        "settings": first["settings"],
         "operating_point": first["operating_point"],
         "timed_elsewhere": bool(timed["timed_elsewhere"].any()),
         "loaded": bool(timed["loaded"].any()),

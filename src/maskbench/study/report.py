@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -58,6 +59,7 @@ class Section:
     Args:
         spans: the headings above the columns' headings, each with the columns it spans.
         keys: the distinct keys of a kind among the trials.
+        data: what the data set is like, in a line; None where no run says it.
         apart: the fields in which the study's footings differ, with this one's value.
     """
 
@@ -69,6 +71,7 @@ class Section:
     pictures: list[Picture]
     gallery: Gallery
     keys: dict[str, list[Key]]
+    data: str | None
     apart: dict[str, object] = field(default_factory=dict)
 
     def value(self, name: str) -> object:
@@ -112,6 +115,7 @@ def _section(found: Group, runs: Sequence[Run], looks: dict[str, Style], plots: 
         pictures=_pictures(found, own, looks, plots),
         gallery=_gallery(found, named),
         keys={kind: _distinct(own, kind) for kind in KEYS},
+        data=next((_profile(run.data) for run in own if run.data), None),
     )
 
 
@@ -149,6 +153,16 @@ def _gallery(found: Group, runs: dict[str, Run]) -> Gallery:
         paths = [photo, truth, *(run.thumbnail("pred", image_id) for run in shown)]
         rows.append((image_id, [_data_uri(path.read_bytes(), "png") if path else None for path in paths]))
     return Gallery(2 + len(shown), rows)
+
+
+def _profile(data: dict[str, Any]) -> str:
+    """The training file in a line, from its data.json."""
+    parts = [f"{data['name']}: {data['images']} photos"]
+    if data["instances"]:
+        parts.append(f"{data['instances'] / data['images']:.1f} instances an image")
+        parts.append(f"median size {data['sizes'][len(data['sizes']) // 2]:.0f} px")
+        parts.append(f"{100 * data['crowding']:.0f} % touch a neighbour")
+    return ", ".join(parts)
 
 
 def _distinct(runs: Sequence[Run], kind: str) -> list[Key]:

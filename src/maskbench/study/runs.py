@@ -18,12 +18,12 @@ from maskbench.sweep.identity import TrialName, parse_trial_name
 from maskbench.sweep.status import Status
 
 RunState = Literal["done", "running", "failed", "missing"]
-KEYS = ("footing", "operating_point", "environment")
+KEYS = ("footing", "operating_point", "method", "environment")
 
 
 @dataclass(frozen=True)
 class Key:
-    """One of a run's three fairness keys: the hash, and the named fields it is the hash of."""
+    """One of a run's fairness keys: the hash, and the named fields it is the hash of."""
 
     key: str
     fields: dict[str, Any] = field(default_factory=dict)
@@ -41,7 +41,8 @@ class Run:
         attempts: how often it was started.
         ended: when, UTC.
         metrics, speed: the content of metrics.json and speed.json, empty where there is none.
-        keys: footing, operating_point and environment, where fairness.json is written.
+        data: the content of data.json, what the data set is like.
+        keys: footing, operating_point, method and environment, as far as fairness.json has them.
         history: one row an epoch; empty before the first.
     """
 
@@ -55,6 +56,7 @@ class Run:
     ended: str | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
     speed: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
     keys: dict[str, Key] = field(default_factory=dict)
     history: pd.DataFrame = field(default_factory=pd.DataFrame)
 
@@ -123,6 +125,7 @@ def _read(folder: Path, name: TrialName) -> Run:
         ended=status.ended if status else None,
         metrics=metrics if state == "done" else {},
         speed=_json(folder / "speed.json") if state == "done" else {},
+        data=_json(folder / "data.json"),
         keys={key: Key(**fairness[key]) for key in KEYS if key in fairness},
         history=_history(folder / "history.csv"),
     )

@@ -15,8 +15,6 @@ WITHOUT_EFFECT: dict[str, str] = {
     "data.root": "where the data lie; what they are is the fingerprint",
     "data.workers": "draws are seeded by (seed, epoch, index), whichever process makes them",
     "data.pin_memory": "how bytes reach the device",
-    "data.persistent_workers": "how long a worker lives",
-    "data.prefetch": "how early a worker begins",
     "experiment": "the recipe's name; what it says stands in the other groups",
     "hydra": "how the trial was started",
     "logger": "who is told",
@@ -84,10 +82,11 @@ def parse_trial_name(name: str) -> TrialName | None:
 
 
 def fairness(cfg: Mapping[str, Any], fingerprint: str, environment: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The content of fairness.json: three keys, each with the fields it is the hash of.
+    """The content of fairness.json: four keys, each with the fields it is the hash of.
 
-    Every setting that changes results stands in exactly one place: `method` and `seed` are the trial's own, the
-    operating point is where its output is read, and all the rest is the footing, so nothing can differ unseen.
+    Every setting that changes results stands in exactly one place: `method` has the method's own settings, the
+    operating point is where its output is read, and all the rest but the seed is the footing, so nothing can differ
+    unseen. Trials that share the first three are seeds of one row.
 
     Args:
         cfg: the resolved config.
@@ -95,14 +94,21 @@ def fairness(cfg: Mapping[str, Any], fingerprint: str, environment: Mapping[str,
         environment: device, driver, threads, library versions, code commit.
     """
     settings = _flatten(canonical(cfg))
+    method = {name: value for name, value in settings.items() if _inside(name, ("method",))}
     point = {name: value for name, value in settings.items() if _inside(name, OPERATING_POINT)}
     footing = {name: value for name, value in settings.items() if not _inside(name, (*OPERATING_POINT, *OWN))}
     footing |= {"data.fingerprint": fingerprint, "result_version": RESULT_VERSION}
     return {
         "footing": _keyed(footing),
         "operating_point": _keyed(point),
+        "method": _keyed(method),
         "environment": _keyed(_flatten(_plain(environment))),
     }
+
+
+def wandb_id(study: str, name: str) -> str:
+    """The id of a W&B run: the same name in another study is another run. Made of what W&B allows."""
+    return re.sub(r"[^A-Za-z0-9._-]", "-", f"{study}-{name}")
 
 
 def _without(node: Mapping[str, Any], paths: Mapping[str, str], prefix: str = "") -> dict[str, Any]:

@@ -13,9 +13,9 @@ import signal
 import subprocess
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
@@ -38,12 +38,11 @@ TAIL_BYTES = 16_384
 
 @dataclass(frozen=True)
 class Trial:
-    """A run to be made: its name, its command, the folder it writes, and what its environment has beside ours."""
+    """A run to be made: its name, its command, and the folder it writes."""
 
     name: str
     command: Sequence[str]
     folder: Path
-    env: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,8 @@ def run_pool(
         patience: seconds that a trial has, once it is interrupted, to write down what it has.
 
     Raises:
-        KeyboardInterrupt: after Ctrl-C, a termination signal or a hang-up, when every trial has been stopped.
+        KeyboardInterrupt: after Ctrl-C, a termination signal or a hang-up, when every trial has been stopped; says
+            what stays.
         ConfigError: when slots, GPUs or names don't go together.
     """
     shares = _share(gpus, slots)
@@ -127,8 +127,7 @@ def run_pool(
                 watch.finished(item.trial.name, "stopped")
     _show_failures(list(outcomes.values()), watch.console)
     if stops:
-        _show_interruption(len(trials), list(outcomes.values()), watch.console)
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(_interruption(len(trials), list(outcomes.values())))
     return [outcomes[trial.name] for trial in trials]
 
 
@@ -175,20 +174,20 @@ def _start(trial: Trial, slot: int, threads: int, gpus: Sequence[str]) -> _Runni
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=_environment(trial, threads, gpus),
+            env=_environment(threads, gpus),
             start_new_session=True,
         )
     return _Running(trial, slot, process, log, offset, time.monotonic())
 
 
-def _environment(trial: Trial, threads: int, gpus: Sequence[str]) -> dict[str, str]:
+def _environment(threads: int, gpus: Sequence[str]) -> dict[str, str]:
     env = {name: value for name, value in os.environ.items() if not RANK_VARIABLES.fullmatch(name)}
     env |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     # A killed process takes its unwritten lines along, and those tell why.
     env.setdefault("PYTHONUNBUFFERED", "1")
     if gpus:
         env["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
-    return env | dict(trial.env)
+    return env
 
 
 def _end(ended: _Running, interrupted: bool = False) -> Outcome:
@@ -272,9 +271,6 @@ def _show_failures(outcomes: Sequence[Outcome], console: Console) -> None:
         console.print(f"    log: {outcome.log}", style="dim", markup=False, highlight=False, soft_wrap=True)
 
 
-def _show_interruption(total: int, outcomes: Sequence[Outcome], console: Console) -> None:
+def _interruption(total: int, outcomes: Sequence[Outcome]) -> str:
     kept = sum(outcome.state in ("done", "kept") for outcome in outcomes)
-    console.print(
-        f"\nInterrupted. {kept} of {total} trials are done and stay; the same command again does the others.",
-        highlight=False,
-    )
+    return f"Interrupted. {kept} of {total} trials are done and stay; the same command again does the others."

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import socket
-import tempfile
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, get_args
 
+from maskbench.atomic import replace_text
 from maskbench.errors import RunError
 
 State = Literal["running", "done", "failed"]
@@ -70,18 +70,7 @@ class Status:
 
     def write(self, folder: Path) -> None:
         """Replace the file in one step, so that no reader ever sees half of it."""
-        folder.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{FILE}-", dir=folder)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(asdict(self), file, indent=2)
-                file.write("\n")
-            # mkstemp makes files that nobody else may read, which a study on a shared disk has no use for.
-            os.chmod(name, 0o644)
-            os.replace(name, folder / FILE)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        replace_text(folder / FILE, json.dumps(asdict(self), indent=2) + "\n")
 
     def done(self) -> Status:
         return replace(self, state="done", reason=None, ended=now())

@@ -1,0 +1,35 @@
+"""Files that appear whole or not at all: written beside their place, then moved there in one step."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def beside(path: Path) -> Path:
+    """A name next to `path` that no other process uses: write there, then `os.replace` it into place."""
+    return path.with_name(f".{path.name}-{os.getpid()}-{secrets.token_hex(4)}")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name to write to; when the block ends the file moves to `path`, after an error nothing is left of it.
+
+    The folder is made if need be. Others may read the file as the umask has it, unlike those of `tempfile`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = beside(path)
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a text so that no reader ever sees half of it."""
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from maskbench.runtime.nvidia import driver, visible_gpus
+
+
+@pytest.mark.parametrize(
+    ("named", "found"),
+    [("0,2", ["0", "2"]), ("GPU-1a, GPU-2b", ["GPU-1a", "GPU-2b"]), ("", []), ("-1", []), ("0,-1,1", ["0"])],
+)
+def test_the_environment_names_the_gpus(monkeypatch: pytest.MonkeyPatch, named: str, found: list[str]) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    assert visible_gpus() == found
+
+
+def test_else_the_driver_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert (visible_gpus(), driver()) == ([], None)
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\ncase $1 in *index) echo 0; echo 1;; *) echo 580.1; echo 580.1;; esac\n")
+    program.chmod(0o755)
+    assert (visible_gpus(), driver()) == (["0", "1"], "580.1")
+    program.write_text("#!/bin/sh\necho 'no driver'\nexit 9\n")
+    assert (visible_gpus(), driver()) == ([], None)
