@@ -94,6 +94,22 @@ class TestPrediction:
         assert found.labels[row].tolist() == [0, 1]
         assert overlap[0] == 1
 
+    def test_the_outline_runs_between_cells_where_the_class_says(self, method: Discriminative) -> None:
+        """Background that is nearly the class gives the mask pixels of its cells; the cell behind it gives none."""
+        raw = answer([rectangles((64, 64), (0, 0, 32, 64), labels=[1])])
+        raw.semantic[0, :, :, 8] = torch.tensor([-20.0, 0.0, 0.1])[:, None]
+        found = method.instances(raw, [Frame(1, (64, 64), (64, 64))])[0]
+        assert found.boxes.tolist() == [[0, 0, 34, 64]]
+
+    def test_masks_never_overlap(self, method: Discriminative) -> None:
+        """Whatever the network says of classes, also where background lies between two instances."""
+        boxes = [(0, 0, 24, 64), (28, 0, 64, 28), (28, 28, 64, 64)]
+        raw = answer([rectangles((64, 64), *boxes, labels=[0, 0, 1])])
+        noise = torch.randn(raw.semantic.shape, generator=torch.Generator().manual_seed(0))
+        found = method.instances(raw._replace(semantic=raw.semantic / 10 + noise), [Frame(1, (61, 59), (64, 62))])[0]
+        assert len(found) >= 3
+        assert found.masks.dense().sum(dim=0).max() == 1
+
     @pytest.mark.parametrize(("smallest", "kept"), [(4, 2), (5, 1)])
     def test_the_smallest_instance(self, method: Discriminative, smallest: int, kept: int) -> None:
         target = rectangles((64, 64), (0, 0, 32, 32), (40, 40, 48, 48), labels=[0, 0])  # 64 and 4 cells

@@ -4,7 +4,7 @@ De Brabandere, Neven & Van Gool, "Semantic Instance Segmentation with a Discrimi
 arXiv 1708.02551.
 
 B images   N objects of an image   C classes   E embedding dimensions   h w cells at stride 4   P foreground cells
-M clusters
+M clusters   K instances
 """
 
 from __future__ import annotations
@@ -188,7 +188,10 @@ class Discriminative(Segmenter):
         member, modes = mean_shift(points, self.bandwidth, iterations=self.iterations)
         distance = torch.linalg.vector_norm(points - modes[member], dim=1) / self.bandwidth
         clusters = Clusters(member, distance, probability[foreground], len(modes))
-        return self._in_photo(clusters, labels, foreground, frame)
+        kept, scores = self._best(clusters)
+        label = labels.new_zeros(clusters.count).index_copy(0, member, labels)[kept]
+        maps = _around(kept, member, foreground) * _against_rivals(probabilities)[label]
+        return instances_of(to_photo(maps, frame, self.mask_stride), label, scores)
 
     def _apart(self, points: Float[Tensor, "P E"], labels: Int64[Tensor, " P"]) -> Float[Tensor, "P E+1"]:
         """Embeddings with one coordinate more, which keeps classes beyond any bandwidth: all cluster at once.
@@ -198,18 +201,13 @@ class Discriminative(Segmenter):
         rank = labels.unique(return_inverse=True)[1]
         return torch.cat([points, 10 * self.bandwidth * rank[:, None]], dim=1)
 
-    def _in_photo(
-        self, clusters: Clusters, labels: Int64[Tensor, " P"], foreground: Bool[Tensor, "h w"], frame: Frame
-    ) -> Instances:
+    def _best(self, clusters: Clusters) -> tuple[Int64[Tensor, " K"], Float[Tensor, " K"]]:
+        """The clusters that are instances, and their scores, descending."""
         size = torch.bincount(clusters.member, minlength=clusters.count)
         scores = SCORES[self.score](clusters) * (size >= self.smallest)
         kept = best(scores, self.point.max_instances)
         kept = kept[scores[kept] > self.point.score_threshold]
-        cells = torch.full(foreground.shape, -1, dtype=torch.long, device=foreground.device)
-        cells[foreground] = clusters.member
-        label = labels.new_zeros(clusters.count).index_copy(0, clusters.member, labels)
-        maps = (cells[None] == kept[:, None, None]).float()
-        return instances_of(to_photo(maps, frame, self.mask_stride), label[kept], scores[kept])
+        return kept, scores[kept]
 
     def ceiling(self, batch: Batch) -> list[Instances]:
         """The truth as one label a cell at stride 4."""
@@ -226,3 +224,21 @@ def _inside(size: Sequence[int], frame: Frame, stride: int, device: torch.device
     rows = torch.arange(size[0], device=device) * stride < frame.resized[0]
     columns = torch.arange(size[1], device=device) * stride < frame.resized[1]
     return rows[:, None] & columns[None]
+
+
+def _around(
+    kept: Int64[Tensor, " K"], member: Int64[Tensor, " P"], foreground: Bool[Tensor, "h w"]
+) -> Bool[Tensor, "K h w"]:
+    """The cells of each cluster, and the background that touches them: between the two runs its outline."""
+    cells = torch.full(foreground.shape, -1, dtype=torch.long, device=foreground.device)
+    cells[foreground] = member
+    own = cells == kept[:, None, None]
+    touched = F.max_pool2d(own[:, None].float(), kernel_size=3, stride=1, padding=1)[:, 0] > 0
+    return own | (touched & ~foreground)
+
+
+def _against_rivals(probabilities: Float[Tensor, "C h w"]) -> Float[Tensor, "C h w"]:
+    """p / (p + that of the strongest other class): above one half where a class wins, so that outlines interpolate."""
+    top = probabilities.topk(2, dim=0)
+    rivals = top.values[:1].repeat(len(probabilities), 1, 1).scatter(0, top.indices[:1], top.values[1:])
+    return probabilities / (probabilities + rivals)
