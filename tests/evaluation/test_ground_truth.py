@@ -56,6 +56,17 @@ def test_annotations_of_unlisted_images_and_categories_are_passed_over(path: Pat
     assert [found["id"] for found in truth.annotations("segm")] == [3]
 
 
+def test_images_that_do_not_count_are_passed_over(path: Path):
+    images = [{"id": 1, "height": 10, "width": 12}, {"id": 2, "height": 10, "width": 12}]
+    write(path, {"segmentation": SQUARE}, {"image_id": 2, "segmentation": "nonsense"}, images=images)
+    truth = GroundTruth(path, [1])
+    assert [annotation["image_id"] for annotation in truth.annotations("segm")] == [1]
+    with pytest.raises(DataError, match=r"expected images among its 2, found \[3\]"):
+        GroundTruth(path, [1, 3])
+    with pytest.raises(DataError, match="found none"):
+        GroundTruth(path, [])
+
+
 def test_classes_are_told_apart_though_they_share_a_name(path: Path):
     categories = [{"id": 9, "name": "cell"}, {"id": 4, "name": "cell"}, {"id": 6, "name": "dirt"}, {"id": 7}]
     truth = GroundTruth(write(path, categories=categories))

@@ -62,10 +62,7 @@ def score(
         DataError: a result or an annotation can't be scored; the message names it.
     """
     truth = annotations if isinstance(annotations, GroundTruth) else GroundTruth(annotations)
-    images = sorted(truth.images if image_ids is None else set(image_ids))
-    unknown = [image for image in images if image not in truth.images]
-    if unknown or not images:
-        raise DataError(f"{truth.path}: expected images among its {len(truth.images)}, found {unknown or 'none'}")
+    images = truth.known(truth.images if image_ids is None else image_ids)
     detections = [_detection(truth, index, result, iou_type) for index, result in enumerate(results)]
     limits = sorted({1, min(10, max_instances), max_instances})
     precision, recall = _evaluate(truth, detections, iou_type, images, limits)
@@ -111,9 +108,8 @@ class AveragePrecision(Metric):
         max_instances: int = 100,
     ) -> None:
         super().__init__()
-        self.truth = GroundTruth(annotations)
+        self.truth = GroundTruth(annotations, image_ids)
         self.category_ids = tuple(category_ids)
-        self.image_ids = None if image_ids is None else tuple(image_ids)
         self.iou_types = tuple(iou_types)
         self.max_instances = max_instances
         if not set(self.category_ids) & set(self.truth.classes):
@@ -140,9 +136,7 @@ class AveragePrecision(Metric):
         """The twelve numbers by IoU type, and `per_class`: by IoU type, AP by class name."""
         results = self._collected()
         scores = {
-            iou_type: score(
-                self.truth, results, iou_type=iou_type, max_instances=self.max_instances, image_ids=self.image_ids
-            )
+            iou_type: score(self.truth, results, iou_type=iou_type, max_instances=self.max_instances)
             for iou_type in self.iou_types
         }
         summaries: dict[str, dict[str, Any]] = {iou_type: found.summary for iou_type, found in scores.items()}

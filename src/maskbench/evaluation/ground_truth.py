@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,15 +24,19 @@ class GroundTruth:
 
     Args:
         path: the json.
+        image_ids: the images that count (default: all of the json); of the others nothing is kept.
 
     Raises:
-        DataError: the file can't be read, or lacks images, categories or annotations.
+        DataError: the file can't be read, lacks images, categories or annotations, or lists none or not all of
+            `image_ids`.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, image_ids: Iterable[int] | None = None) -> None:
         self.path = Path(path)
         content = _read(self.path)
         self.images: dict[int, dict[str, Any]] = {image["id"]: image for image in content["images"]}
+        if image_ids is not None:
+            self.images = {image: self.images[image] for image in self.known(image_ids)}
         self.classes: dict[int, str] = _class_names(content["categories"])
         # pycocotools passes over annotations of images or categories that the file doesn't list; so do we.
         self._annotations = [
@@ -47,6 +51,18 @@ class GroundTruth:
                 "that object counts as missed. Number the annotations from 1.",
                 stacklevel=2,
             )
+
+    def known(self, image_ids: Iterable[int]) -> list[int]:
+        """The ids, ascending, each once.
+
+        Raises:
+            DataError: there are none, or one is not listed.
+        """
+        images = sorted(set(image_ids))
+        unknown = [image for image in images if image not in self.images]
+        if unknown or not images:
+            raise DataError(f"{self.path}: expected images among its {len(self.images)}, found {unknown or 'none'}")
+        return images
 
     def annotations(self, iou_type: IouType) -> list[dict[str, Any]]:
         """Every annotation with its mask run-length encoded (segm) or its box (bbox), for the evaluator alone.

@@ -147,7 +147,7 @@ class MaskRCNN(Segmenter):
         count = max(1, len(labels))
         return {
             "class": F.cross_entropy(logits, labels, reduction="sum") / count,
-            "box": (deltas[positive, labels[positive]] - wanted).abs().sum() / count + zero_of(deltas),
+            "box": (deltas[positive, labels[positive]] - wanted).abs().sum() / count,
         }
 
     def mask_loss(
