@@ -17,7 +17,7 @@ FRAMES = (Frame(1, photo=(128, 192), resized=(64, 96)), Frame(2, photo=(24, 35),
 
 @pytest.fixture
 def rpn() -> RPN:
-    return RPN(6, STRIDES, scale=2.0, before=(60, 40), after=(30, 20))
+    return RPN(6, STRIDES, scale=2.0, pre_nms=(60, 40), post_nms=(30, 20))
 
 
 def features() -> list[Tensor]:

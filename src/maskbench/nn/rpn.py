@@ -40,8 +40,8 @@ class RPN(nn.Module):
         strides: of the levels.
         scale: side of an anchor in strides of its level.
         ratios: height over width.
-        before: the best of a level that enter NMS, in training and in prediction.
-        after: the best of an image that leave it, likewise.
+        pre_nms: the best of a level that enter NMS, in training and in prediction.
+        post_nms: the best of an image that leave it, likewise.
         nms: overlap at which the lower-scored proposal of a level goes.
         matcher: anchors to true boxes.
         sampler: which anchors the loss sees.
@@ -56,14 +56,14 @@ class RPN(nn.Module):
         *,
         scale: float = 8.0,
         ratios: Sequence[float] = (0.5, 1.0, 2.0),
-        before: tuple[int, int] = (2000, 1000),
-        after: tuple[int, int] = (1000, 1000),
+        pre_nms: tuple[int, int] = (2000, 1000),
+        post_nms: tuple[int, int] = (1000, 1000),
         nms: float = 0.7,
         matcher: Matcher = MATCHER,
         sampler: Sampler = SAMPLER,
     ) -> None:
         super().__init__()
-        self.strides, self.before, self.after, self.nms = tuple(strides), before, after, nms
+        self.strides, self.pre_nms, self.post_nms, self.nms = tuple(strides), pre_nms, post_nms, nms
         self.matcher, self.sampler = matcher, sampler
         self.conv = predictor(channels, channels)
         self.objectness = predictor(channels, len(ratios), kernel=1)
@@ -95,15 +95,15 @@ class RPN(nn.Module):
         self, output: RPNOutput, frames: Sequence[Frame], *, training: bool
     ) -> list[tuple[Float[Tensor, "R 4"], Float[Tensor, " R"]]]:
         """Boxes in network pixels and their objectness, descending, image by image; `training` chooses the counts."""
-        before, after = (counts[0 if training else 1] for counts in (self.before, self.after))
-        return [self._select(output, row, frame, before, after) for row, frame in enumerate(frames)]
+        pre_nms, post_nms = (counts[0 if training else 1] for counts in (self.pre_nms, self.post_nms))
+        return [self._select(output, row, frame, pre_nms, post_nms) for row, frame in enumerate(frames)]
 
     def _select(
-        self, output: RPNOutput, row: int, frame: Frame, before: int, after: int
+        self, output: RPNOutput, row: int, frame: Frame, pre_nms: int, post_nms: int
     ) -> tuple[Float[Tensor, "R 4"], Float[Tensor, " R"]]:
         scores, proposals, levels = [], [], []
         for level, (logits, deltas, anchors) in enumerate(zip(*output, strict=True)):
-            top = best(logits[row].float(), before)
+            top = best(logits[row].float(), pre_nms)
             scores.append(logits[row, top].float().sigmoid())
             proposals.append(box_ops.decode(anchors[top], deltas[row, top].float()))
             levels.append(torch.full_like(top, level))
@@ -111,7 +111,7 @@ class RPN(nn.Module):
         score, level_of = torch.cat(scores), torch.cat(levels)
         real = box_ops.not_empty(boxes)
         boxes, score, level_of = boxes[real], score[real], level_of[real]
-        kept = batched_nms(boxes, score, level_of, self.nms)[:after]
+        kept = batched_nms(boxes, score, level_of, self.nms)[:post_nms]
         return boxes[kept], score[kept]
 
     def losses(self, output: RPNOutput, targets: Sequence[Instances]) -> dict[str, Tensor]:
