@@ -139,6 +139,13 @@ def test_the_best_weights_are_marked_as_chosen_on_tune(tmp_path: Path) -> None:
     assert not (Path(metrics["run"]) / "speed.json").exists()
 
 
+def test_without_a_tune_split_it_trains_without_ap_on_it(tmp_path: Path) -> None:
+    settings = ("data.tune_share=0", "trainer.max_epochs=1", "speed.enabled=false", "logger=none", f"runs={tmp_path}")
+    metrics = call(train, *TINY, *settings)
+    assert metrics["images_seen"] == 16
+    assert not any(name.startswith("tune") for name in read_rows(Path(metrics["run"]) / "history.csv")[0])
+
+
 def test_a_failure_stands_in_the_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(self: SOLOv2, batch: Any) -> dict[str, torch.Tensor]:
         raise RuntimeError("no memory left")

@@ -110,10 +110,10 @@ def _trainer(
     logger: WandbLogger | None,
 ) -> Trainer:
     note = {"method": cfg.method_name, "classes": list(data.classes), "category_ids": list(data.category_ids)}
+    tuned = [TuneAP(data, method.point.max_instances), TuneOverlays(data)] if data.image_ids("tune") else []
     # in this order: AP is known before the history is written, and both before the checkpoint is
     callbacks = shown(
-        TuneAP(data, method.point.max_instances),
-        TuneOverlays(data),
+        *tuned,
         history,
         Checkpoints(run.checkpoints, note, best=cfg.checkpoint == "best"),
     )
