@@ -110,14 +110,15 @@ def _trainer(
     logger: WandbLogger | None,
 ) -> Trainer:
     note = {"method": cfg.method_name, "classes": list(data.classes), "category_ids": list(data.category_ids)}
-    tuned = [TuneAP(data, method.point.max_instances), TuneOverlays(data)] if data.image_ids("tune") else []
+    tune = bool(data.image_ids("tune"))
     # in this order: AP is known before the history is written, and both before the checkpoint is
     callbacks = shown(
-        *tuned,
+        *([TuneAP(data, method.point.max_instances), TuneOverlays(data)] if tune else []),
         history,
         Checkpoints(run.checkpoints, note, best=cfg.checkpoint == "best"),
     )
-    return make(cfg.trainer, logger=logger or False, default_root_dir=str(run.path), **callbacks)
+    given = {"logger": logger or False, "default_root_dir": str(run.path), **callbacks}
+    return make(cfg.trainer, **given, **({} if tune else {"limit_val_batches": 0}))
 
 
 def _fit(trainer: Trainer, method: Segmenter, data: CocoDataModule, run: RunFolder) -> None:
