@@ -17,7 +17,7 @@ FRAMES = (Frame(1, photo=(128, 192), resized=(64, 96)), Frame(2, photo=(24, 35),
 
 @pytest.fixture
 def rpn() -> RPN:
-    return RPN(6, STRIDES, scale=2.0, pre_nms=(60, 40), post_nms=(30, 20))
+    return RPN(6, STRIDES, scales=(2.0,), pre_nms=(60, 40), post_nms=(30, 20))
 
 
 def features() -> list[Tensor]:
@@ -66,6 +66,15 @@ class TestAnchors:
         assert [tuple(level.shape) for level in output.logits] == [(2, count) for count in counts]
         assert [tuple(level.shape) for level in output.deltas] == [(2, count, 4) for count in counts]
         assert [tuple(level.shape) for level in output.anchors] == [(count, 4) for count in counts]
+
+    def test_every_scale_comes_in_every_ratio(self) -> None:
+        rpn = RPN(6, STRIDES, scales=(2.0, 4.0), ratios=(0.5, 1.0))
+        left, top, right, bottom = rpn.anchors(1, 1, 8).T
+        torch.testing.assert_close((right - left) * (bottom - top), torch.tensor([16.0, 32.0, 16.0, 32.0]) ** 2)
+        torch.testing.assert_close((bottom - top) / (right - left), torch.tensor([0.5, 0.5, 1.0, 1.0]))
+        assert [level.shape[0] for level in rpn([torch.zeros(1, 6, 2, 2)] * len(STRIDES)).anchors] == [16] * len(
+            STRIDES
+        )
 
     def test_an_output_belongs_to_the_anchor_of_its_cell(self, rpn: RPN) -> None:
         """A feature at one cell alone changes the anchors around that cell and no others."""

@@ -51,7 +51,7 @@ class MaskRCNN(Segmenter):
 
     Args:
         width: channels of the pyramid and of the RPN.
-        anchor_scale: side of an anchor in strides of its level.
+        anchor_scales: sides of the anchors in strides of their level.
         pre_nms: the best anchors of a level that enter the proposals' NMS, in training and in prediction.
         post_nms: how many an image keeps after it, likewise.
         regions: how many an image trains on, and the share of positives among them.
@@ -69,7 +69,7 @@ class MaskRCNN(Segmenter):
         self,
         *,
         width: int = 256,
-        anchor_scale: float = 8.0,
+        anchor_scales: Sequence[float] = (8.0,),
         pre_nms: tuple[int, int] = (2000, 1000),
         post_nms: tuple[int, int] = (1000, 1000),
         regions: tuple[int, float] = (512, 0.25),
@@ -82,7 +82,7 @@ class MaskRCNN(Segmenter):
     ) -> None:
         super().__init__(**common)
         self.fpn = FPN(self.backbone.channels, self.backbone.strides, width)
-        self.rpn = RPN(width, self.fpn.strides, scale=anchor_scale, pre_nms=pre_nms, post_nms=post_nms)
+        self.rpn = RPN(width, self.fpn.strides, scales=anchor_scales, pre_nms=pre_nms, post_nms=post_nms)
         self.box_head = BoxHead(width, len(self.classes), width=box_width)
         self.mask_head = MaskHead(width, len(self.classes), width=mask_width, depth=mask_depth)
         self.matcher = Matcher(0.5, 0.5, low_quality=0.5)

@@ -38,8 +38,8 @@ class RPN(nn.Module):
     Args:
         channels: of the pyramid, which is also the width of the head.
         strides: of the levels.
-        scale: side of an anchor in strides of its level.
-        ratios: height over width.
+        scales: sides of the anchors in strides of their level.
+        ratios: height over width; every scale comes in each.
         pre_nms: the best of a level that enter NMS, in training and in prediction.
         post_nms: the best of an image that leave it, likewise.
         nms: overlap at which the lower-scored proposal of a level goes.
@@ -54,7 +54,7 @@ class RPN(nn.Module):
         channels: int,
         strides: Sequence[int],
         *,
-        scale: float = 8.0,
+        scales: Sequence[float] = (8.0,),
         ratios: Sequence[float] = (0.5, 1.0, 2.0),
         pre_nms: tuple[int, int] = (2000, 1000),
         post_nms: tuple[int, int] = (1000, 1000),
@@ -66,10 +66,10 @@ class RPN(nn.Module):
         self.strides, self.pre_nms, self.post_nms, self.nms = tuple(strides), pre_nms, post_nms, nms
         self.matcher, self.sampler = matcher, sampler
         self.conv = predictor(channels, channels)
-        self.objectness = predictor(channels, len(ratios), kernel=1)
-        self.deltas = predictor(channels, 4 * len(ratios), kernel=1)
-        shapes = torch.tensor([[(1 / ratio) ** 0.5, ratio**0.5] for ratio in ratios])
-        self.register_buffer("shapes", scale * torch.cat([-shapes, shapes], dim=1) / 2, persistent=False)
+        sides = torch.tensor([[scale / ratio**0.5, scale * ratio**0.5] for ratio in ratios for scale in scales])
+        self.register_buffer("shapes", torch.cat([-sides, sides], dim=1) / 2, persistent=False)
+        self.objectness = predictor(channels, len(sides), kernel=1)
+        self.deltas = predictor(channels, 4 * len(sides), kernel=1)
 
     def forward(self, features: Sequence[Float[Tensor, "B D _h _w"]]) -> RPNOutput:
         logits, deltas, anchors = [], [], []
