@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -68,3 +70,27 @@ def test_attempts_are_counted_and_end_in_a_status(tmp_path: Path) -> None:
         _ = 1 / 0
     status = Status.read(tmp_path)
     assert (status.state, status.attempts, status.reason) == ("failed", 2, "ZeroDivisionError: division by zero")
+
+
+HELD = """
+import sys
+from pathlib import Path
+from maskbench.runtime.trial import attempt
+with attempt(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_who_is_at_a_trial_has_it_alone_until_its_process_ends(tmp_path: Path) -> None:
+    """Whatever the status says: of two that start at once neither finds the other's."""
+    command = [sys.executable, "-c", HELD, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        (tmp_path / "status.json").unlink()
+        with pytest.raises(RunError, match="another process is training it"), attempt(tmp_path):
+            pass
+        other.kill()
+    with attempt(tmp_path):
+        assert Status.read(tmp_path).attempts == 1

@@ -90,6 +90,14 @@ def test_an_end_without_the_word_done_is_a_failure(tmp_path: Path) -> None:
     assert outcomes[0].reason == "ended without saying that it is done; last line: bye"
 
 
+def test_the_status_of_somebody_elses_live_process_is_left_alone(tmp_path: Path) -> None:
+    theirs = Status(pid=os.getppid(), attempts=3)
+    theirs.write(tmp_path / "a")
+    outcomes, _ = run([trial(tmp_path, "a", "raise SystemExit('another process is training it')")])
+    assert (outcomes[0].state, outcomes[0].reason) == ("failed", "another process is training it")
+    assert Status.read(tmp_path / "a") == theirs
+
+
 def test_only_this_attempts_output_is_searched_for_the_reason(tmp_path: Path) -> None:
     run([trial(tmp_path, "a", "raise ValueError('old')")])
     outcomes, _ = run([trial(tmp_path, "a", "raise SystemExit(3)")])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +18,9 @@ from maskbench.errors import RunError
 from maskbench.runtime.ranks import leads
 from maskbench.sweep.identity import method_name, trial_hash, trial_name
 from maskbench.sweep.status import Status
+
+LOCK = ".lock"
+"""The file of a run's folder that its process holds a lock on while it is at it."""
 
 
 @dataclass(frozen=True)
@@ -81,21 +86,46 @@ def attempt(folder: Path) -> Iterator[None]:
     if not leads():
         yield
         return
-    before = Status.read(folder)
-    if before and before.state == "running" and not before.cut:
-        raise RunError(
-            f"{folder}: process {before.pid} on {before.host} is training it since {before.started}. Wait for it or "
-            "stop it; if that machine is gone, delete status.json and start again."
-        )
-    status = Status.begin(folder)
-    try:
+    with _alone(folder):
+        before = Status.read(folder)
+        if before and before.state == "running" and not before.cut:
+            raise _taken(folder, before)
+        status = Status.begin(folder)
+        try:
+            yield
+        except KeyboardInterrupt:
+            status.failed("interrupted").write(folder)
+            raise KeyboardInterrupt(
+                f"Interrupted. {folder} keeps every finished epoch; the same command again goes on from there."
+            ) from None
+        except BaseException as error:
+            status.failed(f"{type(error).__name__}: {error}").write(folder)
+            raise
+        status.done().write(folder)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, which ends with the process, however that ends; the file stays.
+
+    The status alone can't keep two apart that start at once. It is a lock of the process (`lockf`): one of the open
+    file (`flock`) would live on in loader workers that outlive a killed run.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("wb") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            # a file system without locks leaves the status, which tells all but two that start at once
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise _taken(folder, Status.read(folder)) from None
         yield
-    except KeyboardInterrupt:
-        status.failed("interrupted").write(folder)
-        raise KeyboardInterrupt(
-            f"Interrupted. {folder} keeps every finished epoch; the same command again goes on from there."
-        ) from None
-    except BaseException as error:
-        status.failed(f"{type(error).__name__}: {error}").write(folder)
-        raise
-    status.done().write(folder)
+
+
+def _taken(folder: Path, status: Status | None) -> RunError:
+    who = "another process is training it"
+    if status and status.state == "running" and not status.cut:
+        who = f"process {status.pid} on {status.host} is training it since {status.started}"
+    return RunError(
+        f"{folder}: {who}. Wait for it or stop it; if that machine is gone, delete status.json and start again."
+    )

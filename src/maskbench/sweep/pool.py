@@ -198,14 +198,16 @@ def _end(ended: _Running, interrupted: bool = False) -> Outcome:
     status = Status.read(ended.trial.folder)
     if status and status.state == "done":
         return Outcome(ended.trial, "done", ended.log, seconds)
-    if status and status.state == "failed" and status.pid == ended.process.pid:
-        reason = status.reason or _reason(code, ended)
+    own = status if status and status.pid == ended.process.pid else None
+    if own and own.state == "failed":
+        reason = own.reason or _reason(code, ended)
     else:
         reason = "interrupted" if interrupted else _reason(code, ended)
-        # Without a status of this process (it died before its first line), the attempt counts all the same.
-        own = status if status and status.pid == ended.process.pid else None
-        attempts = own.attempts if own else (status.attempts if status else 0) + 1
-        (own or Status(pid=ended.process.pid, attempts=attempts)).failed(reason).write(ended.trial.folder)
+        # Somebody else's process may be at the trial, and this one was refused: then that status is not ours to write.
+        if own or not (status and status.state == "running" and not status.cut):
+            # Without a status of this process (it died before its first line), the attempt counts all the same.
+            attempts = own.attempts if own else (status.attempts if status else 0) + 1
+            (own or Status(pid=ended.process.pid, attempts=attempts)).failed(reason).write(ended.trial.folder)
     return Outcome(ended.trial, "failed", ended.log, seconds, reason)
 
 
