@@ -53,7 +53,6 @@ def changed(path: str, value: Any) -> dict[str, Any]:
     [
         ("data.root", "/elsewhere"),
         ("data.workers", 4),
-        ("trainer.devices", 8),
         ("trainer.accelerator", "gpu"),
         ("logger", {"mode": "online"}),
         ("study", "again"),
@@ -72,6 +71,8 @@ def test_a_setting_without_effect_keeps_the_trial(path: str, value: Any) -> None
         ("data.batch", 16),
         ("trainer.max_epochs", 6),
         ("trainer.precision", "32-true"),
+        ("trainer.devices", 8),
+        ("trainer.strategy", "ddp"),
         ("evaluation.max_instances", 400),
         ("transforms.eval", {"size": 256}),
         ("a_setting_nobody_knows_yet", True),
@@ -125,6 +126,7 @@ def test_methods_and_seeds_of_one_experiment_share_the_footing() -> None:
     [
         ("backbone.weights", "pretrained", "footing"),
         ("data.batch", 16, "footing"),
+        ("trainer.devices", 8, "footing"),
         ("optim.optimiser.lr", 0.1, "footing"),
         ("transforms.train.size", 256, "footing"),
         ("transforms.eval.size", 256, "operating_point"),

@@ -25,18 +25,17 @@ WITHOUT_EFFECT: dict[str, str] = {
     "threads": "how fast it is computed: the environment key",
     "trainer.accelerator": "where it is computed: the environment key",
     "trainer.default_root_dir": "where results lie",
-    "trainer.devices": "data.batch is the global batch, a device gets its share",
     "trainer.enable_model_summary": "what is shown",
     "trainer.enable_progress_bar": "what is shown",
     "trainer.log_every_n_steps": "what is shown",
-    "trainer.num_nodes": "as devices",
     "trainer.num_sanity_val_steps": "a look at the loader before training begins",
     "trainer.profiler": "what is shown",
-    "trainer.strategy": "how the devices' shares are brought together",
 }
 """Settings, by dotted path, that leave weights and AP as they are, each with its reason.
 
 Whatever is not named here counts: a new setting makes new trials until somebody has argued that it changes nothing.
+So do `trainer.devices` and `trainer.strategy`, although `data.batch` is the global batch: the statistics of batch
+normalisation and what a loss is divided by (positives, pixels) are those of one device's share.
 """
 
 OWN = ("method", "seed")
