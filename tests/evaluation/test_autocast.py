@@ -3,13 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from maskbench.errors import ConfigError
-from maskbench.evaluation.autocast import autocast, precision_name
-
-
-@pytest.mark.parametrize(("given", "name"), [(32, "32-true"), ("32", "32-true"), ("bf16-mixed", "bf16-mixed")])
-def test_a_precision_has_one_name(given: str | int, name: str) -> None:
-    assert precision_name(given) == name
+from maskbench.evaluation.autocast import CASTS, autocast
+from maskbench.evaluation.precision import PRECISIONS
 
 
 @pytest.mark.parametrize(("precision", "kind"), [("32-true", torch.float32), ("bf16-mixed", torch.bfloat16)])
@@ -18,6 +13,5 @@ def test_products_are_computed_in_it(precision: str, kind: torch.dtype) -> None:
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == kind
 
 
-def test_a_precision_that_nothing_predicts_in_is_refused() -> None:
-    with pytest.raises(ConfigError, match="one of 32-true, 16-mixed, bf16-mixed, found '64-true'"):
-        precision_name("64-true")
+def test_every_precision_has_its_cast() -> None:
+    assert tuple(CASTS) == PRECISIONS

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from maskbench.errors import RunError
+from maskbench.errors import ConfigError, RunError
 from maskbench.runtime.trial import attempt, identify
 from maskbench.sweep.identity import parse_trial_name
 from maskbench.sweep.status import Status
@@ -31,6 +31,17 @@ def test_what_changes_no_result_changes_no_name(same: str) -> None:
 @pytest.mark.parametrize("other", ["data.batch=4", "method.width=32", "data.root.seed=1", "checkpoint=best"])
 def test_what_changes_results_changes_the_name(other: str) -> None:
     assert _hash(other) != _hash()
+
+
+@pytest.mark.parametrize(("one", "other"), [("32", "32-true"), ("bf16", "bf16-mixed"), ("16", "16-mixed")])
+def test_a_precision_is_one_trial_by_whichever_name(one: str, other: str) -> None:
+    assert _hash(f"trainer.precision={one}") == _hash(f"trainer.precision={other}")
+
+
+def test_several_machines_are_refused() -> None:
+    assert _hash("+trainer.num_nodes=1")
+    with pytest.raises(ConfigError, match=r"on one machine, found trainer\.num_nodes=2"):
+        _hash("+trainer.num_nodes=2")
 
 
 def _hash(*overrides: str) -> str:

@@ -1,4 +1,4 @@
-"""The precisions that a trained method can predict in, by Lightning's names."""
+"""What a prediction casts to."""
 
 from __future__ import annotations
 
@@ -6,22 +6,10 @@ from contextlib import AbstractContextManager
 
 import torch
 
-from maskbench.errors import ConfigError
+from maskbench.evaluation.precision import precision_name
 
 CASTS = {"32-true": None, "16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
-"""What each of them casts to."""
-
-
-def precision_name(precision: str | int) -> str:
-    """The precision under its one name: 32 is `32-true`.
-
-    Raises:
-        ConfigError: methods can't predict in it.
-    """
-    name = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}.get(str(precision), str(precision))
-    if name not in CASTS:
-        raise ConfigError(f"precision is one of {', '.join(CASTS)}, found {precision!r}")
-    return name
+"""By the name of the precision."""
 
 
 def autocast(device: torch.device, precision: str | int) -> AbstractContextManager:

@@ -23,9 +23,9 @@ import numpy as np
 import torch
 
 from maskbench.errors import ConfigError
-from maskbench.evaluation.autocast import precision_name
 from maskbench.evaluation.cost import count_flops, peak_memory
 from maskbench.evaluation.machine import Company, device_name, library_versions
+from maskbench.evaluation.precision import precision_name
 from maskbench.evaluation.stopwatch import Contender, Rig, Turn, ready, warm_up
 from maskbench.structures import Batch
 

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from maskbench.data.coco import read_photo
 from maskbench.data.datamodule import CocoDataModule, photo_batch
 from maskbench.errors import RunError
-from maskbench.evaluation.autocast import precision_name
+from maskbench.evaluation.precision import precision_name
 from maskbench.evaluation.speed import Speed, measure
 from maskbench.methods.base import Segmenter
 from maskbench.runtime.compose import build_data

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from maskbench.data.datamodule import CocoDataModule
 from maskbench.errors import ConfigError
-from maskbench.evaluation.autocast import precision_name
+from maskbench.evaluation.precision import precision_name
 from maskbench.methods.base import Segmenter
 from maskbench.runtime.checkpoints import BEST, Checkpoints, chosen, fit_weights, newest, read_checkpoint
 from maskbench.runtime.compose import build, make

@@ -15,7 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from maskbench.data.fingerprint import dataset_files, fingerprint
 from maskbench.errors import RunError
-from maskbench.runtime.ranks import leads
+from maskbench.evaluation.precision import precision_name
+from maskbench.runtime.ranks import leads, require_one_node
 from maskbench.sweep.identity import method_name, trial_hash, trial_name
 from maskbench.sweep.status import Status
 
@@ -28,7 +29,7 @@ class Composed:
     """A composed config with what follows from it and its data.
 
     Args:
-        cfg: resolved, with the method's name in it.
+        cfg: resolved, with the method's name in it and the precision under its one name.
         fingerprint: of the data's content.
         data_name: what was chosen in the group `data`.
         folder: where the run lies.
@@ -46,9 +47,15 @@ def identify(cfg: DictConfig, choices: Mapping[str, Any]) -> Composed:
     Args:
         cfg: as composed, without Hydra's own part.
         choices: what was chosen in the config groups, as Hydra has it (`hydra.runtime.choices`).
+
+    Raises:
+        ConfigError: methods can't predict in its precision, or it asks for several machines.
     """
+    require_one_node(cfg.trainer)
     settings = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
     settings["method_name"] = method_name(choices["method"])
+    # one name for one precision, or 32 and 32-true would be two trials
+    settings["trainer"]["precision"] = precision_name(settings["trainer"]["precision"])
     if isinstance(settings["data"]["root"], str):
         # a run folder is read from wherever its reader stands
         settings["data"]["root"] = str(Path(settings["data"]["root"]).expanduser().resolve())
