@@ -11,10 +11,12 @@ import torch
 
 from maskbench import train as verb
 from maskbench.errors import ConfigError, RunError
+from maskbench.methods.base import Segmenter
 from maskbench.methods.solov2 import SOLOv2
 from maskbench.runtime.checkpoints import read_checkpoint
 from maskbench.runtime.history import read_rows
 from maskbench.runtime.run_folder import read_json
+from maskbench.structures import Batch
 from maskbench.sweep.status import Status
 from maskbench.train import train
 from trained import TINY, call, run
@@ -71,26 +73,28 @@ def test_a_finished_run_is_left_as_it_is(run: Path, capsys: pytest.CaptureFixtur
     assert "done already" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("method", ["solov2", "mask_rcnn"])  # which draws nothing while it trains, and which does
 def test_an_interrupted_run_keeps_its_epochs_and_goes_on(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    line = (*TINY, f"runs={tmp_path}", "study=trained", "logger=none", "speed.enabled=false")
-    loss, calls = SOLOv2.loss, 0
+    line = (f"method=small/{method}", *TINY[1:], f"runs={tmp_path}", "logger=none", "speed.enabled=false")
+    whole = Path(call(train, *line, "study=whole")["run"])
+    step, calls = Segmenter.training_step, 0
 
-    def interrupted(self: SOLOv2, batch: Any) -> dict[str, torch.Tensor]:
+    def interrupted(self: Segmenter, batch: Batch, batch_idx: int) -> torch.Tensor:
         nonlocal calls
         calls += 1
         if calls == 4:  # in the middle of the second epoch of two steps
             raise KeyboardInterrupt
-        return loss(self, batch)
+        return step(self, batch, batch_idx)
 
-    monkeypatch.setattr(SOLOv2, "loss", interrupted)
+    monkeypatch.setattr(Segmenter, "training_step", interrupted)
     # Lightning leaves Ctrl-C ignored for the process that is about to end
     monkeypatch.setattr("lightning.pytorch.trainer.call.signal.signal", lambda *_: None)
     with pytest.raises(KeyboardInterrupt, match="the same command again goes on"):
         call(train, *line)
-    (folder,) = (tmp_path / "trained").iterdir()
-    assert folder.name == run.name
+    (folder,) = (tmp_path / "try").iterdir()
+    assert folder.name == whole.name
     assert (Status.read(folder).state, Status.read(folder).reason) == ("failed", "interrupted")
 
     monkeypatch.undo()
@@ -98,8 +102,8 @@ def test_an_interrupted_run_keeps_its_epochs_and_goes_on(
     assert "goes on after epoch 1" in capsys.readouterr().err
     assert (metrics["epochs"], metrics["images_seen"], Status.read(folder).attempts) == (2, 24, 2)
     assert [row["epoch"] for row in read_rows(folder / "history.csv")] == ["0", "1"]
-    whole, resumed = (read_checkpoint(path / "checkpoints/last.ckpt")["state_dict"] for path in (run, folder))
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    trained, resumed = (read_checkpoint(path / "checkpoints/last.ckpt")["state_dict"] for path in (whole, folder))
+    assert all(torch.equal(trained[name], resumed[name]) for name in trained)
 
 
 def test_ctrl_c_while_it_is_judged_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

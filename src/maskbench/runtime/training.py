@@ -19,6 +19,7 @@ from maskbench.methods.base import Segmenter
 from maskbench.runtime.checkpoints import BEST, Checkpoints, chosen, fit_weights, newest, read_checkpoint
 from maskbench.runtime.compose import build, make
 from maskbench.runtime.console import say, show_scores
+from maskbench.runtime.draws import Draws
 from maskbench.runtime.environment import environment
 from maskbench.runtime.history import History
 from maskbench.runtime.interrupts import interruptible
@@ -113,6 +114,7 @@ def _trainer(
     tune = bool(data.image_ids("tune"))
     # in this order: AP is known before the history is written, and both before the checkpoint is
     callbacks = shown(
+        Draws(cfg.seed),
         *([TuneAP(data, method.point.max_instances), TuneOverlays(data)] if tune else []),
         history,
         Checkpoints(run.checkpoints, note, best=cfg.checkpoint == "best"),
