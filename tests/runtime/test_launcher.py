@@ -4,9 +4,10 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from maskbench import train
 from maskbench.errors import ConfigError
@@ -68,6 +69,33 @@ def test_two_ways_to_say_the_same_are_one_trial(
     assert len(started) == 1
 
 
+def test_one_trial_in_two_studies_is_two(
+    started: list[Trial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep(monkeypatch, *TINY, "study=a,b", f"runs={tmp_path}")
+    assert [trial.folder.parent for trial in started] == [tmp_path / "a", tmp_path / "b"]
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["study"] == str(tmp_path)
+    assert found["done"] == [f"{study}/{started[0].folder.name}" for study in "ab"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"), [("threads=2", "hydra.launcher.threads=2"), ("speed.enabled=true", "benchmark study=DIR")]
+)
+def test_a_setting_that_a_sweep_would_not_heed_is_refused(
+    started: list[Trial],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    setting: str,
+    told: str,
+) -> None:
+    with pytest.raises(SystemExit):
+        sweep(monkeypatch, *TINY, setting, f"runs={tmp_path}")
+    assert not started
+    assert told in " ".join(capsys.readouterr().err.split())
+
+
 def test_somebody_elses_configs_are_passed_on(
     started: list[Trial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -93,12 +121,37 @@ def test_slots_are_the_cores_that_this_process_may_use(monkeypatch: pytest.Monke
     assert launcher.PoolLauncher(threads=3).places(cpu) == (2, [])
     assert launcher.PoolLauncher(threads=16).places(cpu) == (1, [])
     assert launcher.PoolLauncher(slots=5, threads=3).places(cpu) == (5, [])
-    with pytest.raises(ConfigError, match=r"hydra\.launcher\.threads"):
-        launcher.PoolLauncher(threads=0)
+
+
+@pytest.mark.parametrize("name", ["slots", "threads", "gpus"])
+def test_there_is_no_less_than_one_of_anything(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"hydra\.launcher\.{name} is at least 1, found 0"):
+        launcher.PoolLauncher(**{name: 0})
+
+
+def on(accelerator: str, devices: Any) -> DictConfig:
+    return OmegaConf.create({"accelerator": accelerator, "devices": devices})
+
+
+@pytest.mark.parametrize("devices", [2, "2", [0, 1], "0,1"])
+def test_devices_are_counted_however_they_are_named(monkeypatch: pytest.MonkeyPatch, devices: Any) -> None:
+    monkeypatch.setattr(launcher, "visible_gpus", lambda: ["4", "5", "6", "7"])
+    assert launcher.PoolLauncher().places([on("gpu", devices)])[0] == 2
+    with pytest.raises(ConfigError, match=r"3 trials at once of trainer\.devices=2 take 6 GPUs, but there are 4"):
+        launcher.PoolLauncher(slots=3).places([on("gpu", devices)])
+    with pytest.raises(ConfigError, match="take 2 GPUs, but there are 1"):
+        launcher.PoolLauncher(gpus=1).places([on("gpu", devices)])
+
+
+@pytest.mark.parametrize("accelerator", ["gpu", "cuda"])
+def test_a_gpu_that_was_asked_for_and_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch, accelerator: str) -> None:
+    monkeypatch.setattr(launcher, "visible_gpus", list)
+    with pytest.raises(ConfigError, match=f"accelerator={accelerator}, but this process can see no GPU"):
+        launcher.PoolLauncher().places([on(accelerator, 1)])
 
 
 def test_every_trial_has_gpus_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    one, two, every = (OmegaConf.create({"accelerator": "auto", "devices": count}) for count in (1, 2, "auto"))
+    one, two, every = (on("auto", count) for count in (1, 2, "auto"))
     monkeypatch.setattr(launcher, "cores", lambda: 8)
     monkeypatch.setattr(launcher, "visible_gpus", lambda: ["4", "5", "6", "7"])
     assert launcher.PoolLauncher().places([one, one]) == (4, ["4", "5", "6", "7"])

@@ -9,6 +9,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -35,11 +36,15 @@ class PoolLauncher(Launcher):
             are enough for.
         threads: CPU threads a job.
         gpus: GPUs to share out among the jobs; None: all that this process can see.
+
+    Raises:
+        ConfigError: one of them is below 1.
     """
 
     def __init__(self, slots: int | None = None, threads: int = 1, gpus: int | None = None) -> None:
-        if threads < 1:
-            raise ConfigError(f"hydra.launcher.threads is at least 1, found {threads}")
+        for name, value in (("slots", slots), ("threads", threads), ("gpus", gpus)):
+            if value is not None and value < 1:
+                raise ConfigError(f"hydra.launcher.{name} is at least 1, found {value}")
         self.slots, self.threads, self.gpus = slots, threads, gpus
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -52,10 +57,11 @@ class PoolLauncher(Launcher):
         with report_errors():
             jobs = [self._job(list(overrides)) for overrides in job_overrides]
             slots, gpus = self.places([cfg.trainer for cfg, _ in jobs])
-            outcomes = run_pool(_once([trial for _, trial in jobs]), slots, self.threads, gpus=gpus, console=console)
+            study, trials = _once([trial for _, trial in jobs])
+            outcomes = run_pool(trials, slots, self.threads, gpus=gpus, console=console)
         counts = Counter(outcome.state for outcome in outcomes)
         say(f"{counts['done']} trials done, {counts['kept']} done before, {counts['failed']} failed")
-        print(json.dumps(_summary(self.config, outcomes)), flush=True)
+        print(json.dumps(_summary(study, outcomes)), flush=True)
         if counts["failed"]:
             raise SystemExit(1)
         return [_returned(outcome) for outcome in outcomes]
@@ -64,24 +70,51 @@ class PoolLauncher(Launcher):
         """How many of the jobs run at once, and the GPUs that they share: none where all of them keep to the CPU.
 
         Raises:
-            ConfigError: fewer GPUs can be seen than were asked for.
+            ConfigError: fewer GPUs can be seen than were asked for, or than the jobs take.
         """
         wanted = [_devices(trainer) for trainer in trainers if trainer.get("accelerator") != "cpu"]
         seen = visible_gpus() if wanted else []
+        named = {trainer.get("accelerator") for trainer in trainers} & {"gpu", "cuda"}
+        if named and not seen:
+            raise ConfigError(
+                f"trainer.accelerator={named.pop()}, but this process can see no GPU (it asks CUDA_VISIBLE_DEVICES and "
+                "nvidia-smi): set it to auto or cpu"
+            )
         if wanted and self.gpus is not None and self.gpus > len(seen):
             raise ConfigError(f"hydra.launcher.gpus={self.gpus}, but this process can see {len(seen)}")
         gpus = seen[: self.gpus]
         if not gpus:
             return self.slots or max(1, cores() // self.threads), []
-        return self.slots or max(1, len(gpus) // max(wanted)), gpus
+        each = max(wanted)
+        slots = self.slots or max(1, len(gpus) // each)
+        if slots * each > len(gpus):
+            raise ConfigError(
+                f"{slots} trials at once of trainer.devices={each} take {slots * each} GPUs, but there are {len(gpus)} "
+                f"({', '.join(gpus)}): set trainer.devices or hydra.launcher.slots lower"
+            )
+        return slots, gpus
 
     def _job(self, overrides: list[str]) -> tuple[DictConfig, Trial]:
         """The config and the process of one job; draws or finds its data, which its name depends on."""
         cfg = self.context.config_loader.load_sweep_config(self.config, overrides)
         HydraConfig.instance().set_config(cfg)
         own = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+        self._require_nothing_unheard(own, overrides)
         trial = identify(own, cfg.hydra.runtime.choices)
         return own, Trial(name=trial.folder.name, command=self._command(overrides), folder=trial.folder)
+
+    def _require_nothing_unheard(self, cfg: DictConfig, overrides: Sequence[str]) -> None:
+        """Raise `ConfigError` for a setting that `_command` would override."""
+        if cfg.threads not in (None, self.threads):
+            raise ConfigError(
+                f"threads={cfg.threads}, but a trial of this sweep gets hydra.launcher.threads={self.threads}: set "
+                f"hydra.launcher.threads={cfg.threads}, which decides how many trials run at once too"
+            )
+        if cfg.speed.enabled and any(word.lstrip("+").startswith("speed.enabled=") for word in overrides):
+            raise ConfigError(
+                "speed.enabled=true, but a sweep times none of its trials, which would disturb each other: leave it "
+                "out, and time them afterwards with `benchmark study=DIR`"
+            )
 
     def _command(self, overrides: list[str]) -> list[str]:
         # timing while neighbours train would time the neighbours: `benchmark study=DIR` does it afterwards, alone
@@ -102,9 +135,13 @@ def cores() -> int:
 
 
 def _devices(trainer: DictConfig) -> int:
-    """GPUs that a job takes; one where it takes all that it can see."""
+    """GPUs that a job takes, by number or by their list; one where it takes all that it can see."""
     devices = trainer.get("devices")
-    return devices if isinstance(devices, int) and devices > 0 else 1
+    if isinstance(devices, str) and "," in devices:
+        devices = [word for word in devices.split(",") if word.strip()]
+    if isinstance(devices, Sequence) and not isinstance(devices, str):
+        return max(1, len(devices))
+    return max(1, int(devices)) if str(devices).isdecimal() else 1
 
 
 def register() -> None:
@@ -122,17 +159,23 @@ def register() -> None:
     known.register(PoolLauncher)
 
 
-def _once(trials: list[Trial]) -> list[Trial]:
-    """Overrides that say the same in two ways are one trial."""
-    return list({trial.name: trial for trial in trials}.values())
+def _once(trials: Sequence[Trial]) -> tuple[Path, list[Trial]]:
+    """The folder that all trials share, and each trial once, named by its place in there.
+
+    Overrides that say the same in two ways are one trial, but the same trial in two studies is two.
+    """
+    by_folder = {trial.folder.absolute(): trial for trial in trials}
+    shared = Path(os.path.commonpath([folder.parent for folder in by_folder]))
+    named = [replace(trial, name=str(folder.relative_to(shared))) for folder, trial in by_folder.items()]
+    return shared, named
 
 
-def _summary(config: DictConfig, outcomes: Sequence[Outcome]) -> dict[str, object]:
+def _summary(study: Path, outcomes: Sequence[Outcome]) -> dict[str, object]:
     named = {
         state: [outcome.trial.name for outcome in outcomes if outcome.state == state]
         for state in ("done", "kept", "failed")
     }
-    return {"study": str(Path(config.hydra.sweep.dir)), **named}
+    return {"study": str(study), **named}
 
 
 def _returned(outcome: Outcome) -> JobReturn:

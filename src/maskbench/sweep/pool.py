@@ -83,7 +83,7 @@ def run_pool(
     """Run the trials in their order, `slots` at once, and return their outcomes in the same order.
 
     A trial whose status says done is kept as it is. One that fails doesn't stop the others; its reason stands in its
-    status and is shown at the end. Output goes to `logs/NAME.log` beside the trial's folder.
+    status and is shown at the end. Output goes to `logs/FOLDER.log` beside the trial's folder.
 
     Args:
         trials: what to run; names are unique.
@@ -161,7 +161,7 @@ def _unfinished(trials: Sequence[Trial], outcomes: dict[str, Outcome], watch: Wa
 
 
 def _log(trial: Trial) -> Path:
-    return trial.folder.parent / "logs" / f"{trial.name}.log"
+    return trial.folder.parent / "logs" / f"{trial.folder.name}.log"
 
 
 def _start(trial: Trial, slot: int, threads: int, gpus: Sequence[str]) -> _Running:
