@@ -5,6 +5,7 @@ import os
 import time
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from maskbench.sweep.watch import Watch
@@ -48,6 +49,32 @@ def test_the_time_left_follows_from_the_pace(tmp_path: Path) -> None:
     seen.tick()
     # Half of the training took a minute: one more for this trial, two for each of the two that wait.
     assert seen.summary() == "0 of 3 done · 1 running · 2 waiting · about 5:00 left"
+
+
+def test_what_an_earlier_attempt_did_is_no_part_of_the_pace(tmp_path: Path) -> None:
+    seen, _ = watch(tmp_path, "ab")
+    write(tmp_path / "a", 2)
+    os.utime(tmp_path / "a" / "history.csv", (1, 1))
+    seen.started("a")
+    seen.rows["a"].seconds = 60.0
+    write(tmp_path / "a", 3)
+    seen.tick()
+    # One epoch of four took a minute: one is left, and the trial that waits has four.
+    assert seen.summary() == "0 of 2 done · 1 running · 1 waiting · about 5:00 left"
+
+
+def test_an_epoch_that_is_trained_again_is_this_attempts(tmp_path: Path) -> None:
+    seen, _ = watch(tmp_path, "a")
+    write(tmp_path / "a", 3)
+    seen.started("a")
+    write(tmp_path / "a", 2)  # the last checkpoint was damaged
+    assert seen.rows["a"].look()
+    assert seen.rows["a"].left is None
+    write(tmp_path / "a", 3)
+    os.utime(tmp_path / "a" / "history.csv", (time.time() + 9, time.time() + 9))
+    seen.rows["a"].seconds = 60.0
+    seen.rows["a"].look()
+    assert seen.rows["a"].left == pytest.approx(60)
 
 
 def test_what_an_earlier_attempt_left_is_no_progress(tmp_path: Path) -> None:

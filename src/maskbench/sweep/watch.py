@@ -6,6 +6,7 @@ import csv
 import time
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -72,9 +73,12 @@ class Row:
     _seen: float = 0.0
     _since: float = 0.0
     _limits: tuple[int | None, int | None] | None = None
+    _share_before: float = 0.0
 
     def start(self) -> None:
         self.phase, self.began, self._since = "running", time.monotonic(), time.time()
+        with suppress(OSError):
+            self._share_before = self._share(self._read())
 
     def finish(self, phase: Phase) -> None:
         self.phase = phase
@@ -83,21 +87,31 @@ class Row:
 
     def look(self) -> bool:
         """Read the history if it was written since the last look; whether there is something new."""
-        path = self.folder / "history.csv"
         try:
-            written = path.stat().st_mtime
+            written = (self.folder / "history.csv").stat().st_mtime
             # What an earlier attempt left behind is not this one's progress.
             if written <= max(self._seen, self._since - 1):
                 return False
-            with path.open(newline="", encoding="utf-8") as file:
-                rows = list(csv.DictReader(file))
+            found = self._read()
         except OSError:
             return False
         self._seen = written
+        # Fewer than before: the last epochs of the earlier attempt are trained again.
+        self._share_before = min(self._share_before, self._share(found))
+        before, self.progress = self.progress, found
+        return self.progress is not None and (before is None or before.epochs != self.progress.epochs)
+
+    def _read(self) -> Progress | None:
+        """What the history says, whichever attempt wrote it; `OSError` where there is none."""
+        with (self.folder / "history.csv").open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
         if self._limits is None:
             self._limits = _limits(self.folder / "config.yaml")
-        before, self.progress = self.progress, _progress(rows, *self._limits)
-        return self.progress is not None and (before is None or before.epochs != self.progress.epochs)
+        return _progress(rows, *self._limits)
+
+    @staticmethod
+    def _share(found: Progress | None) -> float:
+        return (found.share if found else None) or 0.0
 
     @property
     def elapsed(self) -> float | None:
@@ -106,11 +120,18 @@ class Row:
         return time.monotonic() - self.began
 
     @property
+    def length(self) -> float | None:
+        """Seconds of a whole training, by the pace of this attempt: one that goes on has done a part of it."""
+        done = 1.0 if self.phase == "done" else self._share(self.progress)
+        share = done - self._share_before
+        return self.elapsed / share if self.elapsed is not None and share > 0 else None
+
+    @property
     def left(self) -> float | None:
         """Seconds until this trial's training ends, by its own pace."""
-        if self.phase != "running" or self.elapsed is None or self.progress is None or not self.progress.share:
+        if self.phase != "running" or self.length is None:
             return None
-        return self.elapsed * (1 / self.progress.share - 1)
+        return self.length * (1 - self._share(self.progress))
 
 
 @dataclass
@@ -201,8 +222,7 @@ class Watch:
         active = [row for row in self.rows.values() if row.phase == "running"]
         pending = sum(row.phase == "waiting" for row in self.rows.values())
         rests = [row.left for row in active]
-        lengths = [row.seconds for row in self.rows.values() if row.phase == "done" and row.seconds]
-        lengths += [row.elapsed + row.left for row in active if row.elapsed and row.left]
+        lengths = [row.length for row in self.rows.values() if row.phase in ("done", "running") and row.length]
         if not active or not lengths or any(rest is None for rest in rests):
             return None
         work = sum(rest for rest in rests if rest) + pending * sum(lengths) / len(lengths)
@@ -246,11 +266,11 @@ def _progress(rows: list[dict[str, str]], epochs: int | None, steps: int | None)
     if steps and (step := _float(rows[-1].get("step"))):
         shares.append(step / steps)
     # An epoch without validation has no AP of its own.
-    precisions = [value for row in rows if (value := _float(row.get("tune/AP"))) is not None]
+    aps = [value for row in rows if (value := _float(row.get("tune/AP"))) is not None]
     return Progress(
         epochs=len(rows),
         total=epochs,
-        ap=precisions[-1] if precisions else None,
+        ap=aps[-1] if aps else None,
         images_per_second=_float(rows[-1].get("images_per_second")),
         share=min(max(shares), 1.0) if shares else None,
     )
