@@ -5,6 +5,7 @@ EXPERIMENT ?= shapes
 METHODS    ?= mask_rcnn,solov2,discriminative
 SIZE       ?= small
 SEEDS      ?= 0
+RUNS       ?= runs
 STUDY      ?= $(EXPERIMENT)
 ARGS       ?=
 
@@ -28,7 +29,7 @@ help: ## List the targets and their variables
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "  Variables: EXPERIMENT=$(EXPERIMENT)  METHODS=$(METHODS)  SIZE=$(SIZE) (empty: the papers' settings)"
-	@echo "             SEEDS=$(SEEDS)  STUDY=$(STUDY)  PYTHON=$(PYTHON)  ARGS='...' (handed on to the verb or tool)"
+	@echo "             SEEDS=$(SEEDS)  RUNS=$(RUNS)  STUDY=$(STUDY)  PYTHON=$(PYTHON)  ARGS='...' (handed on to the verb or tool)"
 
 setup: $(READY) ## Install the locked versions into .venv (uv if it is there, else pip)
 
@@ -53,25 +54,26 @@ $(READY): pyproject.toml requirements.lock
 # A trial that failed keeps nobody from the others' table: all steps are taken unless one is interrupted (130), and the
 # status is that of the first one that went wrong.
 sweep: $(READY) ## Train METHODS over SEEDS, time them one against the other, and write the report
+	$(if $(filter runs=% study=%,$(ARGS)),$(error ARGS go to training alone: say RUNS=... and STUDY=... instead of $(filter runs=% study=%,$(ARGS))))
 	@status=0; \
 	step() { \
 	  [ $$status -ne 130 ] || return 0; \
 	  echo "$$*"; "$$@" && return 0 || code=$$?; \
 	  if [ $$status -eq 0 ] || [ $$code -eq 130 ]; then status=$$code; fi; \
 	}; \
-	step $(RUN) -m maskbench.train -m experiment=$(EXPERIMENT) method=$(CHOICE) seed=$(SEEDS) study=$(STUDY) $(ARGS); \
-	step $(RUN) -m maskbench.benchmark study=runs/$(STUDY); \
-	step $(RUN) -m maskbench.report study=runs/$(STUDY); \
+	step $(RUN) -m maskbench.train -m experiment=$(EXPERIMENT) method=$(CHOICE) seed=$(SEEDS) runs=$(RUNS) study=$(STUDY) $(ARGS); \
+	step $(RUN) -m maskbench.benchmark study=$(RUNS)/$(STUDY); \
+	step $(RUN) -m maskbench.report study=$(RUNS)/$(STUDY); \
 	exit $$status
 
 train: $(READY) ## Train one method: make train ARGS="method=small/solov2 data=coco data.root=PATH"
 	$(RUN) -m maskbench.train $(ARGS)
 
 benchmark: $(READY) ## Time the finished runs of STUDY again
-	$(RUN) -m maskbench.benchmark study=runs/$(STUDY) $(ARGS)
+	$(RUN) -m maskbench.benchmark study=$(RUNS)/$(STUDY) $(ARGS)
 
 report: $(READY) ## Write table, plots and report/index.html of STUDY again
-	$(RUN) -m maskbench.report study=runs/$(STUDY) $(ARGS)
+	$(RUN) -m maskbench.report study=$(RUNS)/$(STUDY) $(ARGS)
 
 # One thread a process: two test processes share two cores better than their thread pools do.
 test: export OMP_NUM_THREADS = 1

@@ -107,12 +107,30 @@ def test_every_make_target_is_in_the_help(root: Path) -> None:
 
 @pytest.mark.parametrize(("size", "expected"), [("small", "method=small/solov2,own"), ("", "method=solov2,own")])
 def test_a_sweep_trains_then_times_then_reports(root: Path, size: str, expected: str) -> None:
-    settings = ["METHODS=solov2,own", f"SIZE={size}", "SEEDS=0,1", "STUDY=mine"]  # of its own it has no small one
+    settings = [
+        "METHODS=solov2,own",
+        f"SIZE={size}",
+        "SEEDS=0,1",
+        "RUNS=/big",
+        "STUDY=mine",
+    ]  # of its own it has no small one
     planned = make(root, "-n", "-o", ".venv/.stamp", "sweep", *settings)
     train, benchmark, report = re.findall(r"-m maskbench\.(.+?) *;", planned)
-    assert train.split() == ["train", "-m", "experiment=shapes", expected, "seed=0,1", "study=mine"]
-    assert benchmark.split() == ["benchmark", "study=runs/mine"]
-    assert report.split() == ["report", "study=runs/mine"]
+    assert train.split() == ["train", "-m", "experiment=shapes", expected, "seed=0,1", "runs=/big", "study=mine"]
+    assert benchmark.split() == ["benchmark", "study=/big/mine"]
+    assert report.split() == ["report", "study=/big/mine"]
+
+
+@pytest.mark.parametrize("verb", ["benchmark", "report"])
+def test_a_study_is_looked_for_where_it_was_trained(root: Path, verb: str) -> None:
+    assert "study=runs/shapes" in make(root, "-n", "-o", ".venv/.stamp", verb)
+    assert "study=/big/shapes" in make(root, "-n", "-o", ".venv/.stamp", verb, "RUNS=/big")
+
+
+def test_a_sweep_whose_steps_would_miss_each_other_is_refused(root: Path) -> None:
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        make(root, "-n", "-o", ".venv/.stamp", "sweep", "ARGS=seed=1 runs=/big")
+    assert "say RUNS=... and STUDY=... instead of runs=/big" in refused.value.stderr
 
 
 @pytest.mark.parametrize(
