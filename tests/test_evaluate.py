@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from maskbench.errors import ConfigError, DataError, RunError
 from maskbench.evaluate import evaluate
@@ -42,6 +43,42 @@ def test_a_run_is_scored_again_from_its_predictions(run: Path, tmp_path: Path) -
     again = call(evaluate, f"run={copy}", "predict=true")
     assert again["segm"] == before["segm"]
     assert again["ceiling"] == before["ceiling"]
+
+
+def test_a_run_of_many_devices_is_judged_again_on_one(run: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / run.name)
+    config = OmegaConf.load(copy / "config.yaml")
+    config.trainer.update({"accelerator": "gpu", "devices": 2, "strategy": "ddp", "num_nodes": 2})
+    OmegaConf.save(config, copy / "config.yaml")
+    before = read_json(copy / "metrics.json")
+    assert call(evaluate, f"run={copy}", "predict=true", "device=cpu")["segm"] == before["segm"]
+    assert OmegaConf.load(copy / "config.yaml").trainer.devices == 2
+
+
+@pytest.mark.parametrize("predict", ["predict=true", "predict=false"])
+def test_other_data_than_the_runs_own_are_refused(run: Path, tmp_path: Path, predict: str) -> None:
+    copy = shutil.copytree(run, tmp_path / run.name)
+    config = OmegaConf.load(copy / "config.yaml")
+    config.data.root.seed += 1
+    OmegaConf.save(config, copy / "config.yaml")
+    before = read_json(copy / "data.json")["fingerprint"]
+    with pytest.raises(
+        RunError, match=rf"data\.json: the run's data have the fingerprint {before}, but those in .* now"
+    ):
+        call(evaluate, f"run={copy}", predict)
+    assert read_json(copy / "metrics.json") == read_json(run / "metrics.json")
+
+
+@pytest.mark.parametrize("setting", ["predict=true", "device=cpu"])
+def test_a_file_of_predictions_is_not_predicted_again(setting: str) -> None:
+    told = setting.replace("true", "True")
+    with pytest.raises(ConfigError, match=f"{told} belongs to run=DIR"):
+        call(evaluate, "predictions=some.json", "annotations=other.json", setting)
+
+
+def test_a_device_is_for_predicting(run: Path) -> None:
+    with pytest.raises(ConfigError, match="device=cpu belongs to predict=true"):
+        call(evaluate, f"run={run}", "device=cpu")
 
 
 @pytest.mark.parametrize("overrides", [(), ("run=a", "predictions=b")])

@@ -21,15 +21,23 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         raise ConfigError("name what is to be evaluated: either run=DIR, or predictions=FILE annotations=FILE")
     if cfg.run is not None:
         _refuse(cfg, ("annotations", "iou_type", "max_instances"))
+        if cfg.device is not None and not cfg.predict:
+            raise ConfigError(f"device={cfg.device} belongs to predict=true: predictions are scored on the CPU")
         from maskbench.runtime.judging import judge_again
 
-        numbers = judge_again(Path(cfg.run), predict=cfg.predict)
+        numbers = judge_again(Path(cfg.run), predict=cfg.predict, device=cfg.device)
         show_scores(cfg.run, numbers)
         return {"run": cfg.run, **numbers}
     return _evaluate_file(cfg)
 
 
 def _evaluate_file(cfg: DictConfig) -> dict[str, Any]:
+    for name in ("predict", "device"):
+        if cfg[name]:
+            raise ConfigError(
+                f"{name}={cfg[name]} belongs to run=DIR, whose weights predict anew; predictions={cfg.predictions} is "
+                "scored as it is"
+            )
     if cfg.annotations is None:
         raise ConfigError(f"predictions={cfg.predictions} needs the annotations=FILE that it is scored against")
     iou_type: Any = cfg.iou_type or "segm"

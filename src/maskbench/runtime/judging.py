@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning import Callback, LightningModule, Trainer
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from maskbench.data.datamodule import CocoDataModule
+from maskbench.errors import RunError
 from maskbench.evaluation.average_precision import AveragePrecision, score
 from maskbench.evaluation.ground_truth import GroundTruth, IouType
 from maskbench.evaluation.results import Result, read_predictions, write_predictions
@@ -20,6 +22,7 @@ from maskbench.runtime.pictures import write_thumbnails
 from maskbench.runtime.progress import shown
 from maskbench.runtime.quiet import hush
 from maskbench.runtime.run_folder import RunFolder, load, read_json, write_json
+from maskbench.runtime.timing import pick_device
 from maskbench.structures import Batch
 
 
@@ -76,24 +79,56 @@ def judge(cfg: DictConfig, method: Segmenter, data: CocoDataModule, run: RunFold
     return judgement.metrics()
 
 
-def judge_again(path: Path, *, predict: bool) -> dict[str, Any]:
+def judge_again(path: Path, *, predict: bool, device: str | None = None) -> dict[str, Any]:
     """Score a finished run anew and write its metrics.json: from its predictions, or from its weights with `predict`.
+
+    Args:
+        path: the run folder.
+        predict: make the predictions anew.
+        device: where to make them, one device wherever the run was trained; a GPU where there is one when None.
 
     Returns:
         What metrics.json holds.
+
+    Raises:
+        RunError: the run is not finished, or its data are not what it was trained and judged on.
     """
     run = RunFolder.existing(path)
     metrics = read_json(run.metrics)
     if predict:
         hush()
+        target = pick_device(device)
         cfg, data, method = load(path)
+        _require_same_data(run, data)
+        cfg.trainer = _on_one(target, cfg.trainer)
         metrics |= judge(cfg, method, data, run)
     else:
         cfg = run.read_config()
         data = build_data(cfg)
+        _require_same_data(run, data)
         metrics |= _rescore(cfg, data, read_predictions(run.predictions))
     write_json(run.metrics, metrics)
     return metrics
+
+
+def _require_same_data(run: RunFolder, data: CocoDataModule) -> None:
+    """Raise where the data have changed since: the scores would stand under a footing that is not theirs."""
+    before = read_json(run.data).get("fingerprint")
+    if before != data.fingerprint:
+        raise RunError(
+            f"{run.data}: the run's data have the fingerprint {before}, but those in {data.root} have "
+            f"{data.fingerprint} now. Put back the files it was trained on, or train again: on other data it is "
+            "another run. For AP on other annotations there is predictions=FILE annotations=FILE."
+        )
+
+
+def _on_one(device: torch.device, trainer: DictConfig) -> DictConfig:
+    """The settings of a trainer for this one device, however many of whatever kind it has had."""
+    index = device.index if device.type == "cuda" else None
+    own = {"accelerator": device.type, "devices": 1 if index is None else [index], "strategy": "auto", "num_nodes": 1}
+    moved = OmegaConf.merge(trainer, own)
+    assert isinstance(moved, DictConfig)
+    return moved
 
 
 def _rescore(cfg: DictConfig, data: CocoDataModule, results: list[Result]) -> dict[str, Any]:

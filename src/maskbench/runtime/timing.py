@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from maskbench.data.coco import read_photo
 from maskbench.data.datamodule import CocoDataModule, photo_batch
-from maskbench.errors import RunError
+from maskbench.errors import ConfigError, RunError
 from maskbench.evaluation.precision import precision_name
 from maskbench.evaluation.speed import Speed, measure
 from maskbench.methods.base import Segmenter
@@ -31,8 +31,16 @@ def first_photos(data: CocoDataModule, count: int) -> list[Batch]:
 
 
 def pick_device(name: str | None) -> torch.device:
-    """The device of a name; a GPU where there is one when none is given."""
-    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    """The device of a name; a GPU where there is one when none is given.
+
+    Raises:
+        ConfigError: this machine has no such device.
+    """
+    gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    there = ["cpu", *(["cuda", *gpus] if gpus else []), *(["mps"] if torch.backends.mps.is_available() else [])]
+    if name is not None and name not in there:
+        raise ConfigError(f"device={name}: expected one of {', '.join(there)}, which is what this machine has")
+    return torch.device(name or ("cuda" if gpus else "cpu"))
 
 
 def time_runs(
