@@ -45,6 +45,15 @@ def test_a_speed_that_is_not_known_is_not_told(writer: Any) -> None:
     assert "FPS" not in say(folder)
 
 
+def test_a_speed_of_another_machine_is_not_told(writer: Any) -> None:
+    writer("solov2-small", machine="Apple M3")
+    writer("mask_rcnn-small")
+    text = say(writer("discriminative-small"))
+    assert text.startswith("solov2-small has the highest mask AP, 63.")
+    assert "discriminative-small is the fastest, 7" in text
+    assert text.count("FPS") == 1
+
+
 def test_drawn_shapes_are_no_photographs(writer: Any) -> None:
     folder = writer("solov2-small")
     assert caution(read_runs(folder.parent)) == HUES

@@ -6,6 +6,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 
 from maskbench.study.leaderboard import Group, group, tabulate
@@ -59,6 +60,23 @@ def test_the_same_runs_give_the_same_picture(tabled: tuple[Group, list[Run]]) ->
     found, _ = tabled
     looks = styles(dict.fromkeys(found.methods["method"]))
     assert ap_by_size(found.methods, found.trials, looks) == ap_by_size(found.methods, found.trials, looks)
+
+
+def test_dots_on_a_bar_are_the_seeds_of_its_own_settings(writer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for width in (64, 128):
+        for seed in (0, 1):
+            folder = writer("solov2-small", seed, method={"_target_": "maskbench.methods.solov2", "width": width})
+    found = group(tabulate(read_runs(folder.parent)))[0]
+    dots: list[int] = []
+    plot = Axes.plot
+
+    def spy(axes: Axes, x: Any, *rest: Any, **settings: Any) -> Any:
+        dots.append(len(x))
+        return plot(axes, x, *rest, **settings)
+
+    monkeypatch.setattr(Axes, "plot", spy)
+    ap_by_size(found.methods, found.trials, styles(dict.fromkeys(found.methods["method"])))
+    assert dots == [2] * 4  # two settings, small and medium objects
 
 
 def test_far_apart_speeds_stand_on_a_logarithmic_axis(tabled: tuple[Group, list[Run]]) -> None:

@@ -85,5 +85,6 @@ def _ap(row: Row) -> str:
 
 
 def _at(row: Row) -> str:
+    """Nothing where it was timed on another machine than the others: a sentence would compare the two."""
     fps = row["FPS"]
-    return "" if fps != fps else f" at {fps:.{0 if fps >= 10 else 1}f} FPS"
+    return "" if fps != fps or row["timed_elsewhere"] else f" at {fps:.{0 if fps >= 10 else 1}f} FPS"

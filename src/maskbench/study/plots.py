@@ -25,6 +25,7 @@ from matplotlib.text import Annotation
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 from matplotlib.transforms import Bbox, BboxBase
 
+from maskbench.study.leaderboard import ROW
 from maskbench.study.runs import Run
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A4B9A", "#8A6642", "#4A5560")
@@ -135,7 +136,7 @@ def ap_by_size(methods: pd.DataFrame, trials: pd.DataFrame, looks: Mapping[str, 
         axes = figure.subplots()
         for place, (_, row) in enumerate(methods.iterrows()):
             look = looks[row["method"]]
-            own = trials[(trials["method"] == row["method"]) & (trials["operating_point"] == row["operating_point"])]
+            own = trials[(trials[ROW] == row[ROW]).all(axis=1)]
             for column, (name, _) in enumerate(kinds):
                 x = column + (place - (len(methods) - 1) / 2) * width
                 axes.bar(x, 100 * row[name], width * 0.88, color=look.colour, lw=0)
