@@ -8,6 +8,7 @@ import pytest
 from maskbench.benchmark import benchmark
 from maskbench.errors import ConfigError, RunError
 from maskbench.runtime.run_folder import read_json
+from maskbench.sweep.status import Status
 from trained import call, run
 
 __all__ = ["run"]
@@ -17,6 +18,8 @@ def test_the_runs_of_a_study_are_timed_together(run: Path, tmp_path: Path) -> No
     for name in ("first-seed0-00000000", "second-seed0-11111111"):
         shutil.copytree(run, tmp_path / name)
     (tmp_path / "unfinished-seed0-22222222").mkdir()
+    failed = shutil.copytree(run, tmp_path / "failed-seed0-33333333")
+    Status().failed("no memory left").write(failed)
     found = call(benchmark, f"study={tmp_path}", "images=3", "device=cpu")["runs"]
     assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 2  # of the trials' own ids: `wandb sync` joins them
     assert set(found) == {"first-seed0-00000000", "second-seed0-11111111"}

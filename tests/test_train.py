@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from maskbench import train as verb
 from maskbench.errors import ConfigError, RunError
 from maskbench.methods.base import Segmenter
 from maskbench.methods.solov2 import SOLOv2
+from maskbench.runtime import training
 from maskbench.runtime.checkpoints import read_checkpoint
 from maskbench.runtime.history import read_rows
 from maskbench.runtime.run_folder import read_json
@@ -159,6 +161,25 @@ def test_a_failure_stands_in_the_status(tmp_path: Path, monkeypatch: pytest.Monk
         call(train, *TINY, f"runs={tmp_path}", "logger=none")
     (folder,) = (tmp_path / "try").iterdir()
     assert Status.read(folder).reason == "RuntimeError: no memory left"
+
+
+def test_wandb_that_is_down_when_all_is_written_fails_no_run(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(run, tmp_path / "trained" / run.name))
+    (folder / "metrics.json").unlink()  # so it is not done: it is judged again, after its last epoch
+
+    def down(*_: object) -> None:
+        raise ConnectionError("no route to W&B")
+
+    monkeypatch.setattr(training, "summarise", down)
+    line = (*TINY, f"runs={tmp_path}", "study=trained", "speed.enabled=false")
+    with pytest.raises(ConnectionError):
+        call(train, *line)
+    assert Status.finished(folder).attempts == 2
+    assert read_json(folder / "metrics.json") == read_json(run / "metrics.json")
+    call(train, *line)
+    assert "done already" in capsys.readouterr().err
 
 
 def test_two_processes_never_train_one_run(run: Path, tmp_path: Path) -> None:

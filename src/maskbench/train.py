@@ -26,15 +26,14 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     """
     trial = identify(cfg, HydraConfig.get().runtime.choices)
     run = RunFolder(trial.folder)
-    status = Status.read(run.path)
-    if status and status.state == "done":
-        say(f"{run.path} is done already, as of {status.ended}: nothing to do")
+    if finished := Status.finished(run.path):
+        say(f"{run.path} is done already, as of {finished.ended}: nothing to do")
     else:
-        with attempt(run.path):
+        with attempt(run.path) as done:
             # only here: a process that finds its trial done, or starts other processes, has no use for torch
             from maskbench.runtime.training import train as fit_and_judge
 
-            fit_and_judge(trial)
+            fit_and_judge(trial, done)
     if not leads():
         return {}
     metrics = read_json(run.metrics)

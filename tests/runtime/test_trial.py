@@ -71,6 +71,18 @@ def test_an_interruption_says_how_to_go_on(tmp_path: Path) -> None:
     assert Status.read(tmp_path).reason == "interrupted"
 
 
+@pytest.mark.parametrize("late", [KeyboardInterrupt, OSError])
+def test_what_goes_wrong_when_it_is_done_makes_no_failure(tmp_path: Path, late: type[BaseException]) -> None:
+    def train() -> None:
+        with attempt(tmp_path) as done:
+            done()
+            raise late
+
+    with pytest.raises(late):
+        train()
+    assert (Status.read(tmp_path).state, Status.read(tmp_path).reason) == ("done", None)
+
+
 def test_attempts_are_counted_and_end_in_a_status(tmp_path: Path) -> None:
     with attempt(tmp_path):
         assert Status.read(tmp_path).state == "running"

@@ -47,15 +47,15 @@ def test_a_running_trial_and_one_whose_process_is_gone(writer: Any) -> None:
     assert (run.state, run.reason) == ("failed", "its process is gone")
 
 
-def test_a_run_without_status_is_done_when_it_has_its_metrics(writer: Any) -> None:
+@pytest.mark.parametrize("gone", ["status.json", "metrics.json"])
+def test_a_run_is_done_when_it_says_so_and_has_its_metrics(writer: Any, gone: str) -> None:
     folder = writer("solov2-small")
-    (folder / "status.json").unlink()
-    assert read_runs(folder.parent)[0].state == "done"
-    (folder / "metrics.json").unlink()
-    assert read_runs(folder.parent)[0].state == "missing"
-    Status().done().write(folder)
+    assert Status.finished(folder)
+    (folder / gone).unlink()
+    assert not Status.finished(folder)
     run = read_runs(folder.parent)[0]
-    assert (run.state, run.reason) == ("missing", "metrics.json is gone")
+    assert (run.state, run.metrics) == ("missing", {})
+    assert gone in run.reason
 
 
 def test_a_run_needs_little_to_be_listed(tmp_path: Path) -> None:
@@ -68,13 +68,6 @@ def test_a_run_needs_little_to_be_listed(tmp_path: Path) -> None:
     assert run.config == {}
     assert run.history.empty
     assert run.image_ids == ()
-
-
-def test_an_epoch_that_was_written_twice_counts_once(writer: Any) -> None:
-    folder = writer("solov2-small")
-    path = folder / "history.csv"
-    path.write_text(path.read_text() + path.read_text().splitlines()[-1].replace("4,", "4,", 1) + "\n")
-    assert list(read_runs(folder.parent)[0].history["epoch"]) == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(

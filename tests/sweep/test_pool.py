@@ -18,10 +18,11 @@ from maskbench.sweep.status import Status
 
 
 def trial(study: Path, name: str, code: str) -> Trial:
-    """A trial that runs the code and then says that it is done."""
+    """A trial that runs the code, writes its results and then says that it is done."""
     (study / name).mkdir(exist_ok=True)
-    word = f"import os; open({str(study / name / 'status.json')!r}, 'w').write('{{\"state\": \"done\"}}')"
-    return Trial(name, [sys.executable, "-S", "-c", f"{code}\n{word}"], study / name)
+    words = [f"open({str(study / name / 'metrics.json')!r}, 'w').write('{{}}')"]
+    words += [f"open({str(study / name / 'status.json')!r}, 'w').write('{{\"state\": \"done\"}}')"]
+    return Trial(name, [sys.executable, "-S", "-c", "\n".join([code, *words])], study / name)
 
 
 def run(trials: list[Trial], slots: int = 1, **settings: object) -> tuple[list[Outcome], str]:
@@ -105,10 +106,12 @@ def test_only_this_attempts_output_is_searched_for_the_reason(tmp_path: Path) ->
 
 
 def test_what_is_done_is_kept(tmp_path: Path) -> None:
-    Status().done().write(tmp_path / "a")
-    outcomes, text = run([trial(tmp_path, name, noting(tmp_path, name)) for name in "ab"])
-    assert [outcome.state for outcome in outcomes] == ["kept", "done"]
-    assert (tmp_path / "notes").read_text() == "+b -b "
+    for name in "ab":
+        Status().done().write(tmp_path / name)
+    (tmp_path / "a" / "metrics.json").touch()  # b has lost its own
+    outcomes, text = run([trial(tmp_path, name, noting(tmp_path, name)) for name in "abc"])
+    assert [outcome.state for outcome in outcomes] == ["kept", "done", "done"]
+    assert (tmp_path / "notes").read_text() == "+b -b +c -c "
     assert "a  kept" in text
 
 

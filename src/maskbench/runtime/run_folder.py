@@ -13,6 +13,7 @@ from yaml import YAMLError
 
 from maskbench.atomic import replace_text
 from maskbench.errors import RunError
+from maskbench.sweep.status import RESULTS
 
 if TYPE_CHECKING:  # what watches or scores runs reads their files without torch
     from maskbench.data.datamodule import CocoDataModule
@@ -43,7 +44,7 @@ class RunFolder:
 
     @property
     def metrics(self) -> Path:
-        return self.path / "metrics.json"
+        return self.path / RESULTS
 
     @property
     def speed(self) -> Path:

@@ -18,6 +18,7 @@ from maskbench.methods.base import Segmenter
 from maskbench.runtime.compose import build_data
 from maskbench.runtime.run_folder import RunFolder, load_method, write_json
 from maskbench.structures import Batch
+from maskbench.sweep.status import FILE, Status
 
 
 def first_photos(data: CocoDataModule, count: int) -> list[Batch]:
@@ -66,7 +67,7 @@ def finished_runs(study: Path) -> list[Path]:
     Raises:
         RunError: the folder holds none.
     """
-    folders = sorted(file.parent for file in study.glob("*/metrics.json"))
+    folders = sorted(file.parent for file in study.glob(f"*/{FILE}") if Status.finished(file.parent))
     if not folders:
         raise RunError(f"{study}: no finished run in it (expected runs/STUDY with METHOD-seedS-HASH folders)")
     return folders

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -38,10 +38,14 @@ CHECKPOINT = {"last": "last", "best": "best (selected on tune)"}
 """How metrics.json calls the weights that were judged."""
 
 
-def train(trial: Composed) -> None:
+def train(trial: Composed, done: Callable[[], None]) -> None:
     """Train the method of a composed config, or go on after its last epoch, and write its run folder.
 
     Every device's process runs all of it, since all take part in training and in counting; the first one writes.
+
+    Args:
+        trial: what to train.
+        done: called when the folder is complete, before W&B is told: a network that is down makes no run a failure.
     """
     cfg, run = trial.cfg, RunFolder(trial.folder)
     hush()
@@ -71,7 +75,8 @@ def train(trial: Composed) -> None:
             photos = first_photos(data, cfg.speed.images)
             timing = {"images": cfg.speed.images, "threads": cfg.threads or 1}
             time_runs({run: method}, photos, device, precision, **timing)
-        write_json(run.metrics, metrics)  # the last file: a run that has it is done
+        write_json(run.metrics, metrics)  # the last file of the run's own
+        done()
         if logger is not None:
             summarise(logger.experiment, run)
     show_scores(run.path.name, metrics)

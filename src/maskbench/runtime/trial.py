@@ -81,34 +81,56 @@ def _fingerprint(data: DictConfig) -> str:
 
 
 @contextmanager
-def attempt(folder: Path) -> Iterator[None]:
+def attempt(folder: Path) -> Iterator[Callable[[], None]]:
     """One attempt at the trial in `folder`, with its outcome in status.json.
 
     On several devices every process runs the whole command; the first one alone reads and writes the status.
+
+    Yields:
+        What is called when all results are written: from then on the trial is done, whatever becomes of those who are
+        told of it. It is done at the latest when the block ends.
 
     Raises:
         RunError: another process is at it.
         KeyboardInterrupt: says how to go on.
     """
     if not leads():
-        yield
+        yield lambda: None
         return
     with _alone(folder):
         before = Status.read(folder)
         if before and before.state == "running" and not before.cut:
             raise _taken(folder, before)
-        status = Status.begin(folder)
+        this = _Attempt(folder)
         try:
-            yield
+            yield this.done
         except KeyboardInterrupt:
-            status.failed("interrupted").write(folder)
-            raise KeyboardInterrupt(
-                f"Interrupted. {folder} keeps every finished epoch; the same command again goes on from there."
-            ) from None
+            this.fail("interrupted")
+            kept = "keeps every finished epoch; the same command again goes on from there"
+            kept = "is done; W&B may not know all of it" if this.status.state == "done" else kept
+            raise KeyboardInterrupt(f"Interrupted. {folder} {kept}.") from None
         except BaseException as error:
-            status.failed(f"{type(error).__name__}: {error}").write(folder)
+            this.fail(f"{type(error).__name__}: {error}")
             raise
-        status.done().write(folder)
+        this.done()
+
+
+class _Attempt:
+    """The status of this process at a trial; the outcome that it writes first stays."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.status = folder, Status.begin(folder)
+
+    def done(self) -> None:
+        self._end(self.status.done())
+
+    def fail(self, reason: str) -> None:
+        self._end(self.status.failed(reason))
+
+    def _end(self, status: Status) -> None:
+        if self.status.state == "running":
+            self.status = status
+            status.write(self.folder)
 
 
 @contextmanager

@@ -132,11 +132,11 @@ def _read(folder: Path, name: TrialName) -> Run:
 
 
 def _state(status: Status | None, metrics: dict[str, Any]) -> tuple[RunState, str | None]:
-    """The metrics are written last: a run without them is not done, whatever else it says."""
+    """As `Status.finished` has it: done is what says so and has its metrics."""
     if status is None:
-        return ("done", None) if metrics else ("missing", "no status and no metrics: it never began")
+        return "missing", "no status.json: it never began, or is to be run again"
     if status.state == "done":
-        return ("done", None) if metrics else ("missing", "metrics.json is gone")
+        return ("done", None) if metrics else ("missing", "metrics.json is gone: the train command again makes it anew")
     if status.state == "failed":
         return "failed", status.reason or "no reason given"
     return ("failed", "its process is gone") if status.cut else ("running", None)
@@ -156,15 +156,13 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _history(path: Path) -> pd.DataFrame:
     try:
-        table = pd.read_csv(path)
+        return pd.read_csv(path)
     except (FileNotFoundError, pd.errors.EmptyDataError):
         return pd.DataFrame()
     except (OSError, ValueError) as error:
         raise RunError(
             f"{path}: not readable as a table ({error}); delete it, it is needed for the curves alone"
         ) from error
-    # A run that was resumed within an epoch may have written it twice.
-    return table.drop_duplicates("epoch", keep="last", ignore_index=True) if "epoch" in table else table
 
 
 def _listing(study: Path) -> str:

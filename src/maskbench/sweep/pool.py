@@ -2,7 +2,7 @@
 
 Every trial is a single run in a session of its own, so that one which raises, is killed or leaves children behind
 takes nobody with it. The pool starts, watches and stops; what a trial does is its command's affair, and it is done when
-its status says so.
+its status says so and its results are there.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ def run_pool(
 ) -> list[Outcome]:
     """Run the trials in their order, `slots` at once, and return their outcomes in the same order.
 
-    A trial whose status says done is kept as it is. One that fails doesn't stop the others; its reason stands in its
-    status and is shown at the end. Output goes to `logs/FOLDER.log` beside the trial's folder.
+    A trial that is done (`Status.finished`) is kept as it is. One that fails doesn't stop the others; its reason stands
+    in its status and is shown at the end. Output goes to `logs/FOLDER.log` beside the trial's folder.
 
     Args:
         trials: what to run; names are unique.
@@ -152,8 +152,7 @@ def _require_unique(names: Sequence[str]) -> None:
 
 def _unfinished(trials: Sequence[Trial], outcomes: dict[str, Outcome], watch: Watch) -> Iterator[Trial]:
     for trial in trials:
-        status = Status.read(trial.folder)
-        if status and status.state == "done":
+        if Status.finished(trial.folder):
             outcomes[trial.name] = Outcome(trial, "kept", _log(trial))
             watch.finished(trial.name, "kept", "as it was done before")
         else:
@@ -195,9 +194,9 @@ def _end(ended: _Running, interrupted: bool = False) -> Outcome:
     ended.signal(signal.SIGKILL)
     code = ended.process.wait()
     seconds = time.monotonic() - ended.began
-    status = Status.read(ended.trial.folder)
-    if status and status.state == "done":
+    if Status.finished(ended.trial.folder):
         return Outcome(ended.trial, "done", ended.log, seconds)
+    status = Status.read(ended.trial.folder)
     own = status if status and status.pid == ended.process.pid else None
     if own and own.state == "failed":
         reason = own.reason or _reason(code, ended)

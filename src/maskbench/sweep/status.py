@@ -15,6 +15,8 @@ from maskbench.errors import RunError
 
 State = Literal["running", "done", "failed"]
 FILE = "status.json"
+RESULTS = "metrics.json"
+"""What a trial writes before it says that it is done."""
 
 
 def now() -> str:
@@ -77,6 +79,12 @@ class Status:
 
     def failed(self, reason: str) -> Status:
         return replace(self, state="failed", reason=reason, ended=now())
+
+    @classmethod
+    def finished(cls, folder: Path) -> Status | None:
+        """The status of a trial that is done: it says so and has its results; None when it is to be run (again)."""
+        status = cls.read(folder)
+        return status if status and status.state == "done" and (folder / RESULTS).is_file() else None
 
     @property
     def cut(self) -> bool:
