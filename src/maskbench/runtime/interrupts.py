@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lightning import Trainer
-
 
 @contextmanager
-def interruptible(trainer: Trainer) -> Iterator[None]:
-    """Lightning makes of Ctrl-C a `SystemExit`, which looks like a failure; here it stays a `KeyboardInterrupt`."""
+def interruptible() -> Iterator[None]:
+    """Lightning makes of Ctrl-C a `SystemExit`, which looks like a failure; here it stays a `KeyboardInterrupt`.
+
+    Its trainer's status does not tell: it is `INTERRUPTED` after whatever ended it.
+    """
     try:
         yield
-    except SystemExit:
-        if trainer.interrupted:
+    except SystemExit as ended:
+        if isinstance(ended.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
         raise

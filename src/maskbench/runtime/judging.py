@@ -70,7 +70,7 @@ def judge(cfg: DictConfig, method: Segmenter, data: CocoDataModule, run: RunFold
     """Predict the test split as `cfg.trainer` says; writes predictions and thumbnails, returns the metrics."""
     judgement = Judgement(data, cfg.evaluation.iou_types, method.point.max_instances)
     trainer: Trainer = make(cfg.trainer, logger=False, enable_checkpointing=False, **shown(judgement))
-    with interruptible(trainer):
+    with interruptible():
         trainer.test(method, datamodule=data, verbose=False)
     results = judgement.ap.results()  # gathered from every rank, so every rank asks
     if trainer.is_global_zero:

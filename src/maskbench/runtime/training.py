@@ -133,7 +133,7 @@ def _fit(trainer: Trainer, method: Segmenter, data: CocoDataModule, run: RunFold
     if found := newest(run.checkpoints):
         resumed, epochs = found
         say(f"{run.path} goes on after epoch {epochs}")
-    with interruptible(trainer):
+    with interruptible():
         trainer.fit(method, datamodule=data, ckpt_path=resumed, weights_only=True)
 
 
