@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from maskbench import train as verb
+from maskbench.data.datamodule import CocoDataModule
 from maskbench.errors import ConfigError, RunError
 from maskbench.methods.base import Segmenter
 from maskbench.methods.solov2 import SOLOv2
@@ -194,6 +195,11 @@ def test_two_processes_never_train_one_run(run: Path, tmp_path: Path) -> None:
         (["checkpoint=worst"], "checkpoint=worst: expected one of last, best"),
         (["checkpoint=best", "data.tune_share=0"], "that split is empty: set data.tune_share above 0"),
         (["checkpoint=best", "trainer.check_val_every_n_epoch=3"], "none of 2 epochs has one: set it to 2 or less"),
+        (["evaluation.iou_types=[mask]"], r"iou_types=\['mask'\]: expected one or more of segm, bbox"),
+        (["evaluation.iou_types=[]"], "expected one or more of segm, bbox"),
+        (["speed.images=0"], r"speed\.images=0: expected at least 1"),
+        (["+trainer.enable_progress_bar=false"], "enable_progress_bar of lightning.Trainer: .* leave it out"),
+        (["+trainer.enable_checkpointing=true"], "enable_checkpointing of lightning.Trainer: .* leave it out"),
         (["trainer.precision=64-true"], "precision is one of 32-true, 16-mixed, bf16-mixed, found '64-true'"),
     ],
 )
@@ -201,6 +207,31 @@ def test_a_wrong_choice_is_told_before_training(tmp_path: Path, settings: list[s
     with pytest.raises(ConfigError, match=told):
         call(train, *TINY, *settings, f"runs={tmp_path}", "logger=none")
     assert not list(tmp_path.glob("*/*/checkpoints"))
+
+
+def test_the_best_weights_are_not_chosen_where_there_is_nothing_to_find(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CocoDataModule, "objects", lambda *_: 0)
+    with pytest.raises(ConfigError, match="no object is in any of its 4 photos: raise"):
+        call(train, *TINY, "checkpoint=best", f"runs={tmp_path}", "logger=none")
+
+
+@pytest.mark.parametrize("limit", [1, 100])
+def test_more_objects_than_may_be_found_are_told(
+    limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "_fit", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        call(train, *TINY, f"evaluation.point.max_instances={limit}", f"runs={tmp_path}", "logger=none")
+    (folder,) = (tmp_path / "try").iterdir()
+    most = read_json(folder / "data.json")["most_per_image"]
+    assert 1 < most < 100
+    told = capsys.readouterr().err
+    assert (f"up to {most} objects, but evaluation.point.max_instances=1:" in told) == (limit == 1)
 
 
 def test_the_command_line_ends_with_json_and_tells_errors_without_traceback(

@@ -174,6 +174,13 @@ def test_the_profile_is_of_the_training_file(shapes: Path) -> None:
     assert json.loads(json.dumps(found.as_dict())) == found.as_dict()
 
 
+def test_the_objects_of_a_split_are_those_of_its_images(shapes: Path) -> None:
+    data = module(shapes, tune_share=0.3)
+    assert data.objects("train") + data.objects("tune") == data.profile.instances
+    assert 0 < data.objects("tune") < data.objects("train")
+    assert module(shapes, tune_share=0).objects("tune") == 0
+
+
 def test_categories_must_agree(write, content: dict) -> None:
     root = write()
     content["categories"][0]["name"] = "moon"

@@ -23,6 +23,12 @@ def test_make_calls_the_target_with_settings_and_objects() -> None:
     assert make(node, given=thing) == {"numbers": ((1, 2), (3, 4)), "given": thing}
 
 
+def test_what_is_given_is_no_setting() -> None:
+    node = OmegaConf.create({"_target_": "builtins.dict", "callbacks": []})
+    with pytest.raises(ConfigError, match=r"callbacks of builtins\.dict: found in the config, but maskbench sets it"):
+        make(node, callbacks=[object()], logger=False)
+
+
 def test_our_errors_arrive_as_they_were_raised() -> None:
     backbone = {"_target_": "maskbench.nn.backbone.Backbone", "name": "resnet18", "weights": "nowhere.pth"}
     with pytest.raises(WeightsError, match=r"nowhere\.pth"):

@@ -158,6 +158,11 @@ class CocoDataModule(LightningDataModule):
         """The images of a split, ascending."""
         return self._parts[split].image_ids
 
+    def objects(self, split: Split) -> int:
+        """How many objects the images of a split have, crowd regions aside."""
+        part = self._parts[split]
+        return sum(len(part.file.counts(image_id)[0]) for image_id in part.image_ids)
+
     def image_path(self, split: Split, image_id: int) -> Path:
         part = self._parts[split]
         return part.images / part.file.records[image_id].file_name

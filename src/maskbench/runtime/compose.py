@@ -12,7 +12,7 @@ from lightning import seed_everything
 from omegaconf import DictConfig
 
 from maskbench.data.datamodule import CocoDataModule
-from maskbench.errors import MaskbenchError
+from maskbench.errors import ConfigError, MaskbenchError
 from maskbench.methods.base import Segmenter
 
 
@@ -43,6 +43,9 @@ def make(node: DictConfig | Mapping[str, Any], **given: Any) -> Any:
     """Call the `_target_` of a config node with its settings and with objects that no config can hold.
 
     Nested nodes are made first. An error of ours from inside one arrives as it was raised, not as Hydra wraps it.
+
+    Raises:
+        ConfigError: the config sets what is given.
     """
     try:
         # as a partial: Hydra would copy what is given, weights and all, into its config
@@ -51,6 +54,10 @@ def make(node: DictConfig | Mapping[str, Any], **given: Any) -> Any:
         if isinstance(error.__cause__, MaskbenchError):
             raise error.__cause__ from None
         raise
+    if both := sorted(made.keywords.keys() & given.keys()):
+        raise ConfigError(
+            f"{', '.join(both)} of {node['_target_']}: found in the config, but maskbench sets it itself; leave it out"
+        )
     return made.func(**{name: _fixed(value) for name, value in made.keywords.items()}, **given)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, get_args
 
 import cv2
 import torch
@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from maskbench.data.datamodule import CocoDataModule
 from maskbench.errors import ConfigError
+from maskbench.evaluation.ground_truth import IouType
 from maskbench.evaluation.precision import precision_name
 from maskbench.methods.base import Segmenter
 from maskbench.runtime.checkpoints import BEST, Checkpoints, chosen, fit_weights, newest, read_checkpoint
@@ -54,6 +55,7 @@ def train(trial: Composed, done: Callable[[], None]) -> None:
         cv2.setNumThreads(cfg.threads)
     # what is wrong is told before training, not after
     file, precision = chosen(cfg.checkpoint), precision_name(cfg.trainer.precision)
+    _require_measurable(cfg)
     if leads():
         run.write_config(cfg)
     data, method = build(cfg)
@@ -65,6 +67,7 @@ def train(trial: Composed, done: Callable[[], None]) -> None:
         device = trainer.strategy.root_device
         if leads():
             _describe(trial, data, device)
+            _tell_of_limit(data, method.point.max_instances)
         _fit(trainer, method, data, run)
         if file == BEST:
             fit_weights(method, read_checkpoint(run.checkpoints / BEST)["state_dict"], run.checkpoints / BEST)
@@ -82,6 +85,17 @@ def train(trial: Composed, done: Callable[[], None]) -> None:
     show_scores(run.path.name, metrics)
 
 
+def _require_measurable(cfg: DictConfig) -> None:
+    """Raise where what is measured after training is unknown or nothing."""
+    known, found = get_args(IouType), list(cfg.evaluation.iou_types)
+    if not found or not set(found) <= set(known):
+        raise ConfigError(f"evaluation.iou_types={found}: expected one or more of {', '.join(known)}")
+    if cfg.speed.enabled and cfg.speed.images < 1:
+        raise ConfigError(
+            f"speed.images={cfg.speed.images}: expected at least 1 (speed.enabled=false leaves the stopwatch out)"
+        )
+
+
 def _require_choice(cfg: DictConfig, data: CocoDataModule) -> None:
     """Raise unless there will be an AP on tune to choose the best weights by."""
     epochs, every = (cfg.trainer.get(name) or 0 for name in ("max_epochs", "check_val_every_n_epoch"))
@@ -89,6 +103,12 @@ def _require_choice(cfg: DictConfig, data: CocoDataModule) -> None:
         raise ConfigError(
             "checkpoint=best chooses weights by their AP on tune, but that split is empty: set data.tune_share above 0 "
             "or data.tune_annotations, or take checkpoint=last"
+        )
+    if not data.objects("tune"):
+        raise ConfigError(
+            "checkpoint=best chooses weights by their AP on tune, but no object is in any of its "
+            f"{len(data.image_ids('tune'))} photos: raise data.tune_share, set data.tune_annotations, or take "
+            "checkpoint=last"
         )
     if 0 < epochs < every:
         raise ConfigError(
@@ -105,6 +125,16 @@ def _describe(trial: Composed, data: CocoDataModule, device: torch.device) -> No
     write_json(run.fairness, fairness(settings, trial.fingerprint, environment(device)))
     named = {"name": trial.data_name, "fingerprint": trial.fingerprint}
     write_json(run.data, named | data.profile.as_dict())
+
+
+def _tell_of_limit(data: CocoDataModule, limit: int) -> None:
+    """Say so where a method can't find all objects of an image, however good it is."""
+    most = data.profile.most_per_image
+    if most > limit:
+        say(
+            f"An image has up to {most} objects, but evaluation.point.max_instances={limit}: the others count as "
+            "missed. evaluation=crowded admits more."
+        )
 
 
 def _trainer(
@@ -124,7 +154,7 @@ def _trainer(
         history,
         Checkpoints(run.checkpoints, note, best=cfg.checkpoint == "best"),
     )
-    given = {"logger": logger or False, "default_root_dir": str(run.path), **callbacks}
+    given = {"logger": logger or False, "enable_checkpointing": True, "default_root_dir": str(run.path), **callbacks}
     return make(cfg.trainer, **given, **({} if tune else {"limit_val_batches": 0}))
 
 
