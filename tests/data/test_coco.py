@@ -80,6 +80,8 @@ def break_(content: dict, path: str, value: Any) -> dict:
         ("annotations.0.segmentation", [], "annotation 5 has no polygon"),
         ("annotations.0.segmentation", [[1, 2, 3, 4]], "annotation 5 has .* at least three points"),
         ("annotations.0.segmentation", {"counts": [1]}, r"size None, but its image is \[height, width\] = \[20, 30\]"),
+        ("annotations.0.segmentation", {"counts": [600], "size": 5}, "annotation 5 has an RLE of size 5, but"),
+        ("annotations.0.segmentation", {"counts": "PP", "size": None}, "annotation 5 has an RLE of size None, but"),
         ("annotations.0.segmentation", {"counts": [600], "size": [30, 20]}, r"RLE of size \[30, 20\]"),
     ],
 )

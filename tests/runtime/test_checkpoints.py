@@ -42,6 +42,21 @@ def test_what_is_wrong_with_a_file_is_told(tmp_path: Path) -> None:
         read_checkpoint(path)
 
 
+@pytest.mark.parametrize("content", [None, b"cut"])
+def test_what_is_advised_is_what_train_goes_by(tmp_path: Path, content: bytes | None) -> None:
+    """A run that is done is not trained again while status.json says so; without last.ckpt it needs the one before."""
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    last, previous, status = folder / "last.ckpt", folder / "previous.ckpt", tmp_path / "status.json"
+    if content is not None:
+        last.write_bytes(content)
+    with pytest.raises(WeightsError, match=f"delete {folder} and {status} and train again, from the start"):
+        read_checkpoint(last)
+    write(previous)
+    with pytest.raises(WeightsError, match=rf"delete {status} and train again, which goes on from previous\.ckpt"):
+        read_checkpoint(last)
+
+
 def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
     path = write(tmp_path / "last.ckpt", extra=Path("a class that is no tensor"))
     with pytest.raises(WeightsError, match="not readable"):

@@ -235,7 +235,7 @@ def _wrong_segmentation(segmentation: Any, size: tuple[int, int]) -> str | None:
         return None
     if not isinstance(segmentation, dict) or not isinstance(segmentation.get("counts"), list | str):
         return f"is {segmentation!r:.60}, expected polygons or an RLE with `size` and `counts`"
-    if list(segmentation.get("size", ())) != list(size):
+    if segmentation.get("size") != list(size):
         return f"has an RLE of size {segmentation.get('size')}, but its image is [height, width] = {list(size)}"
     return None
 

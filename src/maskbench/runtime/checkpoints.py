@@ -12,6 +12,7 @@ from torch import Tensor
 
 from maskbench.errors import ConfigError, WeightsError
 from maskbench.runtime.console import say
+from maskbench.sweep.status import FILE as STATUS
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 CHOICES = {"last": LAST, "best": BEST}
@@ -96,18 +97,29 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         WeightsError: it is missing, truncated, or not a checkpoint of maskbench.
     """
     if not path.is_file():
-        raise WeightsError(f"{path}: no such checkpoint. The run has not finished an epoch; train it first.")
+        raise WeightsError(
+            f"{path}: no such checkpoint. If the run has not finished an epoch, train it first; if the file was "
+            f"removed, {_remedy(path)}."
+        )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle, zip and torch raise errors of their own on a damaged file
         reason = str(error).splitlines()[0] if str(error) else ""
         raise WeightsError(
             f"{path}: not readable as a checkpoint ({type(error).__name__}: {reason}). It may have been cut while it "
-            "was copied; copy it again, or delete it and train again."
+            f"was copied: {_remedy(path)}."
         ) from error
     if not isinstance(content, dict) or "state_dict" not in content or NOTE not in content:
         raise WeightsError(f"{path}: holds no weights of a maskbench run (expected state_dict and {NOTE})")
     return content
+
+
+def _remedy(path: Path) -> str:
+    """How to come by a checkpoint again: a run that is done is not trained again while its status says so."""
+    folder, status = path.parent, path.parent.parent / STATUS
+    if path.name == LAST and (folder / PREVIOUS).is_file():
+        return f"copy it again, or delete {status} and train again, which goes on from {PREVIOUS}"
+    return f"copy it again, or delete {folder} and {status} and train again, from the start"
 
 
 def fit_weights(module: LightningModule, weights: dict[str, Tensor], path: Path) -> None:
