@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
-from maskbench.runtime.history import History, peak_memory, read_rows, write_rows
+import pytest
+
+from maskbench.runtime.history import History, process_memory, read_rows, write_rows
 
 
 def test_rows_may_have_different_columns(tmp_path: Path) -> None:
@@ -24,5 +27,9 @@ def test_the_counts_travel_with_the_checkpoint(tmp_path: Path) -> None:
     assert (resumed.epochs, resumed.images, resumed.minutes) == (3, 54, 0.5)
 
 
-def test_memory_is_megabytes() -> None:
-    assert 50 < peak_memory() < 1e6
+@pytest.mark.parametrize(("platform", "unit"), [("linux", 1024), ("darwin", 1)])
+def test_memory_is_in_millions_of_bytes(monkeypatch: pytest.MonkeyPatch, platform: str, unit: int) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("sys.platform", platform)
+    monkeypatch.setattr("resource.getrusage", lambda _: SimpleNamespace(ru_maxrss=3_000_000))
+    assert process_memory() == pytest.approx(3 * unit)

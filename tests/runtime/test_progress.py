@@ -3,7 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from lightning import Callback
+from lightning import Callback, Trainer
+from lightning.pytorch.demos.boring_classes import BoringModel
 from rich.console import Console
 
 from maskbench.runtime import progress
@@ -23,6 +24,28 @@ def test_a_terminal_gets_a_bar_and_a_log_gets_lines(
     assert arguments["callbacks"][0] is first
     assert isinstance(arguments["callbacks"][1], kind)
     assert arguments["enable_progress_bar"] == terminal
+
+
+class Validated(BoringModel):
+    """Logs an AP whenever it is validated."""
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("tune/AP", 0.5)
+
+
+def test_a_line_tells_the_ap_of_its_own_epoch_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hush()
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    few = {"limit_train_batches": 1, "limit_val_batches": 1, "num_sanity_val_steps": 0}
+    every = {"max_epochs": 3, "check_val_every_n_epoch": 2}
+    Trainer(accelerator="cpu", default_root_dir=tmp_path, callbacks=[Lines()], **quiet, **few, **every).fit(Validated())
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("epoch ")]
+    assert ["AP 0.5" in line for line in lines] == [False, True, False]
 
 
 def test_the_bar_tells_loss_and_speed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

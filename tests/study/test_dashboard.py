@@ -10,12 +10,12 @@ import wandb
 from maskbench.study.dashboard import log_study
 
 
-def test_the_study_is_logged_offline_and_at_once(study: Path, tmp_path: Path) -> None:
+def test_the_study_is_logged_offline_and_at_once(study: Path) -> None:
     began = time.monotonic()
-    folder = log_study(study, directory=tmp_path)
+    folder = log_study(study)
     assert time.monotonic() - began < 15
     assert folder is not None
-    assert Path(folder).parent == tmp_path / "wandb"
+    assert Path(folder).parent == study / "wandb"
     assert list(Path(folder).glob("*.wandb"))
     tables = {path.name.rsplit("_", 2)[0]: json.loads(path.read_text()) for path in Path(folder).rglob("*.table.json")}
     assert set(tables) == {"leaderboard", "methods", "ap_against_fps_table"}
@@ -24,13 +24,13 @@ def test_the_study_is_logged_offline_and_at_once(study: Path, tmp_path: Path) ->
     assert len(tables["ap_against_fps_table"]["data"]) == 5
 
 
-def test_a_study_that_is_logged_again_is_one_run(study: Path, tmp_path: Path) -> None:
+def test_a_study_that_is_logged_again_is_one_run(study: Path) -> None:
     for _ in range(2):
-        folder = log_study(study, directory=tmp_path)
-    assert [str(path) for path in (tmp_path / "wandb").glob("offline-run-*")] == [folder]
+        folder = log_study(study)
+    assert [str(path) for path in (study / "wandb").glob("offline-run-*")] == [folder]
 
 
-def test_the_run_belongs_to_the_study(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_run_belongs_to_the_study(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, object] = {}
     start = wandb.init
 
@@ -39,6 +39,6 @@ def test_the_run_belongs_to_the_study(study: Path, tmp_path: Path, monkeypatch: 
         return start(**settings)  # type: ignore[arg-type]
 
     monkeypatch.setattr(wandb, "init", spy)
-    assert log_study(study, "disabled", directory=tmp_path) is None
+    assert log_study(study, "disabled") is None
     assert (seen["group"], seen["job_type"], seen["mode"]) == ("shapes", "study", "disabled")
     assert seen["id"] == "shapes-leaderboard"

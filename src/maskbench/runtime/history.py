@@ -95,7 +95,7 @@ class History(Callback):
             "minutes": self.minutes,
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
             "images_per_second": self._epoch_images / max(1e-9, self._epoch_seconds),
-            "memory_mb": peak_memory(),
+            "memory_mb": process_memory(),
             **{name: float(value) * share for name, value in self._losses.items()},
             **tune,
         }
@@ -109,12 +109,12 @@ class History(Callback):
             self._since = None
 
 
-def peak_memory() -> float:
-    """MB: the most that tensors took on the GPU, or that this process took in host memory."""
+def process_memory() -> float:
+    """MB (10^6 bytes): the most that tensors took on the GPU so far, or that this process took in host memory."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated() / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak / 1e3  # bytes there, kilobytes here
+    return peak * (1 if sys.platform == "darwin" else 1024) / 1e6  # bytes there, KiB here
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

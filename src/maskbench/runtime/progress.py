@@ -55,10 +55,20 @@ class Bar(RichProgressBar):
 class Lines(Callback):
     """One line an epoch, for logs and pipes."""
 
+    def __init__(self) -> None:
+        self._validated = False
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._validated = False
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._validated = True
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
             return
         found = trainer.callback_metrics
-        named = {"loss": "loss", "AP": "tune/AP", "images/s": "images_per_second", "minutes": "minutes"}
+        tune = {"AP": "tune/AP"} if self._validated else {}  # Lightning keeps that of an earlier epoch
+        named = {"loss": "loss", **tune, "images/s": "images_per_second", "minutes": "minutes"}
         numbers = "  ".join(f"{label} {float(found[key]):.3g}" for label, key in named.items() if key in found)
         say(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {numbers}")

@@ -17,7 +17,7 @@ def hush() -> None:
     warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated")
     # an epoch shorter than the logging interval has its losses in history.csv
     warnings.filterwarnings("ignore", r"The number of training batches \(\d+\) is smaller than the logging interval")
-    # every number that is logged after an epoch is one of all devices already
+    # AP and counts after an epoch are of all devices already; loss and memory are the first one's, enough for a curve
     warnings.filterwarnings("ignore", r"It is recommended to use `self\.log\(.*sync_dist=True")
     # a resumed run writes into the folder that it has left
     warnings.filterwarnings("ignore", r"Checkpoint directory .* exists and is not empty")

@@ -29,26 +29,23 @@ TEXTS = (
 )
 
 
-def log_study(
-    study: Path, mode: Mode = "offline", project: str = "maskbench", directory: Path | None = None
-) -> str | None:
+def log_study(study: Path, mode: Mode = "offline", project: str = "maskbench") -> str | None:
     """Log the study as a run of job type `study` in the group of its trials: one run, however often it is logged.
 
     Args:
         study: its folder.
         mode: offline writes files alone, without login or network; online sends them as well.
         project: W&B's project.
-        directory: where W&B's files go (default: the study's folder, as for its trials).
 
     Returns:
         The folder of an offline run, for `wandb sync` or `wandb leet`; None otherwise.
     """
     table = tabulate(read_runs(study))
     name = study.resolve().name
-    own, folder = wandb_id(name, "leaderboard"), directory or study
+    own = wandb_id(name, "leaderboard")
     if mode == "offline":
         # what was logged before is out of date, and waits to be sent all the same
-        for earlier in (folder / "wandb").glob(f"offline-run-*-{own}"):
+        for earlier in (study / "wandb").glob(f"offline-run-*-{own}"):
             shutil.rmtree(earlier)
     run = wandb.init(
         project=project,
@@ -58,7 +55,7 @@ def log_study(
         id=own,
         resume=None if mode == "offline" else "allow",
         mode=mode,
-        dir=str(folder),
+        dir=str(study),
         config={"study": name, "footings": [found.footing for found in group(table)]},
         settings=wandb.Settings(silent=True, console="off", x_disable_stats=True, disable_git=True),
     )
