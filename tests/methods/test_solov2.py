@@ -146,6 +146,16 @@ class TestPrediction:
             torch.testing.assert_close(instances.scores, torch.ones(len(true)), atol=1e-4, rtol=0)
             assert pairwise_iou(ceiling.masks.dense(), true.masks.dense()).diagonal().min() > 0.9
 
+    @pytest.mark.parametrize(("points_nms", "kept"), [(True, 1), (False, 2)])
+    def test_objects_on_neighbouring_cells(self, method: SOLOv2, points_nms: bool, kept: int) -> None:
+        masks = torch.zeros(2, 128, 128, dtype=torch.bool)
+        masks[0, 40:64, 32:40] = masks[1, 40:64, 40:48] = True
+        target = Instances(Masks(masks), Masks(masks).boxes(), torch.zeros(2, dtype=torch.long), torch.ones(2))
+        raw = answer(method, [target])
+        raw.logits[0][..., 5] -= 18  # the object further right, on column 5 of 16, is a little less certain
+        method.points_nms = points_nms
+        assert len(method.instances(raw, [FRAME])[0]) == kept
+
     def test_nothing_above_the_threshold(self, method: SOLOv2, batch: Batch) -> None:
         silent = answer(method, batch.targets)
         found = method.instances(silent._replace(logits=[-level.abs() for level in silent.logits]), batch.frames)

@@ -58,6 +58,8 @@ class SOLOv2(Segmenter):
         ranges: √(w·h) in network pixels that a level learns, both ends inclusive; they overlap.
         sigma: share of an object's box, around its centre of mass, whose cells learn it.
         mask_weight: of the dice loss.
+        points_nms: whether of neighbouring cells only the best of a class may stand for an object, as released; it saves
+            Matrix NMS most duplicates, and costs one of two objects whose centres lie a cell apart.
         nms_sigma: of Matrix NMS.
         decayed: share of the score threshold that a score must keep after Matrix NMS (0.05 of 0.1 as released).
     """
@@ -79,6 +81,7 @@ class SOLOv2(Segmenter):
         ranges: Sequence[tuple[float, float]] = ((1, 96), (48, 192), (96, 384), (192, 768), (384, 2048)),
         sigma: float = 0.2,
         mask_weight: float = 3.0,
+        points_nms: bool = True,
         nms_sigma: float = 2.0,
         decayed: float = 0.5,
         **common: Unpack[Common],
@@ -90,7 +93,8 @@ class SOLOv2(Segmenter):
                 f"grids {list(grids)}, ranges {list(ranges)}"
             )
         self.grids, self.ranges = tuple(grids), tuple((low, high) for low, high in ranges)
-        self.sigma, self.mask_weight, self.nms_sigma, self.decayed = sigma, mask_weight, nms_sigma, decayed
+        self.sigma, self.mask_weight = sigma, mask_weight
+        self.points_nms, self.nms_sigma, self.decayed = points_nms, nms_sigma, decayed
         self.fpn = FPN(self.backbone.channels, self.backbone.strides, width)
         self.kernel_tower = tower(width + 2, head_width, head_depth)
         self.class_tower = tower(width, head_width, head_depth)
@@ -158,7 +162,8 @@ class SOLOv2(Segmenter):
     # Prediction ------------------------------------------------------------------------------------------------------
 
     def instances(self, raw: Raw, frames: Sequence[Frame]) -> list[Instances]:
-        scores = _flat([points_nms(logits.float().sigmoid()) for logits in raw.logits])
+        levels = [logits.float().sigmoid() for logits in raw.logits]
+        scores = _flat([points_nms(level) for level in levels] if self.points_nms else levels)
         kernels = _flat(raw.kernels)
         return [
             self._instances(self.candidates(scores[row], kernels[row]), raw.features[row], frame)
