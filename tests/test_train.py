@@ -122,6 +122,26 @@ def test_ctrl_c_while_it_is_judged_is_no_failure(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.slow
+def test_a_killed_run_goes_on_after_its_last_epoch(tmp_path: Path) -> None:
+    """SIGKILL leaves no time to say anything: what stands on the disc has to be enough."""
+    settings = [*TINY, "trainer.max_epochs=40", "logger=none", "speed.enabled=false", f"runs={tmp_path}"]
+    command = [sys.executable, "-m", "maskbench.train", *settings]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.glob("try/*/checkpoints/previous.ckpt")) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.kill()
+    (folder,) = (tmp_path / "try").iterdir()
+    assert process.returncode == -signal.SIGKILL
+    assert (Status.read(folder).state, Status.read(folder).cut) == ("running", True)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stderr
+    assert "goes on after epoch" in ended.stderr
+    assert [row["epoch"] for row in read_rows(folder / "history.csv")] == [str(epoch) for epoch in range(40)]
+    assert (Status.read(folder).state, Status.read(folder).attempts) == ("done", 2)
+
+
+@pytest.mark.slow
 def test_two_devices_are_one_run(tmp_path: Path) -> None:
     """Two processes of a CPU, each with half of every batch: one status, one set of files, one line of JSON."""
     settings = ["data.root.images=16", "data.root.val_images=7", "data.root.size=64", "data.eval_batch=1"]

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import copy
 import json
+import random
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +103,41 @@ def test_a_mask_that_cannot_be_decoded_names_its_annotation(read: Callable, cont
     file = read(break_(content, "annotations.0.segmentation", segmentation))
     with pytest.raises(DataError, match="annotation 5 can't be decoded"):
         file.annotations(11)
+
+
+JUNK = (None, True, -1, 0, 3, 1e9, float("nan"), "", "a", [], [1], [[]], [[0, 0, 1]], {}, {"size": [20, 30]})
+"""What may stand where something else belongs."""
+
+
+def places(node: Any) -> Iterator[tuple[Any, Any]]:
+    """Every container of a nested value, with every key in it."""
+    for key in list(node) if isinstance(node, dict) else range(len(node)) if isinstance(node, list) else ():
+        yield node, key
+        yield from places(node[key])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # a warning is a fair answer too
+def test_whatever_stands_in_the_file_is_read_or_named(read: Callable, content: dict, tmp_path: Path) -> None:
+    """A thousand files with one value replaced or gone: no error but ours, and it begins with the file's name."""
+    draw = random.Random(0)
+    told = []
+    for _ in range(1000):
+        broken = copy.deepcopy(content)
+        node, key = draw.choice(list(places(broken)))
+        if draw.random() < 0.2:
+            del node[key]
+        else:
+            node[key] = draw.choice(JUNK)
+        try:
+            file = read(broken)
+            for image_id in file.records:
+                file.counts(image_id)
+                file.annotations(image_id)
+        except DataError as error:
+            told.append(str(error))
+    assert len(told) > 300
+    assert all(message.startswith(str(tmp_path / "instances.json")) for message in told)
 
 
 def test_a_list_of_results_is_no_annotation_file(read: Callable) -> None:

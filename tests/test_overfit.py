@@ -1,0 +1,64 @@
+"""A method that can't learn a few photos by heart is broken, whatever else its tests say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from maskbench.train import train
+from trained import call
+
+NAMES = sorted(path.stem for path in (Path(__file__).parents[1] / "conf" / "method" / "small").glob("*.yaml"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_eight_drawn_images_are_learnt_by_heart(name: str, tmp_path: Path) -> None:
+    """To 0.9 AP50, or 95 % of what the method's masks can draw of the truth, as experiments/overfit asks on COCO."""
+    metrics = call(
+        train,
+        "experiment=overfit",
+        f"method=small/{name}",
+        "data=shapes",
+        "data.root.images=8",
+        "data.root.val_images=1",
+        "transforms=small",
+        "transforms.train.augment=[]",
+        "trainer.max_epochs=150",
+        "threads=1",
+        "logger=none",
+        "speed.enabled=false",
+        f"runs={tmp_path}",
+    )
+    assert metrics["images"] == 8
+    assert metrics["segm"]["AP50"] >= min(0.9, 0.95 * metrics["ceiling"]["segm"]["AP50"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_real_photographs_are_trained_on_and_judged(name: str, tmp_path: Path, shared: Path) -> None:
+    """Sixteen crowded photographs, once: from bytes on a disc to COCO results and a score, for every method."""
+    data = shared / "dsb2018"
+    truth = json.loads((data / "annotations/instances_val.json").read_text())
+    truth["images"] = sorted(truth["images"], key=lambda image: image["height"] * image["width"])[:4]
+    ids = {image["id"] for image in truth["images"]}
+    truth["annotations"] = [note for note in truth["annotations"] if note["image_id"] in ids]
+    (tmp_path / "four.json").write_text(json.dumps(truth))
+    metrics = call(
+        train,
+        "experiment=nuclei",
+        f"method=crowded/{name}",
+        f"data.root={data}",
+        f"data.test_annotations={tmp_path / 'four.json'}",
+        "data.limit=16",
+        "trainer.max_epochs=1",
+        "threads=1",
+        "logger=none",
+        "speed.images=2",
+        f"runs={tmp_path}",
+    )
+    assert (metrics["images"], metrics["images_seen"]) == (4, 16)
+    assert 0 <= metrics["segm"]["AP50"] <= 1
+    assert metrics["ceiling"]["segm"]["AP50"] > 0.8
