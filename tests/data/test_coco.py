@@ -116,7 +116,6 @@ def places(node: Any) -> Iterator[tuple[Any, Any]]:
         yield from places(node[key])
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # a warning is a fair answer too
 def test_whatever_stands_in_the_file_is_read_or_named(read: Callable, content: dict, tmp_path: Path) -> None:
     """A thousand files with one value replaced or gone: no error but ours, and it begins with the file's name."""

@@ -14,6 +14,8 @@ import numpy as np
 import pycocotools.mask as rle_codec
 from jaxtyping import Bool, Float32, Int64, UInt16
 
+from maskbench.ops.polygons import rasterise
+
 Runs = Int64[np.ndarray, " _"]
 """Lengths of runs down the columns of a mask, of background and foreground in turn."""
 LabelMap = UInt16[np.ndarray, "h w"]
@@ -29,14 +31,10 @@ def run_lengths(segmentation: list | dict[str, Any], size: tuple[int, int]) -> R
         size: height and width of the photo.
 
     Raises:
-        ValueError: the coordinates are no numbers, or the runs don't fill the photo.
+        ValueError: the coordinates are no numbers or far outside, or the runs don't fill the photo.
     """
-    counts: Any
-    if isinstance(segmentation, list):
-        polygons = rle_codec.frPyObjects(segmentation, *size)
-        counts = rle_codec.merge(polygons)["counts"]
-    else:
-        counts = segmentation["counts"]
+    drawn: dict[str, Any] = rasterise(segmentation, size) if isinstance(segmentation, list) else segmentation
+    counts = drawn["counts"]
     runs = np.array(counts, dtype=np.int64) if isinstance(counts, list) else _uncompressed(counts)
     filled, pixels = int(runs.sum()), size[0] * size[1]
     # pycocotools would hand out uninitialised memory for what the runs leave open.

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import pycocotools.mask as rle_codec
 
 from maskbench.errors import DataError
+from maskbench.ops.polygons import rasterise
 
 IouType = Literal["segm", "bbox"]
 
@@ -84,7 +85,7 @@ class GroundTruth:
         height, width = image.get("height"), image.get("width")
         try:
             if isinstance(segmentation, list):
-                rle = rle_codec.merge(rle_codec.frPyObjects(segmentation, height, width))
+                rle = rasterise(segmentation, (height, width))
             elif isinstance(segmentation["counts"], list):
                 rle = rle_codec.frPyObjects(segmentation, *segmentation["size"])
             else:

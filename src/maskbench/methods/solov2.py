@@ -58,8 +58,8 @@ class SOLOv2(Segmenter):
         ranges: √(w·h) in network pixels that a level learns, both ends inclusive; they overlap.
         sigma: share of an object's box, around its centre of mass, whose cells learn it.
         mask_weight: of the dice loss.
-        points_nms: whether of neighbouring cells only the best of a class may stand for an object, as released; it saves
-            Matrix NMS most duplicates, and costs one of two objects whose centres lie a cell apart.
+        points_nms: whether of neighbouring cells only the best of a class may stand for an object, as released; it
+            saves Matrix NMS most duplicates, and costs one of two objects whose centres lie a cell apart.
         nms_sigma: of Matrix NMS.
         decayed: share of the score threshold that a score must keep after Matrix NMS (0.05 of 0.1 as released).
     """
