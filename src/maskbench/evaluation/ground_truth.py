@@ -85,7 +85,7 @@ class GroundTruth:
         height, width = image.get("height"), image.get("width")
         try:
             if isinstance(segmentation, list):
-                rle = rasterise(segmentation, (height, width))
+                rle = rasterise(segmentation, (image["height"], image["width"]))
             elif isinstance(segmentation["counts"], list):
                 rle = rle_codec.frPyObjects(segmentation, *segmentation["size"])
             else:
