@@ -40,6 +40,18 @@ def test_a_log_file_gets_a_line_a_change(tmp_path: Path) -> None:
     assert seen.summary() == "1 of 2 done · 1 waiting"
 
 
+def test_an_epoch_without_validation_has_no_ap_of_an_earlier_one(tmp_path: Path) -> None:
+    seen, text = watch(tmp_path, "a")
+    with seen:
+        seen.started("a")
+        write(tmp_path / "a", 2)
+        with (tmp_path / "a" / "history.csv").open("a") as file:
+            file.write("3,30,240,3,251.4,\n")
+        seen.tick()
+    assert "a  epoch 3/4 251 images/s\n" in text.getvalue()
+    assert seen.rows["a"].progress.ap == 0.2
+
+
 def test_the_time_left_follows_from_the_pace(tmp_path: Path) -> None:
     seen, _ = watch(tmp_path, "abc")
     seen.started("a")

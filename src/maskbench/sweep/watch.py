@@ -44,7 +44,8 @@ class Progress:
     Args:
         epochs: finished ones.
         total: epochs the config asks for, None where it doesn't say so.
-        ap: mask AP on the tune split, 0 to 1.
+        ap: mask AP on the tune split, 0 to 1, as it was last measured.
+        ap_of: the epoch after which that was.
         images_per_second: while training.
         share: of the training, 0 to 1, None where it can't be told.
     """
@@ -52,6 +53,7 @@ class Progress:
     epochs: int
     total: int | None
     ap: float | None
+    ap_of: int | None
     images_per_second: float | None
     share: float | None
 
@@ -182,7 +184,8 @@ class Watch:
             if row.phase == "running" and row.look() and row.progress:
                 found = row.progress
                 rate = f"{found.images_per_second:.0f} images/s" if found.images_per_second else ""
-                self._say(row.name, " ".join(filter(None, [f"epoch {found.epoch}", f"AP {_number(found.ap)}", rate])))
+                ap = f"AP {_number(found.ap)}" if found.ap_of == found.epochs else ""
+                self._say(row.name, " ".join(filter(None, [f"epoch {found.epoch}", ap, rate])))
         if self._live:
             self._live.refresh()
 
@@ -266,11 +269,12 @@ def _progress(rows: list[dict[str, str]], epochs: int | None, steps: int | None)
     if steps and (step := _float(rows[-1].get("step"))):
         shares.append(step / steps)
     # An epoch without validation has no AP of its own.
-    aps = [value for row in rows if (value := _float(row.get("tune/AP"))) is not None]
+    aps = {epoch: ap for epoch, row in enumerate(rows, 1) if (ap := _float(row.get("tune/AP"))) is not None}
     return Progress(
         epochs=len(rows),
         total=epochs,
-        ap=aps[-1] if aps else None,
+        ap=aps[max(aps)] if aps else None,
+        ap_of=max(aps, default=None),
         images_per_second=_float(rows[-1].get("images_per_second")),
         share=min(max(shares), 1.0) if shares else None,
     )
