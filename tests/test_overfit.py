@@ -26,7 +26,7 @@ def test_eight_drawn_images_are_learnt_by_heart(name: str, tmp_path: Path) -> No
         "data.root.val_images=1",
         "transforms=small",
         "transforms.train.augment=[]",
-        "trainer.max_epochs=150",
+        "trainer.max_epochs=400",
         "threads=1",
         "logger=none",
         "speed.enabled=false",
