@@ -40,7 +40,7 @@ def test_eight_drawn_images_are_learnt_by_heart(name: str, tmp_path: Path) -> No
 @pytest.mark.parametrize("name", NAMES)
 def test_real_photographs_are_trained_on_and_judged(name: str, tmp_path: Path, shared: Path) -> None:
     """Sixteen crowded photographs, once: from bytes on a disc to COCO results and a score, for every method."""
-    data = shared / "dsb2018"
+    data = shared / "data" / "dsb2018"
     truth = json.loads((data / "annotations/instances_val.json").read_text())
     truth["images"] = sorted(truth["images"], key=lambda image: image["height"] * image["width"])[:4]
     ids = {image["id"] for image in truth["images"]}
