@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torchvision.ops import sigmoid_focal_loss
 
 
-def dice(probabilities: Float[Tensor, "N *P"], targets: Bool[Tensor, "N *P"]) -> Float[Tensor, " N"]:
+def dice(probabilities: Float[Tensor, " N *P"], targets: Bool[Tensor, " N *P"]) -> Float[Tensor, " N"]:
     """1 − 2·Σpt / (Σp² + Σt²), with 0.001 on each sum (V-Net, eq. 3, as SOLO uses it)."""
     p, t = probabilities.flatten(1).float(), targets.flatten(1).float()
     overlap = (p * t).sum(dim=1)
