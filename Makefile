@@ -51,8 +51,8 @@ $(READY): pyproject.toml requirements.lock
 	fi
 	@touch $@
 
-# A trial that failed keeps nobody from the others' table: all steps are taken unless one is interrupted (130), and the
-# status is that of the first one that went wrong.
+# A trial that failed (3) keeps nobody from the others' table: all steps are taken unless one is interrupted (130) or none
+# was started, as after a misspelt setting; the status is that of the first one that went wrong.
 sweep: $(READY) ## Train METHODS over SEEDS, time them one against the other, and write the report
 	$(if $(filter runs=% study=%,$(ARGS)),$(error ARGS go to training alone: say RUNS=... and STUDY=... instead of $(filter runs=% study=%,$(ARGS))))
 	@status=0; \
@@ -62,6 +62,7 @@ sweep: $(READY) ## Train METHODS over SEEDS, time them one against the other, an
 	  if [ $$status -eq 0 ] || [ $$code -eq 130 ]; then status=$$code; fi; \
 	}; \
 	step $(RUN) -m maskbench.train -m experiment=$(EXPERIMENT) method=$(CHOICE) seed=$(SEEDS) runs=$(RUNS) study=$(STUDY) $(ARGS); \
+	case $$status in 0|3) ;; *) exit $$status;; esac; \
 	step $(RUN) -m maskbench.benchmark study=$(RUNS)/$(STUDY); \
 	step $(RUN) -m maskbench.report study=$(RUNS)/$(STUDY); \
 	exit $$status

@@ -137,9 +137,10 @@ def test_a_sweep_whose_steps_would_miss_each_other_is_refused(root: Path) -> Non
     ("codes", "taken", "status"),
     [
         ({}, ["train", "benchmark", "report"], 0),
-        ({"train": 1, "report": 3}, ["train", "benchmark", "report"], 1),
+        ({"train": 3, "report": 1}, ["train", "benchmark", "report"], 3),
+        ({"train": 1}, ["train"], 1),
         ({"train": 130}, ["train"], 130),
-        ({"train": 1, "benchmark": 130}, ["train", "benchmark"], 130),
+        ({"train": 3, "benchmark": 130}, ["train", "benchmark"], 130),
     ],
 )
 def test_a_failed_trial_keeps_nobody_from_the_table(

@@ -27,6 +27,14 @@ TINY = (
 )
 """Overrides of a training that takes seconds."""
 
+QUIET: dict[str, Any] = {
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+}
+"""A trainer that writes nothing."""
+
 
 def composed(verb: str, overrides: Sequence[str]) -> DictConfig:
     """The config of a verb, with Hydra's part in Hydra's own place."""

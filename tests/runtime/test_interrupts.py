@@ -9,6 +9,7 @@ from lightning.pytorch.demos.boring_classes import BoringModel
 
 from maskbench.runtime.interrupts import interruptible
 from maskbench.runtime.quiet import hush
+from trained import QUIET
 
 
 @pytest.mark.parametrize(
@@ -25,13 +26,7 @@ def test_ctrl_c_is_told_from_an_exit(
     # Lightning leaves Ctrl-C ignored for the process that is about to end
     monkeypatch.setattr("lightning.pytorch.trainer.call.signal.signal", lambda *_: None)
     hush()
-    quiet = {
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-    }
-    trainer = Trainer(accelerator="cpu", max_epochs=1, default_root_dir=tmp_path, **quiet)
+    trainer = Trainer(accelerator="cpu", max_epochs=1, default_root_dir=tmp_path, **QUIET)
     module: LightningModule = Stopped()
     with pytest.raises(kept) as caught, interruptible():
         trainer.fit(module)

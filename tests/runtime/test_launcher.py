@@ -45,7 +45,7 @@ def test_a_sweep_is_single_runs_in_processes_of_their_own(
 ) -> None:
     with pytest.raises(SystemExit) as stopped:
         sweep(monkeypatch, *SEEDS, f"runs={tmp_path}")
-    assert stopped.value.code == 1
+    assert stopped.value.code == launcher.TRIALS_FAILED
     assert [trial.command[:3] for trial in started] == [[sys.executable, "-m", "maskbench.train"]] * 2
     for seed, trial in enumerate(started):
         assert f"seed={seed}" in trial.command
@@ -107,8 +107,9 @@ def test_somebody_elses_configs_are_passed_on(
 def test_an_error_in_the_data_stops_a_sweep_before_it_starts(
     started: list[Trial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit) as stopped:
         sweep(monkeypatch, "data=coco", f"data.root={tmp_path}", "seed=0,1", f"runs={tmp_path}")
+    assert stopped.value.code == 1
     assert not started
     assert "instances_train.json" in capsys.readouterr().err
 

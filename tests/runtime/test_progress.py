@@ -11,7 +11,7 @@ from maskbench.runtime import progress
 from maskbench.runtime.compose import build, make
 from maskbench.runtime.progress import Bar, Lines, shown
 from maskbench.runtime.quiet import hush
-from trained import TINY, composed
+from trained import QUIET, TINY, composed
 
 
 @pytest.mark.parametrize(("terminal", "kind"), [(True, Bar), (False, Lines)])
@@ -35,15 +35,9 @@ class Validated(BoringModel):
 
 def test_a_line_tells_the_ap_of_its_own_epoch_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     hush()
-    quiet = {
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-    }
     few = {"limit_train_batches": 1, "limit_val_batches": 1, "num_sanity_val_steps": 0}
     every = {"max_epochs": 3, "check_val_every_n_epoch": 2}
-    Trainer(accelerator="cpu", default_root_dir=tmp_path, callbacks=[Lines()], **quiet, **few, **every).fit(Validated())
+    Trainer(accelerator="cpu", default_root_dir=tmp_path, callbacks=[Lines()], **QUIET, **few, **every).fit(Validated())
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("epoch ")]
     assert ["AP 0.5" in line for line in lines] == [False, True, False]
 

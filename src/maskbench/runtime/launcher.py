@@ -27,6 +27,9 @@ from maskbench.runtime.trial import identify
 from maskbench.runtime.verb import report_errors
 from maskbench.sweep.pool import Outcome, Trial, run_pool
 
+TRIALS_FAILED = 3
+"""Exit status of a sweep that ran and lost trials; 1 is one that could not start any, and has nothing to time."""
+
 
 class PoolLauncher(Launcher):
     """Runs jobs as `python -m maskbench.train OVERRIDES`, some at once on this machine.
@@ -63,7 +66,7 @@ class PoolLauncher(Launcher):
         say(f"{counts['done']} trials done, {counts['kept']} done before, {counts['failed']} failed")
         print(json.dumps(_summary(study, outcomes)), flush=True)
         if counts["failed"]:
-            raise SystemExit(1)
+            raise SystemExit(TRIALS_FAILED)
         return [_returned(outcome) for outcome in outcomes]
 
     def places(self, trainers: Sequence[DictConfig]) -> tuple[int, list[str]]:
