@@ -19,6 +19,10 @@ ifeq ($(wildcard conf/method/$(SIZE)/.),)
 $(error SIZE=$(SIZE): no such folder in conf/method (SIZE= takes the papers' settings))
 endif
 endif
+ifeq ($(METHODS),all)
+# a paper's own file has a _target_; variants such as solov2_light start from one
+override METHODS := $(subst $() ,$(comma),$(patsubst conf/method/%.yaml,%,$(shell grep -l '^_target_' conf/method/*.yaml)))
+endif
 SIZED   = $(if $(and $(SIZE),$(wildcard conf/method/$(SIZE)/$(1).yaml)),$(SIZE)/)$(1)
 CHOICE := $(subst $() ,$(comma),$(foreach method,$(subst $(comma), ,$(METHODS)),$(call SIZED,$(method))))
 

@@ -52,6 +52,16 @@ def test_a_glob_and_a_single_image(run: Path, photos: Path, tmp_path: Path) -> N
     assert (photos / "a-overlay.png").exists()  # the photo itself is never written over
 
 
+def test_where_nothing_is_certain_the_highest_score_is_told(
+    run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = call(predict, f"run={run}", f"images={photos}/a.jpg", f"out={tmp_path}/out", "device=cpu", "score=1.01")
+    assert found["drawn"] == 0
+    results = json.loads((tmp_path / "out/predictions.json").read_text())
+    highest = f"the highest is {max(result['score'] for result in results):.2f}" if results else "nothing was found"
+    assert highest in capsys.readouterr().err
+
+
 def test_nothing_to_segment_is_an_error(run: Path, photos: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="none of 1 files is a photo"):
         call(predict, f"run={run}", f"images={photos}/broken.png", f"out={tmp_path}/out")

@@ -26,11 +26,15 @@ def predict(cfg: DictConfig) -> dict[str, Any]:
         complain(reason)
     if len(found.broken) == len(photos):
         raise DataError(f"{cfg.images}: none of {len(photos)} files is a photo that can be read")
+    if not found.drawn:
+        highest = "nothing was found" if found.highest_score is None else f"the highest is {found.highest_score:.2f}"
+        complain(f"No score reaches {cfg.score}, so that nothing is drawn: {highest}. score=... sets another.")
     say(f"{len(found.overlays)} overlays and predictions.json are in {cfg.out}")
     return {
         "out": cfg.out,
         "images": len(found.overlays),
         "instances": found.instances,
+        "drawn": found.drawn,
         "broken": {str(path): reason for path, reason in found.broken.items()},
     }
 

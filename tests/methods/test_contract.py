@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,21 @@ from maskbench.structures import Batch, Instances
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "conf" / "method"
-PAPERS = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
-VARIANTS = sorted(path.relative_to(CONFIGS).with_suffix("").as_posix() for path in CONFIGS.glob("*/**/*.yaml"))
+
+
+def origin(path: Path) -> str | None:
+    """The paper's config that a variant changes; None for a paper's own, and for a part of one."""
+    first = (OmegaConf.to_container(OmegaConf.load(path)).get("defaults") or [None])[0]
+    return first.removeprefix("/method/").removesuffix("@_here_") if isinstance(first, str) else None
+
+
+def named(paths: Iterable[Path]) -> list[str]:
+    return sorted(path.relative_to(CONFIGS).with_suffix("").as_posix() for path in paths)
+
+
+PAPERS = named(path for path in CONFIGS.glob("*.yaml") if origin(path) is None)
+ORIGINS = {name: origin(CONFIGS / f"{name}.yaml") for name in named(CONFIGS.glob("**/*.yaml"))}
+VARIANTS = [name for name, paper in ORIGINS.items() if paper]
 # The narrow variant where a method has one: the promises are the same and the tests quick.
 SMALL = [f"small/{name}" if f"small/{name}" in VARIANTS else name for name in PAPERS]
 
@@ -127,8 +140,9 @@ def plain(value: Any) -> Any:
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_variant_states_what_differs_from_the_paper_and_nothing_else(name: str) -> None:
     variant = OmegaConf.to_container(OmegaConf.load(CONFIGS / f"{name}.yaml"))
-    paper = OmegaConf.to_container(OmegaConf.load(CONFIGS / f"{Path(name).stem}.yaml"))
-    assert variant.pop("defaults") == [f"/method/{Path(name).stem}@_here_", "_self_"]
+    paper = OmegaConf.to_container(OmegaConf.load(CONFIGS / f"{ORIGINS[name]}.yaml"))
+    assert variant.pop("defaults") == [f"/method/{ORIGINS[name]}@_here_", "_self_"]
+    assert Path(name).name == ORIGINS[name] if "/" in name else name.startswith(f"{ORIGINS[name]}_")
     repeated = [key for key, value in variant.items() if key in paper and paper[key] == value]
     assert not repeated
 

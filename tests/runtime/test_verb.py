@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from omegaconf import DictConfig
-from omegaconf.errors import MissingMandatoryValue
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError
 
 import maskbench
 from maskbench.errors import DataError
@@ -21,12 +21,18 @@ def test_an_installed_copy_has_its_configs_beside_its_modules(
     assert config_folder() == tmp_path / "site-packages/maskbench/conf"
 
 
-@pytest.mark.parametrize("error", [DataError("a.json: [broken]"), MissingMandatoryValue("Missing: data.root")])
+@pytest.mark.parametrize("error", [DataError("a.json: [broken]"), ConfigKeyError("no key: rot")])
 def test_what_the_user_can_mend_is_one_message(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped, report_errors():
         raise error
     assert stopped.value.code == 1
     assert capsys.readouterr().err.strip() == str(error)
+
+
+def test_a_setting_without_a_value_is_named_as_it_is_set(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit), report_errors():
+        OmegaConf.to_container(OmegaConf.create({"data": {"root": "???"}}), throw_on_missing=True)
+    assert "data.root is not set: say data.root=..." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("said", "told"), [((), "Interrupted."), (("Half is kept.",), "Half is kept.")])

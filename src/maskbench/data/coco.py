@@ -257,11 +257,11 @@ def read_photo(path: str | Path) -> UInt8[np.ndarray, "H W 3"]:
     except FileNotFoundError:
         raise DataError(f"{path}: no such image; check data.root and the image folder against `file_name`") from None
     except UnidentifiedImageError:
-        raise DataError(f"{path}: is no image that can be read; replace the file or remove its record") from None
+        raise DataError(f"{path}: is no image that can be read; replace it or leave it out") from None
     except Image.DecompressionBombError as error:
         raise DataError(f"{path}: is too large ({error}); cut it into tiles") from error
     except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise DataError(f"{path}: is broken ({error}); replace the file or remove its record") from error
+        raise DataError(f"{path}: is broken ({error}); replace it or leave it out") from error
 
 
 def _as_rgb(image: Image.Image, path: str | Path) -> UInt8[np.ndarray, "H W 3"]:

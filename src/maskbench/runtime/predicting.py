@@ -30,15 +30,20 @@ from maskbench.structures import Frame, Instances
 
 @dataclass
 class Segmented:
-    """What became of some photos: overlays written, instances found, and why a file could not be read."""
+    """What became of some photos: overlays written, instances found and drawn, and why a file could not be read."""
 
     overlays: list[Path] = field(default_factory=list)
     results: list[dict[str, Any]] = field(default_factory=list)
+    drawn: int = 0
     broken: dict[Path, str] = field(default_factory=dict)
 
     @property
     def instances(self) -> int:
         return len(self.results)
+
+    @property
+    def highest_score(self) -> float | None:
+        return max((result["score"] for result in self.results), default=None)
 
 
 def find_photos(images: str) -> list[Path]:
@@ -87,7 +92,9 @@ def segment(run: str, photos: Sequence[Path], out: Path, *, score: float, device
                 found.broken[path] = str(error)
                 continue
             instances = _segment(trained, transforms, photo, image_id, target)
-            picture = draw(photo, instances[instances.scores >= score], trained.method.classes, zoom=readable(photo))
+            certain = instances[instances.scores >= score]
+            picture = draw(photo, certain, trained.method.classes, zoom=readable(photo))
+            found.drawn += len(certain)
             found.overlays.append(save(picture, pictures[path]))
             frame, named = Frame(image_id, photo.shape[:2], photo.shape[:2]), {"file_name": names[path].as_posix()}
             found.results += [result | named for result in coco_results(instances, frame, trained.category_ids)]

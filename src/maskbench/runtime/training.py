@@ -10,6 +10,7 @@ import cv2
 import torch
 from lightning import Trainer
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from maskbench.data.datamodule import CocoDataModule
@@ -155,7 +156,10 @@ def _trainer(
         Checkpoints(run.checkpoints, note, best=cfg.checkpoint == "best"),
     )
     given = {"logger": logger or False, "enable_checkpointing": True, "default_root_dir": str(run.path), **callbacks}
-    return make(cfg.trainer, **given, **({} if tune else {"limit_val_batches": 0}))
+    try:
+        return make(cfg.trainer, **given, **({} if tune else {"limit_val_batches": 0}))
+    except (MisconfigurationException, TypeError, ValueError) as error:
+        raise ConfigError(f"trainer: Lightning can't take these settings: {error}") from error
 
 
 def _fit(trainer: Trainer, method: Segmenter, data: CocoDataModule, run: RunFolder) -> None:

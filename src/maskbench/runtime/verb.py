@@ -11,7 +11,7 @@ from typing import Any
 
 import hydra
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 import maskbench
 from maskbench.errors import MaskbenchError
@@ -53,6 +53,9 @@ def report_errors() -> Iterator[None]:
     """Print what is the user's to mend as one red message, without a traceback, and exit with 1."""
     try:
         yield
+    except MissingMandatoryValue as error:
+        complain(f"{error.full_key} is not set: say {error.full_key}=... on the command line")
+        raise SystemExit(1) from None
     except (MaskbenchError, OmegaConfBaseException) as error:
         complain(str(error))
         raise SystemExit(1) from None
