@@ -197,3 +197,9 @@ class TestTraining:
         raw = Raw(torch.zeros(2, 3, 32, 32), torch.randn(2, 8, 32, 32))
         losses = self.losses(method, raw, without_objects, monkeypatch)
         assert losses == pytest.approx({"semantic": math.log(3), "pull": 0, "push": 0, "regulariser": 0})
+
+    def test_embeddings_start_apart(self, method: Discriminative) -> None:
+        """What starts as one point takes epochs to part: of features as large as normalised ones, not some 1 %."""
+        torch.manual_seed(0)
+        spread = method.embed(torch.randn(1, 8, 40, 40)).std(dim=(2, 3))
+        assert spread.mean().item() == pytest.approx(1, rel=0.4)

@@ -15,7 +15,7 @@ from typing import NamedTuple, Unpack
 
 import torch
 from jaxtyping import Bool, Float, Int64
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskbench.errors import ConfigError
@@ -127,6 +127,8 @@ class Discriminative(Segmenter):
         self.embedding_decoder = SemanticFPN(width, 4, decoder_width, decoder_width, coordinates=True)
         self.classify = predictor(decoder_width, len(self.classes) + 1, kernel=1)
         self.embed = predictor(decoder_width, dimensions, kernel=1)
+        # Embeddings that start all alike, as with the small weights of other heads, take epochs to part.
+        nn.init.normal_(self.embed.weight, std=decoder_width**-0.5)
 
     # Network ---------------------------------------------------------------------------------------------------------
 
