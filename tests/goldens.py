@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from maskbench.methods.base import Segmenter
 from maskbench.nn.backbone import Backbone
 from maskbench.ops.masks import pairwise_iou
+from maskbench.ops.regions import Regions
 from maskbench.structures import Batch, Frame, Instances, Masks
 
 CLASSES = tuple(f"class {label}" for label in range(80))
@@ -28,6 +29,13 @@ SIDES = (256, 320)  # of the batch; the second image is padded
 
 Names = Mapping[str, str | Callable[[re.Match[str]], str]]
 """MMDetection's keys → ours: regular expressions, of which the first that matches is replaced."""
+
+RPN_HEAD: Names = {
+    r"^rpn_head\.rpn_conv": "rpn.conv",
+    r"^rpn_head\.rpn_cls": "rpn.objectness",
+    r"^rpn_head\.rpn_reg": "rpn.deltas",
+}
+RPN_LOSSES = {"loss_rpn_cls": "rpn_objectness", "loss_rpn_bbox": "rpn_box"}
 
 PYRAMID: Names = {
     r"^backbone\.": r"backbone.body.",
@@ -44,15 +52,16 @@ class Golden:
         stem: which of them.
         method: its class, built on a ResNet-50 with the paper's settings.
         heads: the names of what comes after the pyramid.
+        settings: of the method, where the paper's are not meant.
     """
 
-    def __init__(self, folder: Path, stem: str, method: type[Segmenter], heads: Names) -> None:
+    def __init__(self, folder: Path, stem: str, method: type[Segmenter], heads: Names, **settings: Any) -> None:
         self.recipe = _module(folder / "recipe.py")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)  # the reader leaves its json open
             self.arrays = _module(folder / "reader.py").Golden(str(folder / stem))
         self.names = {**PYRAMID, **heads}
-        self.method: Any = method(backbone=Backbone("resnet50"), classes=CLASSES).eval()
+        self.method: Any = method(backbone=Backbone("resnet50"), classes=CLASSES, **settings).eval()
         self.method.load_state_dict(
             {self.ours(name): self._weight(name, shape) for name, shape in self.arrays.params()}
         )
@@ -73,7 +82,7 @@ class Golden:
         return torch.from_numpy(np.asarray(self.recipe.value_for(name, shape)))
 
     def _batch(self) -> Batch:
-        images, targets, frames = [], [], []
+        images, targets, frames, semantic = [], [], [], []
         pictures = zip(self.recipe.make_images(), self.recipe.make_gt(), self.recipe.metas(), strict=True)
         for index, (photo, truth, meta) in enumerate(pictures):
             padding = (0, SIDES[1] - photo.shape[1], 0, SIDES[0] - photo.shape[0])
@@ -82,7 +91,12 @@ class Golden:
             labels = torch.from_numpy(truth["labels"])
             targets.append(Instances(masks, torch.from_numpy(truth["bboxes"]), labels, torch.ones(len(labels))))
             frames.append(Frame(index, photo=meta["ori_shape"], resized=meta["img_shape"]))
-        return Batch(torch.stack(images), tuple(targets), tuple(frames))
+            semantic.append(F.pad(torch.from_numpy(self.recipe.make_sem(index)), padding, value=255))
+        return Batch(torch.stack(images), tuple(targets), tuple(frames), torch.stack(semantic))
+
+    def proposals(self) -> list[Tensor]:
+        """The fixed ones of each image."""
+        return [torch.from_numpy(boxes) for boxes in self.recipe.fixed_proposals()]
 
     # What is held against it -----------------------------------------------------------------------------------------
 
@@ -103,6 +117,13 @@ class Golden:
         wanted = {self.ours(name): norm for name, norm in self.arrays.grad_norms(prefix).items() if norm >= 0}
         found = {name: parameters[name].grad.norm().item() for name in wanted}
         torch.testing.assert_close(found, wanted, rtol=2e-3, atol=1e-6)
+
+    def holds_regions(self, regions: Regions) -> None:
+        """The regions that a first stage trains on, in their order, and what they match."""
+        assert torch.equal(regions.all_labels(), self["train/roi/labels"])
+        for image, (boxes, matched) in enumerate(zip(regions.boxes, regions.matched, strict=True)):
+            assert torch.equal(matched, self[f"train/roi{image}/pos_gt"])
+            assert torch.equal(boxes[: len(matched)], self[f"train/roi{image}/pos_priors"])
 
     def holds_instances(self, prefix: str, found: Instances) -> None:
         """As many instances of the same scores, and those whose masks are kept, the best, each among ours."""

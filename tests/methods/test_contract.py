@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -141,7 +142,9 @@ def plain(value: Any) -> Any:
 def test_a_variant_states_what_differs_from_the_paper_and_nothing_else(name: str) -> None:
     variant = OmegaConf.to_container(OmegaConf.load(CONFIGS / f"{name}.yaml"))
     paper = OmegaConf.to_container(OmegaConf.load(CONFIGS / f"{ORIGINS[name]}.yaml"))
-    assert variant.pop("defaults") == [f"/method/{ORIGINS[name]}@_here_", "_self_"]
+    origin, *parts, own = variant.pop("defaults")
+    assert (origin, own) == (f"/method/{ORIGINS[name]}@_here_", "_self_")
+    assert all(re.fullmatch(r"override /method/(\w+)@\1", key) for part in parts for key in part)
     assert Path(name).name == ORIGINS[name] if "/" in name else name.startswith(f"{ORIGINS[name]}_")
     repeated = [key for key, value in variant.items() if key in paper and paper[key] == value]
     assert not repeated

@@ -1,27 +1,31 @@
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from goldens import Golden, near
+from goldens import RPN_HEAD, RPN_LOSSES, Golden, near
 from maskbench.methods.mask_rcnn import MaskRCNN, Raw
 from maskbench.nn.backbone import Backbone
 from maskbench.nn.roi import MaskHead
+from maskbench.nn.upsample import BilinearConv, NearestConv
 from maskbench.ops.assign import Sampler
 from maskbench.ops.masks import crop_and_resize, pairwise_iou
+from maskbench.ops.regions import Detected
+from maskbench.runtime.compose import build_method
 from maskbench.structures import Batch, Frame, Instances
 
+ROOT = Path(__file__).resolve().parents[2]
+
 HEADS = {
-    r"^rpn_head\.rpn_conv": "rpn.conv",
-    r"^rpn_head\.rpn_cls": "rpn.objectness",
-    r"^rpn_head\.rpn_reg": "rpn.deltas",
+    **RPN_HEAD,
     r"^roi_head\.bbox_head\.shared_fcs\.0": "box_head.hidden.1",
     r"^roi_head\.bbox_head\.shared_fcs\.1": "box_head.hidden.3",
     r"^roi_head\.bbox_head\.fc_cls": "box_head.classify",
@@ -30,7 +34,6 @@ HEADS = {
     r"^roi_head\.mask_head\.conv_logits": "mask_head.logits",
     r"^roi_head\.mask_head\.upsample": "mask_head.upsample",
 }
-RPN_LOSSES = {"loss_rpn_cls": "rpn_objectness", "loss_rpn_bbox": "rpn_box"}
 LOSSES = {**RPN_LOSSES, "loss_cls": "class", "loss_bbox": "box", "loss_mask": "mask"}
 
 
@@ -57,7 +60,7 @@ def raw(golden: Golden, features: list[Tensor]) -> Raw:
 
 @pytest.fixture(scope="module")
 def proposals(golden: Golden) -> list[Tensor]:
-    return [torch.from_numpy(boxes) for boxes in golden.recipe.fixed_proposals()]
+    return golden.proposals()
 
 
 class TestGolden:
@@ -91,11 +94,7 @@ class TestGolden:
         golden.holds("fixed/mask_pred", masks[rows, rows % 80])
 
     def test_samples(self, golden: Golden, proposals: list[Tensor]) -> None:
-        regions = golden.method.sample(proposals, golden.batch.targets)
-        assert torch.equal(torch.cat(regions.labels), golden["train/roi/labels"])
-        for image, (boxes, matched) in enumerate(zip(regions.boxes, regions.matched, strict=True)):
-            assert torch.equal(matched, golden[f"train/roi{image}/pos_gt"])
-            assert torch.equal(boxes[: len(matched)], golden[f"train/roi{image}/pos_priors"])
+        golden.holds_regions(golden.method.sample(proposals, golden.batch.targets))
 
     @torch.no_grad()
     def test_detections(self, golden: Golden, raw: Raw) -> None:
@@ -104,7 +103,7 @@ class TestGolden:
 
     def test_losses_and_gradients(self, golden: Golden, raw: Raw, proposals: list[Tensor]) -> None:
         method, targets = golden.method, golden.batch.targets
-        rpn_losses = method.rpn.losses(raw.rpn, targets)
+        rpn_losses = method.rpn.losses(raw.rpn, targets, golden.batch.frames)
         losses = {**rpn_losses, **method.roi_losses(raw.features, proposals, targets)}
         golden.holds_losses("loss_fixed", losses, LOSSES)
         torch.stack(list(losses.values())).sum().backward()
@@ -208,38 +207,51 @@ class TestTraining:
             {"class": 0, "box": 0, "mask": 0}, abs=1e-5
         )
 
-    def test_positives_stand_first_and_know_their_object(self, method: MaskRCNN, batch: Batch) -> None:
-        far = torch.tensor([[100.0, 0, 127, 10]])
-        near_the_second = batch.targets[0].boxes[1:2] + torch.tensor([2.0, -1, 2, 1])
-        regions = method.sample([torch.cat([far, near_the_second]), far], batch.targets)
-        assert [len(boxes) for boxes in regions.boxes] == [5, 3]
-        assert regions.matched[0].tolist() == [0, 1, 2, 1]
-        assert regions.labels[0].tolist() == [*batch.targets[0].labels.tolist(), batch.targets[0].labels[1].item(), 2]
-        assert torch.equal(regions.boxes[0][3:], torch.cat([near_the_second, far]))
-
-    def test_regions_are_counted(self, method: MaskRCNN, batch: Batch) -> None:
-        method.sampler = Sampler(8, 0.25)
-        corner = torch.rand(50, 2) * 100
-        proposals = [torch.cat([corner, corner + 8], dim=1)] * 2
-        regions = method.sample(proposals, batch.targets)
-        assert [len(boxes) for boxes in regions.boxes] == [8, 8]
-        assert [len(matched) for matched in regions.matched] == [2, 2]
-
-    def test_box_and_class_are_divided_by_all_regions(self, method: MaskRCNN, batch: Batch) -> None:
-        """Five true boxes, as many regions far from them; deltas off by 0.1 cost 0.4 each, even logits log 3."""
-        far = torch.tensor([[100.0, 0, 127, 10], [0, 110, 20, 127]])
-        method, features, _ = with_the_truth(method, batch)
-        method.box_head = SaysTheTruth(7, torch.zeros(9, 3), torch.full((9, 2, 4), 0.1))
-        regions = method.sample([far, far], batch.targets)
-        losses = method.box_losses(features, regions, batch.targets)
-        assert losses["class"].item() == pytest.approx(math.log(3))
-        assert losses["box"].item() == pytest.approx(0.4 * 5 / 9)
-
     def test_without_objects_every_region_is_background(self, method: MaskRCNN, without_objects: Batch) -> None:
         proposals = [torch.tensor([[10.0, 10, 40, 40]])] * 2
-        regions = method.sample(proposals, without_objects.targets)
         features = [torch.randn(2, 8, 128 // stride, 128 // stride) for stride in method.fpn.strides]
         losses = method.roi_losses(features, proposals, without_objects.targets)
-        assert torch.cat(regions.labels).tolist() == [2, 2]
+        assert torch.cat(method.sample(proposals, without_objects.targets).labels).tolist() == [2, 2]
         assert (losses["box"].item(), losses["mask"].item()) == (0, 0)
         assert losses["class"].item() > 0
+
+
+class TestParts:
+    """What can be exchanged in it, from a configuration."""
+
+    @pytest.fixture
+    def build(self, classes: tuple[str, ...]) -> Callable[..., MaskRCNN]:
+        def build(*overrides: str) -> MaskRCNN:
+            with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+                cfg = compose("train", overrides=["method=small/mask_rcnn", "backbone=tiny", *overrides])
+            method = build_method(cfg, classes)
+            assert isinstance(method, MaskRCNN)
+            return method
+
+        return build
+
+    @pytest.mark.parametrize("pool", ["roi_align", "roi_align_1", "roi_warp", "roi_pool"])
+    @pytest.mark.parametrize("mask", ["per_class_sigmoid", "class_agnostic", "softmax"])
+    def test_pools_and_kinds_of_masks(self, build: Callable[..., MaskRCNN], batch: Batch, pool: str, mask: str) -> None:
+        method = build(f"method/pool={pool}", f"method/mask={mask}").eval()
+        losses = method.loss(batch)
+        torch.stack(list(losses.values())).sum().backward()
+        assert all(weight.grad is not None for weight in method.parameters() if weight.requires_grad)
+        assert method.mask_head.logits.out_channels == {"per_class_sigmoid": 2, "class_agnostic": 1, "softmax": 3}[mask]
+
+    @pytest.mark.parametrize(("upsample", "kind"), [("nearest_conv", NearestConv), ("bilinear_conv", BilinearConv)])
+    def test_ways_to_double_the_mask(
+        self, build: Callable[..., MaskRCNN], upsample: str, kind: type[nn.Module]
+    ) -> None:
+        head = build(f"method/upsample={upsample}").mask_head
+        assert isinstance(head.upsample, kind)
+        assert head(torch.randn(1, 48, 14, 14)).shape == (1, 2, 28, 28)
+
+    def test_refined_masks(self, build: Callable[..., MaskRCNN], batch: Batch) -> None:
+        method = build("method/refine=points", "method.refine.subdivisions=1", "method.refine.width=8").eval()
+        assert "point" in method.loss(batch)
+        levels = method(method.prepare(batch)).features
+        labels, boxes = torch.zeros(1, dtype=torch.long), torch.tensor([[10.0, 10, 60, 60]])
+        nothing = Detected(boxes[:0], labels[:0], torch.zeros(0))
+        masks = method.masks(levels, [Detected(boxes, labels, torch.ones(1)), nothing])
+        assert masks.shape == (1, 56, 56)

@@ -9,6 +9,7 @@ from torchvision.ops import box_iou
 
 from maskbench.nn.rpn import RPN, RPNOutput
 from maskbench.ops import boxes as box_ops
+from maskbench.ops.assign import IGNORED
 from maskbench.structures import Frame, Instances, Masks
 
 STRIDES = (4, 8, 16)
@@ -120,7 +121,7 @@ class TestProposals:
 class TestLosses:
     def test_the_truth_costs_nothing(self, rpn: RPN) -> None:
         targets = [truth((8, 8, 24, 24), (50, 10, 58, 18)), truth()]
-        losses = rpn.losses(answer(rpn, targets), targets)
+        losses = rpn.losses(answer(rpn, targets), targets, FRAMES)
         assert losses["rpn_objectness"].item() == pytest.approx(0, abs=1e-4)
         assert losses["rpn_box"].item() == pytest.approx(0, abs=1e-6)
 
@@ -131,14 +132,35 @@ class TestLosses:
         matches = [rpn.matcher(torch.cat(output.anchors), target.boxes) for target in targets]
         positives = sum(int((match >= 0).sum()) for match in matches)
         off = RPNOutput(output.logits, [level + 0.1 for level in output.deltas], output.anchors)
-        losses = rpn.losses(off, targets)
+        losses = rpn.losses(off, targets, FRAMES)
         assert losses["rpn_objectness"].item() == pytest.approx(math.log(2))
         assert losses["rpn_box"].item() == pytest.approx(0.4 * positives / (2 * rpn.sampler.count))
 
     def test_without_objects_only_objectness_is_learnt(self, rpn: RPN) -> None:
-        losses = rpn.losses(rpn(features()), [truth(), truth()])
+        losses = rpn.losses(rpn(features()), [truth(), truth()], FRAMES)
         torch.stack(list(losses.values())).sum().backward()
         assert losses["rpn_box"].item() == 0
         assert all(parameter.grad is not None for parameter in rpn.parameters())
         assert rpn.objectness.weight.grad is not None
         assert rpn.objectness.weight.grad.any()
+
+    def test_small_mistakes_cost_less_with_a_smooth_loss(self, rpn: RPN) -> None:
+        targets = [truth((8, 8, 24, 24)), truth()]
+        said = answer(rpn, targets)
+        off = said._replace(deltas=[deltas + 0.1 for deltas in said.deltas])
+        sharp = rpn.losses(off, targets, FRAMES)["rpn_box"].item()
+        rpn.beta = 1.0
+        assert rpn.losses(off, targets, FRAMES)["rpn_box"].item() == pytest.approx(sharp * 0.1 / 2, rel=1e-3)
+
+    def test_anchors_over_the_edge_can_be_left_out(self, rpn: RPN) -> None:
+        anchors, target = torch.cat(rpn(features()).anchors), truth((0, 0, 16, 16))
+        assert (rpn.match(anchors, target, FRAMES[1]) != IGNORED).any()
+        rpn.inside = True
+        matches = rpn.match(anchors, target, FRAMES[1])
+        used = anchors[matches != IGNORED]
+        assert len(used)
+        assert used.amin() >= 0
+        assert (used[:, 2] < 70).all()
+        assert (used[:, 3] < 48).all()
+        # the object on the edge takes the anchor inside that overlaps it most
+        assert (matches >= 0).any()

@@ -1,6 +1,6 @@
 """Mask R-CNN: propose boxes, classify and refine each, draw a mask inside it (He et al., ICCV 2017, arXiv 1703.06870).
 
-B images   N objects of an image   R regions   P positive regions   C classes   m cells a side of a mask
+B images   N objects of an image   R regions   P positive regions   C classes   K mask channels   m cells a mask's side
 """
 
 from __future__ import annotations
@@ -9,21 +9,20 @@ from collections.abc import Sequence
 from typing import NamedTuple, Unpack
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
-from torchvision.ops import batched_nms
 
 from maskbench.methods.base import Common, Segmenter
-from maskbench.nn.blocks import zero_of
 from maskbench.nn.fpn import FPN
+from maskbench.nn.points import PointRefinement, Refine
 from maskbench.nn.roi import BoxHead, MaskHead
 from maskbench.nn.rpn import RPN, RPNOutput
+from maskbench.nn.upsample import TransposedConv, Upsample
 from maskbench.ops import boxes as box_ops
 from maskbench.ops.assign import Matcher, Sampler
-from maskbench.ops.masks import crop_and_resize, paste
-from maskbench.ops.roi_pool import pool
-from maskbench.ops.suppress import above, best
+from maskbench.ops.mask_kinds import MaskKind, PerClassSigmoid
+from maskbench.ops.regions import Detected, Regions, box_losses, detect, in_photo, mask_targets, redrawn, sample
+from maskbench.ops.roi_pool import RegionPool, RoIAlign, pool
 from maskbench.structures import Batch, Frame, Instances, OperatingPoint
 
 
@@ -32,15 +31,6 @@ class Raw(NamedTuple):
 
     features: list[Tensor]
     rpn: RPNOutput
-
-
-class Regions(NamedTuple):
-    """The sampled proposals of a batch, image by image, positives first."""
-
-    boxes: list[Float[Tensor, "_r 4"]]
-    labels: list[Int64[Tensor, " _r"]]
-    matched: list[Int64[Tensor, " _p"]]
-    """Row of the target that each positive learns."""
 
 
 class MaskRCNN(Segmenter):
@@ -57,8 +47,12 @@ class MaskRCNN(Segmenter):
         regions: how many an image trains on, and the share of positives among them.
         box_width: of the box head's two layers.
         mask_width: of the mask head, which has `mask_depth` convolutions.
-        sampling: samples a bin and side in RoIAlign (0: adaptive).
+        mask_depth: see there.
         nms: overlap at which the lower-scored box of a class goes.
+        pool: how the features of a region become cells.
+        mask: what the channels of the mask head stand for.
+        upsample: how the mask head doubles its size.
+        refine: PointRend's refinement of the masks (None: they stay as they are).
     """
 
     paradigm = "two-stage"
@@ -76,18 +70,23 @@ class MaskRCNN(Segmenter):
         box_width: int = 1024,
         mask_width: int = 256,
         mask_depth: int = 4,
-        sampling: int = 0,
         nms: float = 0.5,
+        pool: RegionPool = RoIAlign(),
+        mask: MaskKind = PerClassSigmoid(),
+        upsample: Upsample = TransposedConv,
+        refine: Refine | None = None,
         **common: Unpack[Common],
     ) -> None:
         super().__init__(**common)
+        outputs = mask.channels(len(self.classes))
         self.fpn = FPN(self.backbone.channels, self.backbone.strides, width)
         self.rpn = RPN(width, self.fpn.strides, scales=anchor_scales, pre_nms=pre_nms, post_nms=post_nms)
         self.box_head = BoxHead(width, len(self.classes), width=box_width)
-        self.mask_head = MaskHead(width, len(self.classes), width=mask_width, depth=mask_depth)
+        self.mask_head = MaskHead(width, outputs, width=mask_width, depth=mask_depth, upsample=upsample)
+        self.refinement: PointRefinement | None = refine(width, outputs) if refine else None
         self.matcher = Matcher(0.5, 0.5, low_quality=0.5)
         self.sampler = Sampler(*regions)
-        self.sampling, self.nms = sampling, nms
+        self.how, self.kind, self.nms = pool, mask, nms
 
     # Network ---------------------------------------------------------------------------------------------------------
 
@@ -98,22 +97,13 @@ class MaskRCNN(Segmenter):
     def pool(self, features: Sequence[Tensor], boxes: Sequence[Tensor], size: int) -> Float[Tensor, "R D s s"]:
         """The regions' features, each from the level of P2…P5 that fits its size."""
         levels = len(features) - 1
-        return pool(features[:levels], self.fpn.strides[:levels], boxes, size, sampling=self.sampling)
+        return pool(features[:levels], self.fpn.strides[:levels], boxes, size, how=self.how)
 
     # Targets ---------------------------------------------------------------------------------------------------------
 
     def sample(self, proposals: Sequence[Float[Tensor, "_r 4"]], targets: Sequence[Instances]) -> Regions:
         """Which proposals to train on; the true boxes are among them."""
-        boxes, labels, matched = [], [], []
-        for proposed, target in zip(proposals, targets, strict=True):
-            candidates = torch.cat([target.boxes, proposed])
-            matches = self.matcher(candidates, target.boxes)
-            positive, negative = self.sampler(matches)
-            background = torch.full_like(negative, len(self.classes))
-            boxes.append(candidates[torch.cat([positive, negative])])
-            labels.append(torch.cat([target.labels[matches[positive]], background]))
-            matched.append(matches[positive])
-        return Regions(boxes, labels, matched)
+        return sample(proposals, targets, self.matcher, self.sampler, len(self.classes))
 
     # Loss ------------------------------------------------------------------------------------------------------------
 
@@ -121,7 +111,7 @@ class MaskRCNN(Segmenter):
         raw = self(self.prepare(batch))
         proposals = [boxes for boxes, _ in self.rpn.proposals(raw.rpn, batch.frames, training=True)]
         return {
-            **self.rpn.losses(raw.rpn, batch.targets),
+            **self.rpn.losses(raw.rpn, batch.targets, batch.frames),
             **self.roi_losses(raw.features, proposals, batch.targets),
         }
 
@@ -130,43 +120,23 @@ class MaskRCNN(Segmenter):
     ) -> dict[str, Tensor]:
         """Class and box loss over the sampled regions, mask loss over the positives (section 3)."""
         regions = self.sample(proposals, targets)
-        return {
-            **self.box_losses(features, regions, targets),
-            "mask": self.mask_loss(features, regions, targets),
-        }
-
-    def box_losses(
-        self, features: Sequence[Tensor], regions: Regions, targets: Sequence[Instances]
-    ) -> dict[str, Tensor]:
-        """Cross-entropy and L1 loss of the class's own box, both divided by the number of regions."""
         logits, deltas = self.box_head(self.pool(features, regions.boxes, self.box_head.pool))
-        logits, deltas, labels = logits.float(), deltas.float(), torch.cat(regions.labels)
-        positive = (labels < len(self.classes)).nonzero()[:, 0]
-        truth = torch.cat([target.boxes[match] for target, match in zip(targets, regions.matched, strict=True)])
-        wanted = box_ops.encode(torch.cat(regions.boxes)[positive], truth, self.delta_weights)
-        count = max(1, len(labels))
         return {
-            "class": F.cross_entropy(logits, labels, reduction="sum") / count,
-            "box": (deltas[positive, labels[positive]] - wanted).abs().sum() / count,
+            **box_losses(logits, deltas, regions, targets, self.delta_weights),
+            **self.mask_losses(features, regions.positives(), targets),
         }
 
-    def mask_loss(
-        self, features: Sequence[Tensor], regions: Regions, targets: Sequence[Instances]
-    ) -> Float[Tensor, ""]:
-        """Binary cross-entropy on the true class's mask alone, mean over positives and cells (section 3.1)."""
-        boxes = [box[: len(match)] for box, match in zip(regions.boxes, regions.matched, strict=True)]
-        labels = torch.cat([label[: len(match)] for label, match in zip(regions.labels, regions.matched, strict=True)])
-        logits = self.mask_head(self.pool(features, boxes, self.mask_head.pool)).float()
-        if len(labels) == 0:
-            return zero_of(logits)
-        wanted = torch.cat(
-            [
-                crop_and_resize(target.masks.dense()[match], box, self.mask_head.size)
-                for target, match, box in zip(targets, regions.matched, boxes, strict=True)
-            ]
-        )
-        own = logits[torch.arange(len(labels), device=logits.device), labels]
-        return F.binary_cross_entropy_with_logits(own, wanted.float())
+    def mask_losses(
+        self, features: Sequence[Tensor], positives: Regions, targets: Sequence[Instances]
+    ) -> dict[str, Tensor]:
+        """Mean over positives and cells, of the true class's mask alone if each class has one (section 3.1)."""
+        logits = self.mask_head(self.pool(features, positives.boxes, self.mask_head.pool)).float()
+        wanted = mask_targets(positives, targets, self.mask_head.size)
+        losses = {"mask": self.kind.loss(logits, positives.all_labels(), wanted.float())}
+        if self.refinement is not None:
+            finest = (features[0], self.fpn.strides[0])
+            losses["point"] = self.refinement.loss(*finest, positives, logits, targets, self.kind)
+        return losses
 
     # Prediction ------------------------------------------------------------------------------------------------------
 
@@ -179,45 +149,19 @@ class MaskRCNN(Segmenter):
     ) -> list[Instances]:
         """Proposals in network pixels → instances in photo pixels: box head, NMS, then masks of the boxes that stay."""
         logits, deltas = self.box_head(self.pool(features, proposals, self.box_head.pool))
-        counts = [len(boxes) for boxes in proposals]
-        selected = [
-            self._select(*image)
-            for image in zip(proposals, logits.float().split(counts), deltas.float().split(counts), frames, strict=True)
-        ]
-        boxes, labels, scores = (list(column) for column in zip(*selected, strict=True))
-        masks = self._masks(features, boxes, labels)
-        return [self._in_photo(*image) for image in zip(masks, boxes, labels, scores, frames, strict=True)]
+        boxes = box_ops.decode(torch.cat(list(proposals)), deltas.float(), self.delta_weights)
+        counts = [len(image) for image in proposals]
+        found = detect(boxes, logits.float().softmax(dim=1), counts, frames, self.point, self.nms)
+        return in_photo(self.masks(features, found), found, frames)
 
-    def _select(
-        self, proposals: Float[Tensor, "R 4"], logits: Tensor, deltas: Tensor, frame: Frame
-    ) -> tuple[Float[Tensor, "K 4"], Int64[Tensor, " K"], Float[Tensor, " K"]]:
-        probabilities = logits.softmax(dim=1)[:, :-1]
-        boxes = box_ops.clip(box_ops.decode(proposals, deltas, self.delta_weights), frame.resized)
-        row, label = above(probabilities, self.point.score_threshold).unbind(dim=1)
-        top = best(probabilities[row, label], self.point.candidates)
-        row, label = row[top], label[top]
-        boxes, scores = boxes[row, label], probabilities[row, label]
-        kept = batched_nms(boxes, scores, label, self.nms)[: self.point.max_instances]
-        return boxes[kept], label[kept], scores[kept]
-
-    def _masks(
-        self, features: Sequence[Tensor], boxes: Sequence[Tensor], labels: Sequence[Tensor]
-    ) -> tuple[Float[Tensor, "_k m m"], ...]:
+    def masks(self, features: Sequence[Tensor], found: Sequence[Detected]) -> Float[Tensor, "R m m"]:
+        """Probabilities inside the box of everything that was found."""
+        boxes, labels = [image.boxes for image in found], torch.cat([image.labels for image in found])
         logits = self.mask_head(self.pool(features, boxes, self.mask_head.pool)).float()
-        label = torch.cat(list(labels))
-        own = logits[torch.arange(len(label), device=logits.device), label].sigmoid()
-        return own.split([len(rows) for rows in boxes])
-
-    @staticmethod
-    def _in_photo(maps: Tensor, boxes: Tensor, labels: Tensor, scores: Tensor, frame: Frame) -> Instances:
-        boxes = box_ops.to_photo(boxes, frame)
-        return Instances(paste(maps, boxes, frame.photo), boxes, labels, scores)
+        if self.refinement is not None:
+            logits = self.refinement.refine(features[0], self.fpn.strides[0], boxes, logits, labels, self.kind)
+        return self.kind.margin(logits, labels).sigmoid()
 
     def ceiling(self, batch: Batch) -> list[Instances]:
         """The truth cropped to its own boxes at the mask head's size, and pasted back."""
-        return [self._redrawn(target, frame) for target, frame in zip(batch.targets, batch.frames, strict=True)]
-
-    def _redrawn(self, target: Instances, frame: Frame) -> Instances:
-        masks: Bool[Tensor, "N H W"] = target.masks.dense().to(target.boxes.device)
-        maps = crop_and_resize(masks, target.boxes, self.mask_head.size).float()
-        return self._in_photo(maps, target.boxes, target.labels, target.scores, frame)
+        return redrawn(batch, self.mask_head.size)

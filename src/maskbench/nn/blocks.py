@@ -32,6 +32,15 @@ def predictor(channels: int, outputs: int, kernel: int = 3, prior: float | None 
     return conv
 
 
+def kaiming(*layers: nn.Module) -> None:
+    """Convolutions that a ReLU follows: weights after He et al. (ICCV 2015, eq. 14, over the outputs), no bias."""
+    for layer in layers:
+        assert isinstance(layer, nn.Conv1d | nn.Conv2d | nn.ConvTranspose2d)
+        nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+        assert layer.bias is not None
+        nn.init.zeros_(layer.bias)
+
+
 def with_coordinates(features: Float[Tensor, "B D h w"]) -> Float[Tensor, "B D+2 h w"]:
     """The features with two channels more, x and y from −1 to 1, both ends included (CoordConv, Liu et al. 2018)."""
     batch, _, height, width = features.shape

@@ -9,17 +9,30 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from maskbench.nn.blocks import kaiming
+from maskbench.nn.upsample import TransposedConv, Upsample
+
 
 class BoxHead(nn.Module):
-    """Two fully connected layers, then a class (the last one is background) and the deltas of a box for each class."""
+    """Two fully connected layers, then a class (the last one is background) and the deltas of boxes.
 
-    def __init__(self, channels: int, classes: int, *, pool: int = 7, width: int = 1024) -> None:
+    Args:
+        channels: of a pooled region.
+        classes: without background.
+        pool: cells a side of a pooled region.
+        width: of the two layers.
+        agnostic: one box for all classes, and not one for each.
+    """
+
+    def __init__(
+        self, channels: int, classes: int, *, pool: int = 7, width: int = 1024, agnostic: bool = False
+    ) -> None:
         super().__init__()
-        self.pool, self.classes = pool, classes
+        self.pool, self.classes, self.boxes = pool, classes, 1 if agnostic else classes
         first, second = nn.Linear(channels * pool * pool, width), nn.Linear(width, width)
         self.hidden = nn.Sequential(nn.Flatten(), first, nn.ReLU(inplace=True), second, nn.ReLU(inplace=True))
         self.classify = nn.Linear(width, classes + 1)
-        self.regress = nn.Linear(width, 4 * classes)
+        self.regress = nn.Linear(width, 4 * self.boxes)
         for layer in (first, second):
             nn.init.xavier_uniform_(layer.weight)
         nn.init.normal_(self.classify.weight, std=0.01)
@@ -29,33 +42,58 @@ class BoxHead(nn.Module):
 
     def forward(
         self, regions: Float[Tensor, "R D s s"]
-    ) -> tuple[Float[Tensor, "R {self.classes}+1"], Float[Tensor, "R {self.classes} 4"]]:
+    ) -> tuple[Float[Tensor, "R {self.classes}+1"], Float[Tensor, "R {self.boxes} 4"]]:
         """Class logits and deltas."""
         hidden = self.hidden(regions)
-        return self.classify(hidden), self.regress(hidden).view(-1, self.classes, 4)
+        return self.classify(hidden), self.regress(hidden).view(-1, self.boxes, 4)
 
 
 class MaskHead(nn.Module):
-    """Convolutions, a transposed one that doubles the size, and a mask for each class."""
+    """Convolutions, a step that doubles the size, and the channels of the mask.
 
-    def __init__(self, channels: int, classes: int, *, pool: int = 14, width: int = 256, depth: int = 4) -> None:
+    Args:
+        channels: of a pooled region.
+        outputs: channels of the mask, by its kind.
+        pool: cells a side of a pooled region.
+        width: of the convolutions, of which there are `depth`.
+        depth: see there.
+        upsample: the step that doubles the size.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        outputs: int,
+        *,
+        pool: int = 14,
+        width: int = 256,
+        depth: int = 4,
+        upsample: Upsample = TransposedConv,
+    ) -> None:
         super().__init__()
         self.pool = pool
         self.convs = nn.ModuleList(
             nn.Conv2d(channels if step == 0 else width, width, 3, padding=1) for step in range(depth)
         )
-        self.upsample = nn.ConvTranspose2d(width, width, 2, stride=2)
-        self.logits = nn.Conv2d(width, classes, 1)
-        for layer in (*self.convs, self.upsample, self.logits):
-            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-            nn.init.zeros_(layer.bias)
+        self.upsample = upsample(width)
+        self.logits = nn.Conv2d(width, outputs, 1)
+        kaiming(*self.convs, self.logits)
 
     @property
     def size(self) -> int:
         """Cells a side of a mask."""
         return 2 * self.pool
 
-    def forward(self, regions: Float[Tensor, "R D s s"]) -> Float[Tensor, "R C m m"]:
+    def forward(self, regions: Float[Tensor, "R D s s"]) -> Float[Tensor, "R K m m"]:
+        """Mask logits."""
+        return self.draw(self.look(regions))
+
+    def look(self, regions: Float[Tensor, "R D s s"]) -> Float[Tensor, "R E s s"]:
+        """What the convolutions make of regions; HTC hands it on to the next stage's head."""
         for conv in self.convs:
             regions = F.relu(conv(regions))
-        return self.logits(F.relu(self.upsample(regions)))
+        return regions
+
+    def draw(self, seen: Float[Tensor, "R E s s"]) -> Float[Tensor, "R K m m"]:
+        """Mask logits of what was seen."""
+        return self.logits(F.relu(self.upsample(seen)))

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import batched_nms
 
 from maskbench.nn.blocks import predictor, zero_of
 from maskbench.ops import boxes as box_ops
-from maskbench.ops.assign import Matcher, Sampler
+from maskbench.ops.assign import IGNORED, Matcher, Sampler
 from maskbench.ops.suppress import best
 from maskbench.structures import Frame, Instances
 
@@ -45,6 +45,8 @@ class RPN(nn.Module):
         nms: overlap at which the lower-scored proposal of a level goes.
         matcher: anchors to true boxes.
         sampler: which anchors the loss sees.
+        beta: below it the box loss is quadratic (0: L1).
+        inside: whether anchors that cross the edge of their image are left out of the loss.
     """
 
     shapes: Tensor
@@ -61,10 +63,12 @@ class RPN(nn.Module):
         nms: float = 0.7,
         matcher: Matcher = MATCHER,
         sampler: Sampler = SAMPLER,
+        beta: float = 0.0,
+        inside: bool = False,
     ) -> None:
         super().__init__()
         self.strides, self.pre_nms, self.post_nms, self.nms = tuple(strides), pre_nms, post_nms, nms
-        self.matcher, self.sampler = matcher, sampler
+        self.matcher, self.sampler, self.beta, self.inside = matcher, sampler, beta, inside
         self.conv = predictor(channels, channels)
         sides = torch.tensor([[scale / ratio**0.5, scale * ratio**0.5] for ratio in ratios for scale in scales])
         self.register_buffer("shapes", torch.cat([-sides, sides], dim=1) / 2, persistent=False)
@@ -114,13 +118,15 @@ class RPN(nn.Module):
         kept = batched_nms(boxes, score, level_of, self.nms)[:post_nms]
         return boxes[kept], score[kept]
 
-    def losses(self, output: RPNOutput, targets: Sequence[Instances]) -> dict[str, Tensor]:
-        """Objectness and L1 box loss of the sampled anchors, both divided by how many were sampled in the batch."""
+    def losses(
+        self, output: RPNOutput, targets: Sequence[Instances], frames: Sequence[Frame]
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Objectness and box loss of the sampled anchors, both divided by how many were sampled in the batch."""
         logits, deltas = torch.cat(output.logits, dim=1).float(), torch.cat(output.deltas, dim=1).float()
         anchors = torch.cat(output.anchors)
         objectness, regression, sampled = [zero_of(logits)], [zero_of(deltas)], 0
-        for row, target in enumerate(targets):
-            matches = self.matcher(anchors, target.boxes)
+        for row, (target, frame) in enumerate(zip(targets, frames, strict=True)):
+            matches = self.match(anchors, target, frame)
             positive, negative = self.sampler(matches)
             sampled += len(positive) + len(negative)
             rows = torch.cat([positive, negative])
@@ -128,9 +134,19 @@ class RPN(nn.Module):
             truth[: len(positive)] = 1
             objectness.append(F.binary_cross_entropy_with_logits(logits[row, rows], truth, reduction="sum"))
             wanted = box_ops.encode(anchors[positive], target.boxes[matches[positive]])
-            regression.append((deltas[row, positive] - wanted).abs().sum())
+            regression.append(F.smooth_l1_loss(deltas[row, positive], wanted, beta=self.beta, reduction="sum"))
         count = max(1, sampled)
         return {
             "rpn_objectness": torch.stack(objectness).sum() / count,
             "rpn_box": torch.stack(regression).sum() / count,
         }
+
+    def match(self, anchors: Float[Tensor, "A 4"], target: Instances, frame: Frame) -> Int64[Tensor, " A"]:
+        """The true box of each anchor, as the matcher says; those that the loss leaves out are ignored."""
+        if not self.inside:
+            return self.matcher(anchors, target.boxes)
+        height, width = frame.resized
+        whole = (anchors >= 0).all(dim=1) & (anchors[:, 2] < width) & (anchors[:, 3] < height)
+        matches = torch.full((len(anchors),), IGNORED, dtype=torch.long, device=anchors.device)
+        matches[whole] = self.matcher(anchors[whole], target.boxes)
+        return matches

@@ -68,6 +68,10 @@ class Sampler:
         return positive, negative
 
 
+EVERY = Sampler(2**62, 1.0)
+"""Takes all rows that are not ignored."""
+
+
 def _draw(rows: Int64[Tensor, " A"], count: int) -> Int64[Tensor, " K"]:
     if len(rows) <= count:
         return rows

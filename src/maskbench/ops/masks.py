@@ -57,10 +57,19 @@ def shrink(masks: Bool[Tensor, "N H W"], stride: int) -> Bool[Tensor, "N h w"]:
     return torch.stack(corners).sum(dim=0, dtype=torch.uint8) >= 2
 
 
-def crop_and_resize(masks: Bool[Tensor, "N H W"], boxes: Float[Tensor, "N 4"], size: int) -> Bool[Tensor, "N m m"]:
-    """Each mask inside its own box as `size` × `size` cells, by RoIAlign with adaptive sampling (Mask R-CNN, 3)."""
-    index = torch.arange(len(masks), device=boxes.device, dtype=boxes.dtype)
-    rois = torch.cat([index[:, None], boxes], dim=1)
+def crop_and_resize(
+    masks: Bool[Tensor, "N H W"], boxes: Float[Tensor, "P 4"], size: int, rows: Int64[Tensor, " P"] | None = None
+) -> Bool[Tensor, "P m m"]:
+    """A mask inside each box as `size` × `size` cells, by RoIAlign with adaptive sampling (Mask R-CNN, 3).
+
+    Args:
+        masks: of one image.
+        boxes: in the same pixels.
+        size: cells a side.
+        rows: the mask of each box (None: as many masks as boxes, each its own).
+    """
+    rows = torch.arange(len(masks), device=boxes.device) if rows is None else rows
+    rois = torch.cat([rows[:, None].to(boxes.dtype), boxes], dim=1)
     pooled = roi_align(masks[:, None].to(boxes.dtype), rois, size, spatial_scale=1.0, sampling_ratio=0, aligned=True)
     return pooled[:, 0] >= 0.5
 

@@ -1,0 +1,157 @@
+"""PointRend's refinement: ask a small network about the points that a coarse mask is least sure of.
+
+Kirillov, Wu, He & Girshick, CVPR 2020, arXiv 1912.08193. A part that any method with masks in boxes can carry.
+
+N regions   K channels of a mask head   D feature channels   S points   m cells a side of a coarse mask
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from maskbench.nn.blocks import kaiming
+from maskbench.ops.mask_kinds import MaskKind
+from maskbench.ops.points import cell_centres, in_frame, sample_masks, sample_points, sample_regions
+from maskbench.ops.regions import Regions
+from maskbench.structures import Instances
+
+Draw = Callable[[int, int], Float[Tensor, "N S 2"]]
+"""Random points: regions, points of each → uniform in 0…1."""
+
+
+@runtime_checkable
+class Refine(Protocol):
+    """Builds the refinement for features of `channels` and a mask head of `outputs` channels."""
+
+    def __call__(self, channels: int, outputs: int) -> PointRefinement: ...
+
+
+class PointRefinement(nn.Module):
+    """The point head and its two ways of choosing points (sections 3.1 and 3.2).
+
+    Args:
+        channels: of the fine features.
+        outputs: of the mask head whose masks are refined.
+        width: of the point head's layers, of which there are `depth`.
+        points: how many an instance is trained on.
+        oversample: times as many are drawn to choose the uncertain ones among.
+        important: share of the uncertain ones among the points; the others are drawn anew.
+        subdivisions: how often the side of a mask is doubled in prediction.
+        budget: points that are asked for in each of them; a mask of fewer cells is left as it is, but the last.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        outputs: int,
+        *,
+        width: int = 256,
+        depth: int = 3,
+        points: int = 196,
+        oversample: int = 3,
+        important: float = 0.75,
+        subdivisions: int = 5,
+        budget: int = 784,
+    ) -> None:
+        super().__init__()
+        self.points, self.oversample, self.important = points, oversample, important
+        self.subdivisions, self.budget = subdivisions, budget
+        self.layers = nn.ModuleList(
+            nn.Conv1d((channels if step == 0 else width) + outputs, width, 1) for step in range(depth)
+        )
+        self.logits = nn.Conv1d(width + outputs, outputs, 1)
+        kaiming(*self.layers)
+        nn.init.normal_(self.logits.weight, std=0.001)
+        assert self.logits.bias is not None
+        nn.init.zeros_(self.logits.bias)
+
+    def forward(self, fine: Float[Tensor, "N D S"], coarse: Float[Tensor, "N K S"]) -> Float[Tensor, "N K S"]:
+        """Logits at points; the coarse ones are shown to every layer anew."""
+        hidden = fine
+        for layer in self.layers:
+            hidden = F.relu(layer(torch.cat([hidden, coarse], dim=1)))
+        return self.logits(torch.cat([hidden, coarse], dim=1))
+
+    # Training --------------------------------------------------------------------------------------------------------
+
+    def loss(
+        self,
+        feature: Float[Tensor, "B D h w"],
+        stride: int,
+        positives: Regions,
+        coarse: Float[Tensor, "N K m m"],
+        targets: Sequence[Instances],
+        kind: MaskKind,
+        draw: Draw | None = None,
+    ) -> Float[Tensor, ""]:
+        """How far the logits at the chosen points are from the true masks there, bilinear and not rounded.
+
+        Args:
+            feature: the finest level, `stride` network pixels a cell.
+            stride: see there.
+            positives: the regions that hold an object.
+            coarse: their masks' logits.
+            targets: what they match.
+            kind: what the channels stand for.
+            draw: random points (default: uniform).
+        """
+        labels = torch.cat(positives.labels)
+        points = self.choose(coarse, labels, kind, draw or _uniform_on(coarse.device))
+        fine = sample_regions(feature, positives.boxes, points, stride)
+        logits = self(fine, sample_points(coarse, points)).float()
+        size = (feature.shape[2] * stride, feature.shape[3] * stride)
+        parts = points.split([len(boxes) for boxes in positives.boxes])
+        wanted = [
+            sample_masks(target.masks.dense(), match, in_frame(part, boxes, size))
+            for target, match, part, boxes in zip(targets, positives.matched, parts, positives.boxes, strict=True)
+        ]
+        return kind.loss(logits, labels, torch.cat(wanted))
+
+    @torch.no_grad()
+    def choose(
+        self, coarse: Float[Tensor, "N K m m"], labels: Int64[Tensor, " N"], kind: MaskKind, draw: Draw
+    ) -> Float[Tensor, "N S 2"]:
+        """Mostly points of little certainty, measured at the points and not between cells (section 3.1)."""
+        candidates = draw(len(coarse), self.points * self.oversample)
+        certainty = kind.margin(sample_points(coarse, candidates), labels).abs()
+        uncertain = int(self.points * self.important)
+        rows = certainty.topk(uncertain, dim=1, largest=False).indices
+        chosen = candidates.gather(1, rows[..., None].expand(-1, -1, 2))
+        return torch.cat([chosen, draw(len(coarse), self.points - uncertain)], dim=1)
+
+    # Prediction ------------------------------------------------------------------------------------------------------
+
+    def refine(
+        self,
+        feature: Float[Tensor, "B D h w"],
+        stride: int,
+        boxes: Sequence[Float[Tensor, "_n 4"]],
+        coarse: Float[Tensor, "N K m m"],
+        labels: Int64[Tensor, " N"],
+        kind: MaskKind,
+    ) -> Float[Tensor, "N K s s"]:
+        """The coarse logits, doubled step by step, the least certain cells of each step asked anew (section 3.2)."""
+        refined = coarse
+        for step in range(1, self.subdivisions + 1):
+            refined = F.interpolate(refined, scale_factor=2, mode="bilinear", align_corners=False)
+            height, width = refined.shape[2:]
+            if 4 * height * width <= self.budget and step < self.subdivisions:
+                continue  # the next step asks for every cell
+            certainty = kind.margin(refined, labels).abs().flatten(1)
+            cells = certainty.topk(min(self.budget, height * width), dim=1, largest=False).indices
+            points = cell_centres(cells, (height, width))
+            fine = sample_regions(feature, boxes, points, stride)
+            logits = self(fine, sample_points(coarse, points)).to(refined.dtype)
+            places = cells[:, None].expand(-1, refined.shape[1], -1)
+            refined = refined.flatten(2).scatter(2, places, logits).view_as(refined)
+        return refined
+
+
+def _uniform_on(device: torch.device) -> Draw:
+    return lambda regions, points: torch.rand(regions, points, 2, device=device)

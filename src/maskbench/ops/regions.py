@@ -1,0 +1,174 @@
+"""Regions of a two-stage method: which of them to train on, what they should say, what is detected in them.
+
+N objects of an image   R regions   P positive regions   C classes   K boxes a region: one a class, or one for all
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.ops import batched_nms
+
+from maskbench.ops import boxes as box_ops
+from maskbench.ops.assign import Matcher, Sampler
+from maskbench.ops.masks import crop_and_resize, paste
+from maskbench.ops.suppress import above, best
+from maskbench.structures import Batch, Frame, Instances, OperatingPoint
+
+
+class Regions(NamedTuple):
+    """The regions of a batch that are trained on, image by image, positives first."""
+
+    boxes: list[Float[Tensor, "_r 4"]]
+    labels: list[Int64[Tensor, " _r"]]
+    """C for background."""
+    matched: list[Int64[Tensor, " _p"]]
+    """Row of the target that each positive learns."""
+    truth: list[Bool[Tensor, " _r"]]
+    """Whether a region is a true box that was laid among the proposals."""
+
+    def positives(self) -> Regions:
+        """The regions that hold an object."""
+        counts = [len(match) for match in self.matched]
+        cut = [[rows[:count] for rows, count in zip(field, counts, strict=True)] for field in self]
+        return Regions(*cut)
+
+    def all_labels(self) -> Int64[Tensor, " R"]:
+        """Labels of all images, under each other."""
+        return torch.cat(self.labels)
+
+
+def sample(
+    proposals: Sequence[Float[Tensor, "_r 4"]],
+    targets: Sequence[Instances],
+    matcher: Matcher,
+    sampler: Sampler,
+    background: int,
+    *,
+    with_truth: bool = True,
+) -> Regions:
+    """Which proposals to train on.
+
+    Args:
+        proposals: in network pixels.
+        targets: true objects.
+        matcher: which object a proposal learns.
+        sampler: how many are taken.
+        background: the label C.
+        with_truth: whether the true boxes are laid among the proposals.
+    """
+    boxes, labels, matched, truth = [], [], [], []
+    for proposed, target in zip(proposals, targets, strict=True):
+        given = target.boxes if with_truth else target.boxes[:0]
+        candidates = torch.cat([given, proposed])
+        matches = matcher(candidates, target.boxes)
+        positive, negative = sampler(matches)
+        rows = torch.cat([positive, negative])
+        boxes.append(candidates[rows])
+        labels.append(torch.cat([target.labels[matches[positive]], torch.full_like(negative, background)]))
+        matched.append(matches[positive])
+        truth.append(rows < len(given))
+    return Regions(boxes, labels, matched, truth)
+
+
+def without_truth(boxes: Sequence[Float[Tensor, "_r 4"]], regions: Regions) -> list[Float[Tensor, "_r 4"]]:
+    """`boxes` that regions became, but for those that were true boxes."""
+    return [box[~truth] for box, truth in zip(boxes, regions.truth, strict=True)]
+
+
+def box_losses(
+    logits: Float[Tensor, "R C"],
+    deltas: Float[Tensor, "R K 4"],
+    regions: Regions,
+    targets: Sequence[Instances],
+    weights: box_ops.DeltaWeights,
+    beta: float = 0.0,
+) -> dict[str, Float[Tensor, ""]]:
+    """Cross-entropy and smooth L1 loss (L1 if `beta` is 0) of the positives' boxes, both divided by all regions."""
+    logits, deltas, labels = logits.float(), deltas.float(), torch.cat(regions.labels)
+    positive = (labels < logits.shape[1] - 1).nonzero()[:, 0]
+    truth = torch.cat([target.boxes[match] for target, match in zip(targets, regions.matched, strict=True)])
+    wanted = box_ops.encode(torch.cat(regions.boxes)[positive], truth, weights)
+    column = labels[positive] if deltas.shape[1] > 1 else 0
+    count = max(1, len(labels))
+    return {
+        "class": F.cross_entropy(logits, labels, reduction="sum") / count,
+        "box": F.smooth_l1_loss(deltas[positive, column], wanted, beta=beta, reduction="sum") / count,
+    }
+
+
+def mask_targets(positives: Regions, targets: Sequence[Instances], size: int) -> Bool[Tensor, "P m m"]:
+    """The true mask of each positive inside its region, as `size` × `size` cells."""
+    cropped = [
+        crop_and_resize(target.masks.dense(), boxes, size, rows=match)
+        for target, match, boxes in zip(targets, positives.matched, positives.boxes, strict=True)
+    ]
+    return torch.cat(cropped)
+
+
+class Detected(NamedTuple):
+    """What was found in an image, in network pixels, scores descending."""
+
+    boxes: Float[Tensor, "_k 4"]
+    labels: Int64[Tensor, " _k"]
+    scores: Float[Tensor, " _k"]
+
+
+def detect(
+    boxes: Float[Tensor, "R K 4"],
+    probabilities: Float[Tensor, "R C"],
+    counts: Sequence[int],
+    frames: Sequence[Frame],
+    point: OperatingPoint,
+    nms: float,
+) -> list[Detected]:
+    """Boxes and class probabilities of regions → what is found: a threshold, NMS for each class, the best.
+
+    Args:
+        boxes: of the regions of all images, in network pixels, one for each class or one for all.
+        probabilities: the last class is background.
+        counts: regions of each image.
+        frames: to whose network pixels the boxes are cut.
+        point: threshold, candidates and instances.
+        nms: overlap at which the lower-scored box of a class goes.
+    """
+    images = zip(boxes.split(counts), probabilities[:, :-1].split(counts), frames, strict=True)
+    return [_detect(*image, point, nms) for image in images]
+
+
+def _detect(
+    boxes: Float[Tensor, "R K 4"], probabilities: Float[Tensor, "R C"], frame: Frame, point: OperatingPoint, nms: float
+) -> Detected:
+    row, label = above(probabilities, point.score_threshold).unbind(dim=1)
+    top = best(probabilities[row, label], point.candidates)
+    row, label = row[top], label[top]
+    chosen = box_ops.clip(boxes[row, label if boxes.shape[1] > 1 else 0], frame.resized)
+    scores = probabilities[row, label]
+    kept = batched_nms(chosen, scores, label, nms)[: point.max_instances]
+    return Detected(chosen[kept], label[kept], scores[kept])
+
+
+def in_photo(masks: Float[Tensor, "R m m"], found: Sequence[Detected], frames: Sequence[Frame]) -> list[Instances]:
+    """Detections and the masks inside their boxes (probabilities) → instances in photo pixels."""
+    parts = masks.split([len(image.labels) for image in found])
+    return [_in_photo(part, *image, frame) for part, image, frame in zip(parts, found, frames, strict=True)]
+
+
+def _in_photo(maps: Tensor, boxes: Tensor, labels: Tensor, scores: Tensor, frame: Frame) -> Instances:
+    boxes = box_ops.to_photo(boxes, frame)
+    return Instances(paste(maps, boxes, frame.photo), boxes, labels, scores)
+
+
+def redrawn(batch: Batch, size: int) -> list[Instances]:
+    """The truth cropped to its own boxes as `size` × `size` cells, and pasted into the photo."""
+    drawn = []
+    for target, frame in zip(batch.targets, batch.frames, strict=True):
+        masks = target.masks.dense().to(target.boxes.device)
+        maps = crop_and_resize(masks, target.boxes, size).float()
+        drawn.append(_in_photo(maps, target.boxes, target.labels, target.scores, frame))
+    return drawn
