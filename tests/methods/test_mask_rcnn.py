@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from goldens import RPN_HEAD, RPN_LOSSES, Golden, near
+from maskbench.errors import ConfigError
 from maskbench.methods.mask_rcnn import MaskRCNN, Raw
 from maskbench.nn.backbone import Backbone
 from maskbench.nn.roi import MaskHead
@@ -246,6 +247,10 @@ class TestParts:
         head = build(f"method/upsample={upsample}").mask_head
         assert isinstance(head.upsample, kind)
         assert head(torch.randn(1, 48, 14, 14)).shape == (1, 2, 28, 28)
+
+    def test_an_unknown_variant(self, build: Callable[..., MaskRCNN]) -> None:
+        with pytest.raises(ConfigError, match="expected one of mmdet, detectron2, torchvision"):
+            build("method.variant=tensorflow")
 
     def test_refined_masks(self, build: Callable[..., MaskRCNN], batch: Batch) -> None:
         method = build("method/refine=points", "method.refine.subdivisions=1", "method.refine.width=8").eval()

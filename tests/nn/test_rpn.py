@@ -61,6 +61,10 @@ class TestAnchors:
         torch.testing.assert_close(anchors[0, 0], expected)
         torch.testing.assert_close(anchors[1, 2], expected + torch.tensor([16, 8, 16, 8]))
 
+    def test_sides_can_be_whole_pixels(self) -> None:
+        anchors = RPN(6, STRIDES, scales=(2.0,), rounded=True).anchors(1, 1, 8)
+        assert anchors.tolist() == [[-11, -6, 11, 6], [-8, -8, 8, 8], [-6, -11, 6, 11]]
+
     def test_one_for_each_output(self, rpn: RPN) -> None:
         output = rpn(features())
         counts = [3 * (64 // stride) * (96 // stride) for stride in STRIDES]

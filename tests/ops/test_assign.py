@@ -165,3 +165,11 @@ class TestGridCells:
     def test_a_range_for_each_grid(self) -> None:
         with pytest.raises(ValueError, match=r"one range per grid: grids \[4, 2\] but ranges \[\(1, 9\)\]"):
             grid_cells(torch.zeros(0, 8, 8, dtype=torch.bool), boxes(), (4, 2), ((1, 9),))
+
+
+def test_a_row_that_a_box_claims_learns_that_box_or_the_one_it_overlaps_most() -> None:
+    """The small box overlaps no row more than the large one's, and claims it all the same."""
+    boxes = torch.tensor([[0.0, 0, 20, 20], [0, 0, 8, 8]])
+    rows = torch.tensor([[0.0, 0, 20, 18], [40, 40, 60, 60]])
+    for takes, expected in ((True, [1, NEGATIVE]), (False, [0, NEGATIVE])):
+        assert Matcher(0.7, 0.3, low_quality=0.1, takes=takes)(rows, boxes).tolist() == expected

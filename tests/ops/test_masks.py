@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from maskbench.ops import masks as mask_ops
 from maskbench.structures import Frame, Masks
@@ -207,3 +208,28 @@ def test_instances_of_leaves_out_empty_masks() -> None:
         found = mask_ops.instances_of(form, torch.tensor([3, 4]), torch.tensor([0.9, 0.8]))
         assert found.labels.tolist() == [3]
         assert found.boxes.tolist() == [[2, 1, 7, 4]]
+
+
+def test_each_box_crops_the_mask_of_its_row() -> None:
+    masks = torch.zeros(2, 16, 16, dtype=torch.bool)
+    masks[0, :, :8] = True
+    masks[1, 8:] = True
+    boxes = torch.tensor([[0.0, 0, 16, 16]]).repeat(3, 1)
+    cropped = mask_ops.crop_and_resize(masks, boxes, 2, torch.tensor([1, 0, 1]))
+    upper, left = [[False, False], [True, True]], [[True, False], [True, False]]
+    assert cropped.tolist() == [upper, left, upper]
+
+
+def test_the_share_of_a_cell_that_is_set() -> None:
+    masks = torch.zeros(1, 16, 16, dtype=torch.bool)
+    masks[0, :, :6] = True
+    box = torch.tensor([[0.0, 0, 16, 16]])
+    shares = mask_ops.crop_softly(masks, box, 4, torch.tensor([0]), aligned=True)
+    torch.testing.assert_close(shares[0, 1], torch.tensor([1.0, 0.5, 0, 0]))
+
+
+def test_pasting_on_whole_pixels_is_torchvisions() -> None:
+    maps, corner = torch.rand(6, 28, 28), 60 * torch.rand(6, 2)
+    boxes = torch.cat([corner, corner + 1 + 40 * torch.rand(6, 2)], dim=1)
+    wanted = paste_masks_in_image(maps[:, None], boxes, (100, 90))[:, 0] > 0.5
+    assert torch.equal(mask_ops.paste(*mask_ops.on_whole_pixels(maps, boxes), (100, 90)).dense(), wanted)

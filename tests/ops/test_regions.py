@@ -96,3 +96,10 @@ class TestDetect:
         both = detect(self.boxes, self.probabilities, [1, 2], [self.frame] * 2, point, 0.5)
         assert [image.labels.tolist() for image in both] == [[0], [0, 1]]
         assert len(detect(self.boxes[:0], self.probabilities[:0], [0], [self.frame], point, 0.5)[0].labels) == 0
+
+    def test_boxes_without_extent_can_be_dropped(self) -> None:
+        outside = torch.tensor([[[60.0, 10, 90, 20]], [[10, 10, 20, 20]]])  # of which nothing is left in the frame
+        point = OperatingPoint(score_threshold=0.5, candidates=None, max_instances=10)
+        for smallest, left in ((0.0, 2), (0.01, 1)):
+            (found,) = detect(outside, self.probabilities[:2], [2], [self.frame], point, 0.5, smallest)
+            assert len(found.labels) == left

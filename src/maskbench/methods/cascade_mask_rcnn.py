@@ -248,7 +248,7 @@ class CascadeMaskRCNN(Segmenter):
         assert isinstance(head, MaskHead)
         logits = head(self.pool(features, positives.boxes, head.pool)).float()
         wanted = mask_targets(positives, targets, head.size)
-        losses = {"mask": self.kind.loss(logits, positives.all_labels(), wanted.float())}
+        losses = {"mask": self.kind.loss(logits, positives.all_labels(), wanted)}
         if self.refinement is not None and stage == len(self.mask_heads) - 1:
             finest = (features[0], self.fpn.strides[0])
             losses["point"] = self.refinement.loss(*finest, positives, logits, targets, self.kind)

@@ -279,7 +279,7 @@ class HTC(Segmenter):
         head = self._mask_head(stage)
         logits = self.mask_logits(stage, self.pool(features, semantic, positives.boxes, head.pool))
         wanted = mask_targets(positives, targets, head.size)
-        losses = {"mask": self.kind.loss(logits, positives.all_labels(), wanted.float())}
+        losses = {"mask": self.kind.loss(logits, positives.all_labels(), wanted)}
         if self.refinement is not None and stage == len(self.mask_heads) - 1:
             finest = (features[0], self.fpn.strides[0])
             losses["point"] = self.refinement.loss(*finest, positives, logits, targets, self.kind)

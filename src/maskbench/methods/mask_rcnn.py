@@ -6,12 +6,14 @@ B images   N objects of an image   R regions   P positive regions   C classes   
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, Unpack
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from maskbench.errors import ConfigError
 from maskbench.methods.base import Common, Segmenter
 from maskbench.nn.fpn import FPN
 from maskbench.nn.points import PointRefinement, Refine
@@ -33,6 +35,48 @@ class Raw(NamedTuple):
     rpn: RPNOutput
 
 
+@dataclass(frozen=True)
+class Variant:
+    """What implementations of one paper do differently. Each was found to matter to the last digits, no more.
+
+    Args:
+        anchors: which anchor learns which object.
+        proposals: which proposal learns which object.
+        rounded: whether anchors' sides are whole pixels.
+        rpn_beta: below it the RPN's box loss is quadratic (0: L1).
+        box_beta: likewise the box head's.
+        soft: whether the mask head learns the share of a cell that is set, or whether half of it is.
+        whole_pixels: whether masks are pasted into boxes cut to whole pixels.
+        smallest: pixels that a detection has at least in width and height.
+    """
+
+    anchors: Matcher
+    proposals: Matcher
+    rounded: bool = False
+    rpn_beta: float = 0.0
+    box_beta: float = 0.0
+    soft: bool = False
+    whole_pixels: bool = False
+    smallest: float = 0.0
+
+
+VARIANTS = {
+    "mmdet": Variant(anchors=Matcher(0.7, 0.3, low_quality=0.3), proposals=Matcher(0.5, 0.5, low_quality=0.5)),
+    "detectron2": Variant(anchors=Matcher(0.7, 0.3, low_quality=0.0, takes=False), proposals=Matcher(0.5, 0.5)),
+    "torchvision": Variant(
+        anchors=Matcher(0.7, 0.3, low_quality=0.0, takes=False),
+        proposals=Matcher(0.5, 0.5),
+        rounded=True,
+        rpn_beta=1 / 9,
+        box_beta=1 / 9,
+        soft=True,
+        whole_pixels=True,
+        smallest=0.01,
+    ),
+}
+"""torchvision also pools otherwise: `method/pool=roi_align_torchvision`."""
+
+
 class MaskRCNN(Segmenter):
     """Mask R-CNN on a feature pyramid.
 
@@ -40,6 +84,7 @@ class MaskRCNN(Segmenter):
     the paper's in the L1 losses and in proposals matched to a box they overlap most.
 
     Args:
+        variant: whose details, one of `VARIANTS`.
         width: channels of the pyramid and of the RPN.
         anchor_scales: sides of the anchors in strides of their level.
         pre_nms: the best anchors of a level that enter the proposals' NMS, in training and in prediction.
@@ -62,6 +107,7 @@ class MaskRCNN(Segmenter):
     def __init__(
         self,
         *,
+        variant: str = "mmdet",
         width: int = 256,
         anchor_scales: Sequence[float] = (8.0,),
         pre_nms: tuple[int, int] = (2000, 1000),
@@ -78,13 +124,24 @@ class MaskRCNN(Segmenter):
         **common: Unpack[Common],
     ) -> None:
         super().__init__(**common)
+        if variant not in VARIANTS:
+            raise ConfigError(f"variant={variant!r} of Mask R-CNN: expected one of {', '.join(VARIANTS)}")
+        self.variant = VARIANTS[variant]
         outputs = mask.channels(len(self.classes))
         self.fpn = FPN(self.backbone.channels, self.backbone.strides, width)
-        self.rpn = RPN(width, self.fpn.strides, scales=anchor_scales, pre_nms=pre_nms, post_nms=post_nms)
+        self.rpn = RPN(
+            width,
+            self.fpn.strides,
+            scales=anchor_scales,
+            pre_nms=pre_nms,
+            post_nms=post_nms,
+            matcher=self.variant.anchors,
+            beta=self.variant.rpn_beta,
+            rounded=self.variant.rounded,
+        )
         self.box_head = BoxHead(width, len(self.classes), width=box_width)
         self.mask_head = MaskHead(width, outputs, width=mask_width, depth=mask_depth, upsample=upsample)
         self.refinement: PointRefinement | None = refine(width, outputs) if refine else None
-        self.matcher = Matcher(0.5, 0.5, low_quality=0.5)
         self.sampler = Sampler(*regions)
         self.how, self.kind, self.nms = pool, mask, nms
 
@@ -103,7 +160,7 @@ class MaskRCNN(Segmenter):
 
     def sample(self, proposals: Sequence[Float[Tensor, "_r 4"]], targets: Sequence[Instances]) -> Regions:
         """Which proposals to train on; the true boxes are among them."""
-        return sample(proposals, targets, self.matcher, self.sampler, len(self.classes))
+        return sample(proposals, targets, self.variant.proposals, self.sampler, len(self.classes))
 
     # Loss ------------------------------------------------------------------------------------------------------------
 
@@ -122,7 +179,7 @@ class MaskRCNN(Segmenter):
         regions = self.sample(proposals, targets)
         logits, deltas = self.box_head(self.pool(features, regions.boxes, self.box_head.pool))
         return {
-            **box_losses(logits, deltas, regions, targets, self.delta_weights),
+            **box_losses(logits, deltas, regions, targets, self.delta_weights, self.variant.box_beta),
             **self.mask_losses(features, regions.positives(), targets),
         }
 
@@ -131,8 +188,8 @@ class MaskRCNN(Segmenter):
     ) -> dict[str, Tensor]:
         """Mean over positives and cells, of the true class's mask alone if each class has one (section 3.1)."""
         logits = self.mask_head(self.pool(features, positives.boxes, self.mask_head.pool)).float()
-        wanted = mask_targets(positives, targets, self.mask_head.size)
-        losses = {"mask": self.kind.loss(logits, positives.all_labels(), wanted.float())}
+        wanted = mask_targets(positives, targets, self.mask_head.size, soft=self.variant.soft)
+        losses = {"mask": self.kind.loss(logits, positives.all_labels(), wanted)}
         if self.refinement is not None:
             finest = (features[0], self.fpn.strides[0])
             losses["point"] = self.refinement.loss(*finest, positives, logits, targets, self.kind)
@@ -151,8 +208,11 @@ class MaskRCNN(Segmenter):
         logits, deltas = self.box_head(self.pool(features, proposals, self.box_head.pool))
         boxes = box_ops.decode(torch.cat(list(proposals)), deltas.float(), self.delta_weights)
         counts = [len(image) for image in proposals]
-        found = detect(boxes, logits.float().softmax(dim=1), counts, frames, self.point, self.nms)
-        return in_photo(self.masks(features, found), found, frames)
+        found = detect(
+            boxes, logits.float().softmax(dim=1), counts, frames, self.point, self.nms, self.variant.smallest
+        )
+        masks = self.masks(features, found)
+        return in_photo(masks, found, frames, whole_pixels=self.variant.whole_pixels)
 
     def masks(self, features: Sequence[Tensor], found: Sequence[Detected]) -> Float[Tensor, "R m m"]:
         """Probabilities inside the box of everything that was found."""

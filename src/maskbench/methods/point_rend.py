@@ -183,7 +183,7 @@ class PointRend(Segmenter):
         coarse = self.coarse_head(features[0], positives.boxes, self.fpn.strides[0]).float()
         wanted = mask_targets(positives, targets, self.coarse_head.size)
         return {
-            "mask": self.kind.loss(coarse, positives.all_labels(), wanted.float()),
+            "mask": self.kind.loss(coarse, positives.all_labels(), wanted),
             "point": self.refinement.loss(*finest, positives, coarse, targets, self.kind, draw),
         }
 

@@ -47,6 +47,7 @@ class RPN(nn.Module):
         sampler: which anchors the loss sees.
         beta: below it the box loss is quadratic (0: L1).
         inside: whether anchors that cross the edge of their image are left out of the loss.
+        rounded: whether the anchors' sides are rounded to whole pixels (torchvision).
     """
 
     shapes: Tensor
@@ -65,10 +66,11 @@ class RPN(nn.Module):
         sampler: Sampler = SAMPLER,
         beta: float = 0.0,
         inside: bool = False,
+        rounded: bool = False,
     ) -> None:
         super().__init__()
         self.strides, self.pre_nms, self.post_nms, self.nms = tuple(strides), pre_nms, post_nms, nms
-        self.matcher, self.sampler, self.beta, self.inside = matcher, sampler, beta, inside
+        self.matcher, self.sampler, self.beta, self.inside, self.rounded = matcher, sampler, beta, inside, rounded
         self.conv = predictor(channels, channels)
         sides = torch.tensor([[scale / ratio**0.5, scale * ratio**0.5] for ratio in ratios for scale in scales])
         self.register_buffer("shapes", torch.cat([-sides, sides], dim=1) / 2, persistent=False)
@@ -85,14 +87,15 @@ class RPN(nn.Module):
         return RPNOutput(logits, deltas, anchors)
 
     def anchors(self, height: int, width: int, stride: int) -> Float[Tensor, "A 4"]:
-        """The anchors of a level, cell by cell: centred on multiples of the stride, neither shifted nor rounded."""
+        """The anchors of a level, cell by cell: centred on multiples of the stride, not shifted."""
         y, x = torch.meshgrid(
             torch.arange(height, device=self.shapes.device) * stride,
             torch.arange(width, device=self.shapes.device) * stride,
             indexing="ij",
         )
         centre = torch.stack([x, y, x, y], dim=-1).reshape(-1, 1, 4)
-        return (centre + stride * self.shapes).reshape(-1, 4)
+        shapes = stride * self.shapes
+        return (centre + (shapes.round() if self.rounded else shapes)).reshape(-1, 4)
 
     @torch.no_grad()
     def proposals(

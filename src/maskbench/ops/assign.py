@@ -27,13 +27,16 @@ class Matcher:
     Args:
         positive: from here on a row takes the box it overlaps most.
         negative: below it is background; what lies between is ignored.
-        low_quality: whether a box that overlaps a row by at least this takes the rows it overlaps most, even if they
-            are below `positive` (None: it does not).
+        low_quality: whether a box that overlaps a row by at least this makes the rows it overlaps most positive, even
+            if they are below `positive` (None: it does not).
+        takes: whether such a row then learns that box (MMDetection), or the one that it overlaps most (detectron2,
+            torchvision).
     """
 
     positive: float
     negative: float
     low_quality: float | None = None
+    takes: bool = True
 
     def __call__(self, rows: Float[Tensor, "A 4"], boxes: Float[Tensor, "N 4"]) -> Int64[Tensor, " A"]:
         """The index of the box each row is matched to, `NEGATIVE` or `IGNORED`."""
@@ -46,11 +49,11 @@ class Matcher:
         matches = torch.where(best >= self.positive, index, matches)
         if self.low_quality is not None:
             peak = overlap.amax(dim=1, keepdim=True)
-            takes = (overlap == peak) & (peak >= self.low_quality)
+            claimed = (overlap == peak) & (peak >= self.low_quality)
             # Of several boxes that take a row the last one has it, as in the reference.
             order = torch.arange(1, len(boxes) + 1, device=rows.device)[:, None]
-            last = (takes * order).amax(dim=0)
-            matches = torch.where(last > 0, last - 1, matches)
+            last = (claimed * order).amax(dim=0)
+            matches = torch.where(last > 0, last - 1 if self.takes else index, matches)
         return matches
 
 

@@ -60,7 +60,7 @@ def shrink(masks: Bool[Tensor, "N H W"], stride: int) -> Bool[Tensor, "N h w"]:
 def crop_and_resize(
     masks: Bool[Tensor, "N H W"], boxes: Float[Tensor, "P 4"], size: int, rows: Int64[Tensor, " P"] | None = None
 ) -> Bool[Tensor, "P m m"]:
-    """A mask inside each box as `size` × `size` cells, by RoIAlign with adaptive sampling (Mask R-CNN, 3).
+    """A mask inside each box as `size` × `size` cells, set where at least half is (Mask R-CNN, section 3).
 
     Args:
         masks: of one image.
@@ -69,9 +69,20 @@ def crop_and_resize(
         rows: the mask of each box (None: as many masks as boxes, each its own).
     """
     rows = torch.arange(len(masks), device=boxes.device) if rows is None else rows
+    return crop_softly(masks, boxes, size, rows, aligned=True) >= 0.5
+
+
+def crop_softly(
+    masks: Bool[Tensor, "N H W"],
+    boxes: Float[Tensor, "P 4"],
+    size: int,
+    rows: Int64[Tensor, " P"],
+    aligned: bool = False,
+) -> Float[Tensor, "P m m"]:
+    """The share of each cell that is set, by RoIAlign with adaptive sampling; torchvision trains on it unaligned."""
     rois = torch.cat([rows[:, None].to(boxes.dtype), boxes], dim=1)
-    pooled = roi_align(masks[:, None].to(boxes.dtype), rois, size, spatial_scale=1.0, sampling_ratio=0, aligned=True)
-    return pooled[:, 0] >= 0.5
+    stack = masks[:, None].to(boxes.dtype)
+    return roi_align(stack, rois, size, spatial_scale=1.0, sampling_ratio=0, aligned=aligned)[:, 0]
 
 
 def to_photo(maps: Float[Tensor, "N h w"], frame: Frame, stride: float, threshold: float = 0.5) -> Masks:
@@ -112,6 +123,16 @@ def paste(maps: Float[Tensor, "N m m"], boxes: Float[Tensor, "N 4"], size: Size,
             return rows @ maps[part].float() @ columns.transpose(1, 2) >= threshold
 
     return _in_slices(sample, len(maps), size, maps.device)
+
+
+def on_whole_pixels(
+    maps: Float[Tensor, "N m m"], boxes: Float[Tensor, "N 4"]
+) -> tuple[Float[Tensor, "N n n"], Float[Tensor, "N 4"]]:
+    """Maps with a border of zeros, and their boxes grown with them and cut to whole pixels, as torchvision pastes."""
+    grown = (maps.shape[1] + 2) / maps.shape[1]
+    centre, half = (boxes[:, 2:] + boxes[:, :2]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2 * grown
+    low, high = (centre - half).trunc(), (centre + half).trunc()
+    return F.pad(maps, (1, 1, 1, 1)), torch.cat([low, torch.maximum(high, low) + 1], dim=1)
 
 
 def _hat(length: int, low: Float[Tensor, " N"], high: Float[Tensor, " N"], cells: int) -> Float[Tensor, "N L m"]:

@@ -16,7 +16,7 @@ from torchvision.ops import batched_nms
 
 from maskbench.ops import boxes as box_ops
 from maskbench.ops.assign import Matcher, Sampler
-from maskbench.ops.masks import crop_and_resize, paste
+from maskbench.ops.masks import crop_and_resize, crop_softly, on_whole_pixels, paste
 from maskbench.ops.suppress import above, best
 from maskbench.structures import Batch, Frame, Instances, OperatingPoint
 
@@ -102,10 +102,13 @@ def box_losses(
     }
 
 
-def mask_targets(positives: Regions, targets: Sequence[Instances], size: int) -> Bool[Tensor, "P m m"]:
-    """The true mask of each positive inside its region, as `size` × `size` cells."""
+def mask_targets(
+    positives: Regions, targets: Sequence[Instances], size: int, *, soft: bool = False
+) -> Float[Tensor, "P m m"]:
+    """The true mask of each positive inside its region, as `size` × `size` cells: 0 or 1, or (`soft`) their shares."""
+    crop = crop_softly if soft else crop_and_resize
     cropped = [
-        crop_and_resize(target.masks.dense(), boxes, size, rows=match)
+        crop(target.masks.dense(), boxes, size, match).float()
         for target, match, boxes in zip(targets, positives.matched, positives.boxes, strict=True)
     ]
     return torch.cat(cropped)
@@ -126,6 +129,7 @@ def detect(
     frames: Sequence[Frame],
     point: OperatingPoint,
     nms: float,
+    smallest: float = 0.0,
 ) -> list[Detected]:
     """Boxes and class probabilities of regions → what is found: a threshold, NMS for each class, the best.
 
@@ -136,32 +140,54 @@ def detect(
         frames: to whose network pixels the boxes are cut.
         point: threshold, candidates and instances.
         nms: overlap at which the lower-scored box of a class goes.
+        smallest: pixels that a box must have in width and height.
     """
     images = zip(boxes.split(counts), probabilities[:, :-1].split(counts), frames, strict=True)
-    return [_detect(*image, point, nms) for image in images]
+    return [_detect(*image, point, nms, smallest) for image in images]
 
 
 def _detect(
-    boxes: Float[Tensor, "R K 4"], probabilities: Float[Tensor, "R C"], frame: Frame, point: OperatingPoint, nms: float
+    boxes: Float[Tensor, "R K 4"],
+    probabilities: Float[Tensor, "R C"],
+    frame: Frame,
+    point: OperatingPoint,
+    nms: float,
+    smallest: float,
 ) -> Detected:
     row, label = above(probabilities, point.score_threshold).unbind(dim=1)
     top = best(probabilities[row, label], point.candidates)
     row, label = row[top], label[top]
     chosen = box_ops.clip(boxes[row, label if boxes.shape[1] > 1 else 0], frame.resized)
     scores = probabilities[row, label]
+    if smallest > 0:
+        large = ((chosen[:, 2:] - chosen[:, :2]) >= smallest).all(dim=1)
+        chosen, label, scores = chosen[large], label[large], scores[large]
     kept = batched_nms(chosen, scores, label, nms)[: point.max_instances]
     return Detected(chosen[kept], label[kept], scores[kept])
 
 
-def in_photo(masks: Float[Tensor, "R m m"], found: Sequence[Detected], frames: Sequence[Frame]) -> list[Instances]:
-    """Detections and the masks inside their boxes (probabilities) → instances in photo pixels."""
+def in_photo(
+    masks: Float[Tensor, "R m m"], found: Sequence[Detected], frames: Sequence[Frame], *, whole_pixels: bool = False
+) -> list[Instances]:
+    """Detections and the masks inside their boxes (probabilities) → instances in photo pixels.
+
+    Args:
+        masks: of all images, in the order of `found`.
+        found: in each image.
+        frames: of the images.
+        whole_pixels: whether boxes are cut to whole pixels for their masks, as torchvision does.
+    """
     parts = masks.split([len(image.labels) for image in found])
-    return [_in_photo(part, *image, frame) for part, image, frame in zip(parts, found, frames, strict=True)]
+    images = zip(parts, found, frames, strict=True)
+    return [_in_photo(part, *image, frame, whole_pixels=whole_pixels) for part, image, frame in images]
 
 
-def _in_photo(maps: Tensor, boxes: Tensor, labels: Tensor, scores: Tensor, frame: Frame) -> Instances:
+def _in_photo(
+    maps: Tensor, boxes: Tensor, labels: Tensor, scores: Tensor, frame: Frame, *, whole_pixels: bool = False
+) -> Instances:
     boxes = box_ops.to_photo(boxes, frame)
-    return Instances(paste(maps, boxes, frame.photo), boxes, labels, scores)
+    drawn = on_whole_pixels(maps, boxes) if whole_pixels else (maps, boxes)
+    return Instances(paste(*drawn, frame.photo), boxes, labels, scores)
 
 
 def redrawn(batch: Batch, size: int) -> list[Instances]:

@@ -1,0 +1,145 @@
+"""Mask R-CNN against torchvision's own, live: the same weights, photos and truth."""
+
+from __future__ import annotations
+
+import re
+import warnings
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.models.detection import MaskRCNN as Theirs
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.ops.misc import FrozenBatchNorm2d
+
+from maskbench.methods.mask_rcnn import MaskRCNN
+from maskbench.nn.backbone import Backbone
+from maskbench.ops.assign import Sampler
+from maskbench.ops.roi_pool import RoIAlign
+from maskbench.structures import Batch, Frame, Instances, Masks
+
+SIDES = (256, 320)
+SIZES = ((256, 320), (256, 300), (200, 256))
+CLASSES = ("red", "green", "blue")
+LOSSES = {
+    "loss_objectness": "rpn_objectness",
+    "loss_rpn_box_reg": "rpn_box",
+    "loss_classifier": "class",
+    "loss_box_reg": "box",
+    "loss_mask": "mask",
+}
+NAMES = {
+    r"^backbone\.fpn\.inner_blocks\.(\d)\.0": r"fpn.lateral.\1",
+    r"^backbone\.fpn\.layer_blocks\.(\d)\.0": r"fpn.output.\1",
+    r"^rpn\.head\.conv\.0\.0": "rpn.conv",
+    r"^rpn\.head\.cls_logits": "rpn.objectness",
+    r"^rpn\.head\.bbox_pred": "rpn.deltas",
+    r"^roi_heads\.box_head\.fc6": "box_head.hidden.1",
+    r"^roi_heads\.box_head\.fc7": "box_head.hidden.3",
+    r"^roi_heads\.box_predictor\.cls_score": "box_head.classify",
+    r"^roi_heads\.box_predictor\.bbox_pred": "box_head.regress",
+    r"^roi_heads\.mask_head\.(\d)\.0": r"mask_head.convs.\1",
+    r"^roi_heads\.mask_predictor\.conv5_mask": "mask_head.upsample",
+    r"^roi_heads\.mask_predictor\.mask_fcn_logits": "mask_head.logits",
+}
+
+
+def ours(name: str, weight: Tensor) -> tuple[str, Tensor]:
+    """Our name of a weight of theirs, background last."""
+    for pattern, replacement in NAMES.items():
+        name = re.sub(pattern, replacement, name)
+    if "classify" in name:
+        return name, weight.roll(-1, dims=0)
+    return name, weight[4:] if "regress" in name else weight[1:] if "mask_head.logits" in name else weight
+
+
+@pytest.fixture(scope="module")
+def theirs() -> Theirs:
+    """maskrcnn_resnet50_fpn with frozen norms, and weights at which everything is found somewhere."""
+    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of arguments that torchvision itself has deprecated
+        backbone = resnet_fpn_backbone(
+            backbone_name="resnet50", weights=None, norm_layer=FrozenBatchNorm2d, trainable_layers=5
+        )
+    model = Theirs(backbone, len(CLASSES) + 1).eval()
+    loud = {"cls_score.weight": 0.1, "cls_logits.weight": 0.05, "bbox_pred.weight": 0.02, "mask_fcn_logits.weight": 0.3}
+    for name, weight in model.named_parameters():
+        for ending, std in loud.items():
+            if name.endswith(ending):
+                torch.nn.init.normal_(weight, std=std)
+    for name, buffer in model.named_buffers():
+        if name.endswith("bn3.weight"):
+            buffer.fill_(0.25)  # or the features of a random network grow with its depth
+        if name.endswith("running_mean"):
+            buffer.uniform_(-0.1, 0.1)
+        if name.endswith("running_var"):
+            buffer.uniform_(0.8, 1.2)
+    model.transform.resize = lambda image, target: (image, target)  # resampling is the transform's, not the method's
+    for sampler in (model.rpn.fg_bg_sampler, model.roi_heads.fg_bg_sampler):
+        sampler.batch_size_per_image = 10**6  # all of them, so that no draw is involved
+    return model
+
+
+@pytest.fixture(scope="module")
+def method(theirs: Theirs) -> MaskRCNN:
+    pool = RoIAlign(sampling=2, aligned=False)
+    backbone = Backbone("resnet50", frozen_norm=True)
+    method = MaskRCNN(variant="torchvision", pool=pool, post_nms=(2000, 1000), backbone=backbone, classes=CLASSES)
+    method.load_state_dict(dict(ours(name, weight) for name, weight in theirs.state_dict().items()))
+    method.sampler, method.rpn.sampler = Sampler(10**6, 0.25), Sampler(10**6, 0.5)
+    return method.eval()
+
+
+@pytest.fixture(scope="module")
+def photos() -> Batch:
+    """Three photos of different sizes: soft noise, on each some rectangles."""
+    images, targets = [], []
+    for height, width in SIZES:
+        noise = F.interpolate(255 * torch.rand(1, 3, height // 16, width // 16), size=(height, width), mode="bilinear")
+        masks = torch.zeros(3, *SIDES, dtype=torch.bool)
+        for mask, (left, top, right, bottom) in zip(
+            masks, ((20, 30, 90, 70), (60, 50, 110, 180), (150, 100, 240, 190)), strict=True
+        ):
+            mask[top:bottom, left:right] = True
+        images.append(F.pad(noise[0].round().to(torch.uint8), (0, SIDES[1] - width, 0, SIDES[0] - height)))
+        targets.append(Instances(Masks(masks), Masks(masks).boxes(), torch.tensor([0, 2, 1]), torch.ones(3)))
+    frames = tuple(Frame(image, size, size) for image, size in enumerate(SIZES))
+    return Batch(torch.stack(images), tuple(targets), frames)
+
+
+def as_theirs(photos: Batch) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+    """Images in 0…1 without padding, and targets whose label 0 is background."""
+    images, targets = [], []
+    for image, target, frame in zip(photos.images, photos.targets, photos.frames, strict=True):
+        height, width = frame.resized
+        images.append(image[:, :height, :width] / 255)
+        masks = target.masks.dense()[:, :height, :width].to(torch.uint8)
+        targets.append({"boxes": target.boxes, "labels": target.labels + 1, "masks": masks})
+    return images, targets
+
+
+@torch.no_grad()
+def test_detections(theirs: Theirs, method: MaskRCNN, photos: Batch) -> None:
+    wanted = theirs(as_theirs(photos)[0])
+    for found, expected in zip(method.predict(photos), wanted, strict=True):
+        assert len(found) == 100
+        assert torch.equal(found.labels, expected["labels"] - 1)
+        torch.testing.assert_close(found.scores, expected["scores"], atol=1e-5, rtol=0)
+        torch.testing.assert_close(found.boxes, expected["boxes"], atol=1e-3, rtol=0)
+        different = (found.masks.dense() != (expected["masks"][:, 0] > 0.5)).sum(dim=(1, 2))
+        assert different.max() <= 2  # pixels whose probability is one half
+
+
+@torch.no_grad()
+def test_losses(theirs: Theirs, method: MaskRCNN, photos: Batch) -> None:
+    wanted = theirs.train()(*as_theirs(photos))
+    theirs.eval()
+    found = method.loss(photos)
+    torch.testing.assert_close(
+        {name: found[name].item() for name in LOSSES.values()},
+        {ours: wanted[theirs].item() for theirs, ours in LOSSES.items()},
+        rtol=1e-4,
+        atol=0,
+    )
