@@ -21,6 +21,7 @@ from maskbench.data.dataset import CocoDataset, Sample, collate
 from maskbench.data.fingerprint import fingerprint, list_files
 from maskbench.data.profile import Profile, profile
 from maskbench.data.sampler import EpochSampler, EverySampler
+from maskbench.data.semantic import open_maps
 from maskbench.data.split import split_off
 from maskbench.data.transforms import Transforms
 from maskbench.errors import ConfigError, DataError
@@ -54,6 +55,8 @@ class CocoDataModule(LightningDataModule):
         train_annotations, test_annotations: json files, relative to `root`.
         tune_annotations: json file of the tune split; None takes `tune_share` of the training images, by hash.
         train_images, test_images, tune_images: folders that `file_name` is relative to (tune: default as train).
+        train_semantic: maps of stuff and things of the training images, relative to `root`: a folder of label maps or a
+            panoptic json (None: there are none). Methods with a semantic branch learn from them.
         tune_share: share of the training images that are for tuning; 0 leaves that split empty.
         limit: training images used (None: all); the tune split does not depend on it.
         divisor: height and width of a batch are multiples of it.
@@ -79,6 +82,7 @@ class CocoDataModule(LightningDataModule):
         train_images: str = "images",
         test_images: str = "images",
         tune_images: str | None = None,
+        train_semantic: str | None = None,
         tune_share: float = 0.1,
         limit: int | None = None,
         divisor: int = 32,
@@ -102,6 +106,7 @@ class CocoDataModule(LightningDataModule):
         self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
         self.collate: Callable[..., Batch] = partial(collate, divisor=divisor)
         self._root = root
+        self._train_semantic = train_semantic
         self._places: dict[Split, tuple[str, str]] = {
             "train": (train_annotations, train_images),
             "test": (test_annotations, test_images),
@@ -170,8 +175,8 @@ class CocoDataModule(LightningDataModule):
     @cached_property
     def fingerprint(self) -> str:
         """Of the contents of all annotation files and images, wherever they lie (see `fingerprint.fingerprint`)."""
-        splits = ((name, images, self._parts[split].file) for split, (name, images) in self._places.items())
-        return fingerprint(self.root, list_files(splits))
+        splits = [(name, images, self._parts[split].file) for split, (name, images) in self._places.items()]
+        return fingerprint(self.root, list_files(self.root, splits, self._train_semantic))
 
     @cached_property
     def profile(self) -> Profile:
@@ -184,8 +189,11 @@ class CocoDataModule(LightningDataModule):
         """The samples of a split: train augmented, the others as evaluation sees them."""
         part = self._parts[split]
         labels = {category_id: label for label, category_id in enumerate(self.category_ids)}
-        seed = self.seed if split == "train" else None
-        return CocoDataset(part.file, part.images, part.image_ids, labels, self.transforms, seed=seed)
+        if split != "train":
+            return CocoDataset(part.file, part.images, part.image_ids, labels, self.transforms)
+        maps = None if self._train_semantic is None else open_maps(self.root / self._train_semantic)
+        place = (part.file, part.images, part.image_ids)
+        return CocoDataset(*place, labels, self.transforms, seed=self.seed, semantic=maps)
 
     def train_dataloader(self) -> DataLoader[Sample]:
         rank, world = self._place()

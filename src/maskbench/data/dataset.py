@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from maskbench.data.coco import CocoFile, read_photo
 from maskbench.data.runs import LabelMap, encode, label_maps, locate, separate
+from maskbench.data.semantic import UNKNOWN, Map, SemanticMaps
 from maskbench.data.transforms import Transforms
 from maskbench.errors import DataError
 from maskbench.structures import RLE, Batch, Frame, Instances, Masks, Size
@@ -26,6 +28,8 @@ class Sample:
     maps: list[LabelMap]
     labels: Int64[np.ndarray, " rows"]
     frame: Frame
+    semantic: Map | None = None
+    """Class of each pixel, as `data.semantic` has it."""
 
 
 class CocoDataset(Dataset[Sample]):
@@ -38,6 +42,7 @@ class CocoDataset(Dataset[Sample]):
         labels: label of each category id.
         transforms: both pipelines.
         seed: first number of the augmentation's seed; None takes the evaluation pipeline.
+        semantic: maps of stuff and things, if there are any.
     """
 
     def __init__(
@@ -49,7 +54,9 @@ class CocoDataset(Dataset[Sample]):
         transforms: Transforms,
         *,
         seed: int | None = None,
+        semantic: SemanticMaps | None = None,
     ) -> None:
+        self.semantic = semantic
         self.file, self.images, self.image_ids = file, images, tuple(image_ids)
         self.labels, self.transforms, self.seed = labels, transforms, seed
 
@@ -68,12 +75,16 @@ class CocoDataset(Dataset[Sample]):
         photo = self._photo(self.images / record.file_name, record.size)
         objects = [each for each in self.file.annotations(record.image_id) if not each.crowd]
         maps = label_maps([each.runs for each in objects], record.size)
+        if self.semantic is not None:
+            maps.append(self.semantic(record))  # a map as they are, and moved as they are
         if self.seed is None:
             photo, maps = self.transforms.eval(photo, maps)
         else:
             photo, maps = self.transforms.train(photo, maps, (self.seed, epoch, index))
+        semantic = None if self.semantic is None else maps.pop()
         labels = np.array([self.labels[each.category_id] for each in objects], dtype=np.int64)
-        return Sample(photo, maps, labels, Frame(record.image_id, record.size, (photo.shape[0], photo.shape[1])))
+        frame = Frame(record.image_id, record.size, (photo.shape[0], photo.shape[1]))
+        return Sample(photo, maps, labels, frame, semantic)
 
     def _photo(self, path: Path, size: Size) -> UInt8[np.ndarray, "H W 3"]:
         photo = read_photo(path)
@@ -101,7 +112,19 @@ def collate(samples: Sequence[Sample], *, divisor: int = 32, dense_bytes: int | 
         bottom, right = sample.image.shape[:2]
         padded[:, :bottom, :right] = torch.from_numpy(sample.image).permute(2, 0, 1)
     targets = tuple(_target(sample, (height, width), dense_bytes) for sample in samples)
-    return Batch(images, targets, tuple(sample.frame for sample in samples))
+    return Batch(images, targets, tuple(sample.frame for sample in samples), _semantic(samples, (height, width)))
+
+
+def _semantic(samples: Sequence[Sample], size: Size) -> UInt8[Tensor, "B H W"] | None:
+    """Classes, `UNKNOWN` where the samples are padded; None where they have no maps."""
+    batch = torch.full((len(samples), *size), UNKNOWN, dtype=torch.uint8)
+    for padded, sample in zip(batch, samples, strict=True):
+        if sample.semantic is None:
+            return None
+        height, width = sample.semantic.shape
+        # 0 is unknown, which is 255 after the subtraction
+        padded[:height, :width] = torch.from_numpy((sample.semantic - 1).astype(np.uint8))
+    return batch
 
 
 def _target(sample: Sample, size: Size, dense_bytes: int | None) -> Instances:

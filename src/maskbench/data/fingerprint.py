@@ -12,6 +12,7 @@ from rich.progress import track
 
 from maskbench.data.cache import cache_folder, recall, remember
 from maskbench.data.coco import CocoFile, missing_annotations
+from maskbench.data.semantic import open_maps
 from maskbench.errors import DataError
 
 SLOW = 2**28
@@ -44,26 +45,32 @@ def fingerprint(root: str | Path, files: Iterable[str | Path]) -> str:
     return found
 
 
-def dataset_files(root: str | Path, splits: Iterable[tuple[str, str]]) -> list[str]:
+def dataset_files(root: str | Path, splits: Iterable[tuple[str, str]], semantic: str | None = None) -> list[str]:
     """The files of a data set, each once: per split its annotation file, then its images by image id.
 
     Args:
         root: folder of the data set.
-        splits: annotation file and image folder of each split, relative to `root`.
+        splits: annotation file and image folder of each split, relative to `root`; the first is what is trained on.
+        semantic: its maps of stuff and things, likewise, if there are any.
 
     Raises:
         DataError: an annotation file is missing or broken.
     """
     root = Path(root).expanduser()
-    return list_files((name, images, CocoFile(root / name)) for name, images in splits)
+    return list_files(root, [(name, images, CocoFile(root / name)) for name, images in splits], semantic)
 
 
-def list_files(splits: Iterable[tuple[str, str, CocoFile]]) -> list[str]:
+def list_files(root: Path, splits: Sequence[tuple[str, str, CocoFile]], semantic: str | None = None) -> list[str]:
     """As `dataset_files`, for annotation files that have been read: the name, the image folder and the file of each."""
     names: dict[str, None] = {}
     for name, images, file in splits:
         names[name] = None
         names.update(dict.fromkeys(f"{images}/{record.file_name}" for record in file.records.values()))
+    if semantic is not None:
+        maps = open_maps(root / semantic)
+        described = [maps.path] if maps.path.is_file() else []
+        files = [*described, *maps.files(splits[0][2].records.values())]
+        names.update(dict.fromkeys(path.relative_to(root).as_posix() for path in files))
     return list(names)
 
 

@@ -77,7 +77,7 @@ def _fingerprint(data: DictConfig) -> str:
     if data.tune_annotations is not None:
         splits.append((data.tune_annotations, data.tune_images or data.train_images))
     root = data_root(data)
-    return fingerprint(root, dataset_files(root, splits))
+    return fingerprint(root, dataset_files(root, splits, data.train_semantic))
 
 
 @contextmanager
