@@ -14,6 +14,7 @@ from timm.utils.model import freeze_batch_norm_2d
 from torch import Tensor, nn
 
 from maskbench.errors import ConfigError, WeightsError
+from maskbench.nn.folding import fold_frozen_norms
 
 
 class Backbone(nn.Module):
@@ -58,7 +59,7 @@ class Backbone(nn.Module):
         self.register_buffer("mean", _pixel(mean, body.default_cfg["mean"]), persistent=False)
         self.register_buffer("std", _pixel(std, body.default_cfg["std"]), persistent=False)
         _freeze_stages(body, [info["module"] for info in body.feature_info.info], frozen_stages)
-        self.body: nn.Module = freeze_batch_norm_2d(body) if frozen_norm else body
+        self.body = fold_frozen_norms(freeze_batch_norm_2d(body) if frozen_norm else body)
 
     def normalise(self, images: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
         """RGB bytes → zero mean and unit variance."""
