@@ -10,7 +10,9 @@ import pytest
 from maskbench.train import train
 from trained import call
 
-NAMES = sorted(path.stem for path in (Path(__file__).parents[1] / "conf" / "method" / "small").glob("*.yaml"))
+METHODS = Path(__file__).parents[1] / "conf" / "method"
+NAMES = sorted(path.stem for path in (METHODS / "small").glob("*.yaml"))
+PAPERS = sorted(path.stem for path in METHODS.glob("*.yaml"))
 
 
 @pytest.mark.slow
@@ -62,3 +64,31 @@ def test_real_photographs_are_trained_on_and_judged(name: str, tmp_path: Path, s
     assert (metrics["images"], metrics["images_seen"]) == (4, 16)
     assert 0 <= metrics["segm"]["AP50"] <= 1
     assert metrics["ceiling"]["segm"]["AP50"] > 0.8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PAPERS)
+def test_a_few_steps_of_the_standard_recipe(name: str, tmp_path: Path, shared: Path) -> None:
+    """Two steps at full size and width on photographs of COCO, and one photograph judged, for every method."""
+    data = shared / "data" / "coco_slice"
+    truth = json.loads((data / "annotations/instances_val.json").read_text())
+    truth["images"] = truth["images"][:1]
+    truth["annotations"] = [note for note in truth["annotations"] if note["image_id"] == truth["images"][0]["id"]]
+    (tmp_path / "one.json").write_text(json.dumps(truth))
+    metrics = call(
+        train,
+        f"experiment=coco_r50_1x{'_solo' if 'solo' in name else ''}",
+        f"method={name}",
+        "backbone.weights=scratch",
+        "data=coco",
+        f"data.root={data}",
+        f"data.test_annotations={tmp_path / 'one.json'}",
+        "data.limit=2",
+        "data.batch=1",
+        "trainer.max_epochs=1",
+        "logger=none",
+        "speed.enabled=false",
+        f"runs={tmp_path}",
+    )
+    assert (metrics["images"], metrics["images_seen"]) == (1, 2)
+    assert metrics["ceiling"]["segm"]["AP50"] > 0.6
