@@ -125,16 +125,44 @@ class Golden:
             assert torch.equal(matched, self[f"train/roi{image}/pos_gt"])
             assert torch.equal(boxes[: len(matched)], self[f"train/roi{image}/pos_priors"])
 
-    def holds_instances(self, prefix: str, found: Instances) -> None:
-        """As many instances of the same scores, and those whose masks are kept, the best, each among ours."""
-        scores = self[f"{prefix}/scores"][: self.method.point.max_instances]
-        torch.testing.assert_close(found.scores, scores, atol=1e-3, rtol=0)
+    def holds_instances(self, prefix: str, found: Instances, overlap: float = 0.98) -> None:
+        """As many instances of the same scores, and those whose masks are kept, the best, each among ours.
+
+        SOLO's have no boxes, and those of them that lie in the padding no pixel: these are none of ours.
+        """
+        scores, labels, boxes, area = (self[f"{prefix}/{name}"] for name in ("scores", "labels", "bboxes", "mask_area"))
+        seen = boxes.any(dim=1) | (area > 0)
+        torch.testing.assert_close(found.scores, scores[seen][: self.method.point.max_instances], atol=1e-3, rtol=0)
         masks = torch.from_numpy(self.arrays.masks(prefix))
-        labels, boxes = (self[f"{prefix}/{name}"][: len(masks)] for name in ("labels", "bboxes"))
-        alike = (found.labels[:, None] == labels) & near(found.scores[:, None], scores[: len(masks), None])
-        if boxes.any():  # SOLO's have none
-            alike &= near(found.boxes, boxes)
-        assert (_overlap(found.masks.dense(), masks) * alike).amax(dim=0).min() > 0.98
+        rows = seen[: len(masks)].nonzero()[:, 0]
+        alike = (found.labels[:, None] == labels[rows]) & near(found.scores[:, None], scores[rows, None])
+        if boxes.any():
+            alike &= near(found.boxes, boxes[rows])
+        assert (_overlap(found.masks.dense(), masks[rows]) * alike).amax(dim=0).min() > overlap
+
+    def holds_suppression(
+        self, image: int, masks: Tensor, labels: Tensor, scores: Tensor, decayed: Tensor, least: float = 0.05
+    ) -> None:
+        """SOLO's candidates, the best first, and the scores that Matrix NMS leaves them.
+
+        The masks of the best sixty are kept; what falls below `least`, and the hundredth, MMDetection drops.
+        """
+        order = self[f"nms{image}/in_scores"].argsort(descending=True)[: self.method.point.candidates]
+        wanted, areas, classes = (self[f"nms{image}/in_{name}"][order] for name in ("scores", "area", "labels"))
+        torch.testing.assert_close(scores, wanted, atol=1e-3, rtol=0)
+        torch.testing.assert_close(masks.sum(dim=(1, 2)).sum(), areas.sum().long(), atol=0, rtol=1e-4)
+        best = torch.from_numpy(self.arrays.nms_in_masks(image))
+        alike = (labels[:, None] == classes[: len(best)]) & near(scores[:, None], wanted[: len(best), None])
+        assert (_overlap(masks, best) * alike).amax(dim=0).min() > 0.99
+        left = decayed[decayed >= least].sort(descending=True).values[:100]
+        torch.testing.assert_close(left, self[f"nms{image}/out_scores"], atol=1e-3, rtol=0)
+
+
+def resampled_twice(maps: Tensor, frame: Frame, stride: float) -> Masks:
+    """Probabilities brought to the network input and then to the photo, as MMDetection does where we resample once."""
+    maps = F.interpolate(maps[:, None], scale_factor=stride, mode="bilinear")
+    maps = maps[:, :, : frame.resized[0], : frame.resized[1]]
+    return Masks(F.interpolate(maps, size=frame.photo, mode="bilinear")[:, 0] > 0.5)
 
 
 def near(a: Tensor, b: Tensor, tolerance: float = 1e-3) -> Tensor:

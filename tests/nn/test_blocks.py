@@ -16,6 +16,9 @@ def test_coordinates_run_from_minus_one_to_one_x_before_y() -> None:
         assert [y[0, 0], y[3, 0], y[3, 4]] == [-1, 1, 1]
         assert torch.equal(x, x[:1].expand(4, 5))
         assert torch.equal(y, y[:, :1].expand(4, 5))
+    assert torch.equal(with_coordinates(features, "x"), found[:, :4])
+    assert torch.equal(with_coordinates(features, "y"), found[:, [0, 1, 2, 4]])
+    assert torch.equal(with_coordinates(features, ""), features)
 
 
 @pytest.mark.parametrize(("width", "groups"), [(64, 32), (24, 8), (7, 1)])

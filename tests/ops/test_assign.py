@@ -1,16 +1,11 @@
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from maskbench.ops.assign import IGNORED, NEGATIVE, Matcher, Sampler, grid_cells
-from maskbench.structures import Masks
-
-GRIDS = (40, 36, 24, 16, 12)
-RANGES = ((1, 96), (48, 192), (96, 384), (192, 768), (384, 2048))
+from maskbench.ops.assign import IGNORED, NEGATIVE, Matcher, Sampler
 
 
 def boxes(*rows: tuple[float, float, float, float]) -> Tensor:
@@ -86,85 +81,6 @@ class TestSampler:
         matches = self.matches(100, 1000)
         first, second = Sampler(64, 0.5)(matches), Sampler(64, 0.5)(matches)
         assert set(first[0].tolist()) != set(second[0].tolist())
-
-
-class TestGridCells:
-    @staticmethod
-    def instances(count: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Rectangles with a bite taken out of most, so that the mass lies off the middle of the box."""
-        masks = torch.zeros(count, *size, dtype=torch.bool)
-        for mask in masks:
-            height, width = (int(torch.randint(2, side, ())) for side in size)
-            top, left = (
-                int(torch.randint(0, side - part, ())) for side, part in zip(size, (height, width), strict=True)
-            )
-            mask[top : top + height, left : left + width] = True
-            mask[top : top + height // 2, left : left + int(torch.randint(0, width, ()))] = False
-        return masks, Masks(masks).boxes()
-
-    @staticmethod
-    def one_by_one(
-        masks: Tensor, boxes: Tensor, grids: tuple[int, ...], ranges: tuple[tuple[float, float], ...], sigma: float
-    ) -> set[tuple[int, int, int, int]]:
-        """The rule for one instance after the other, in single precision as the reference computes it."""
-        single, (height, width) = np.float32, masks.shape[1:]
-        found = set()
-        for instance, (mask, box) in enumerate(zip(masks.numpy(), boxes.numpy(), strict=True)):
-            rows, columns = np.nonzero(mask)
-            y, x = single(rows.sum()) / single(len(rows)), single(columns.sum()) / single(len(columns))
-            half_height, half_width = (single(0.5 * sigma) * side for side in (box[3] - box[1], box[2] - box[0]))
-            for level, (side, (lower, upper)) in enumerate(zip(grids, ranges, strict=True)):
-                if not lower <= np.sqrt((box[2] - box[0]) * (box[3] - box[1])) <= upper:
-                    continue
-
-                def cell(position: float, extent: int, side: int = side) -> int:
-                    return int(np.trunc(single(position) / single(extent) / single(1 / side)))
-
-                top = max(0, cell(y - half_height, height), cell(y, height) - 1)
-                bottom = min(side - 1, cell(y + half_height, height), cell(y, height) + 1)
-                left = max(0, cell(x - half_width, width), cell(x, width) - 1)
-                right = min(side - 1, cell(x + half_width, width), cell(x, width) + 1)
-                for row in range(top, bottom + 1):
-                    found |= {(instance, level, row, column) for column in range(left, right + 1)}
-        return found
-
-    @pytest.mark.parametrize("size", [(128, 128), (256, 320), (96, 544)])
-    def test_it_is_the_rule_for_one_instance_after_the_other(self, size: tuple[int, int]) -> None:
-        masks, boxes = self.instances(60, size)
-        for sigma in (0.2, 0.5):
-            cells = grid_cells(masks, boxes, GRIDS, RANGES, sigma)
-            found = list(zip(*(column.tolist() for column in cells), strict=True))
-            assert len(set(found)) == len(found)
-            assert set(found) == self.one_by_one(masks, boxes, GRIDS, RANGES, sigma)
-
-    def test_on_an_edge_between_two_cells(self) -> None:
-        """Index 16 of 128 pixels is 5 of 40 cells exactly, a bar of one pixel there lies in the fifth."""
-        masks = torch.zeros(1, 128, 128, dtype=torch.bool)
-        masks[0, 16, 16] = True
-        cells = grid_cells(masks, Masks(masks).boxes(), (40,), ((1, 96),), sigma=0.0)
-        assert (cells.row.tolist(), cells.column.tolist()) == ([5], [5])
-
-    def test_at_most_nine_cells_around_the_centre(self) -> None:
-        masks = torch.ones(1, 64, 64, dtype=torch.bool)
-        cells = grid_cells(masks, Masks(masks).boxes(), (16,), ((1, 96),), sigma=1.0)
-        assert list(zip(cells.row.tolist(), cells.column.tolist(), strict=True)) == [
-            (row, column) for row in (6, 7, 8) for column in (6, 7, 8)
-        ]
-
-    @pytest.mark.parametrize(("side", "levels"), [(47, [0]), (48, [0, 1]), (96, [0, 1, 2]), (97, [1, 2])])
-    def test_ranges_include_both_ends(self, side: int, levels: list[int]) -> None:
-        masks = torch.zeros(1, 128, 128, dtype=torch.bool)
-        masks[0, :side, :side] = True
-        cells = grid_cells(masks, Masks(masks).boxes(), GRIDS, RANGES)
-        assert cells.level.unique().tolist() == levels
-
-    def test_nothing(self) -> None:
-        cells = grid_cells(torch.zeros(0, 64, 64, dtype=torch.bool), boxes(), GRIDS, RANGES)
-        assert [len(column) for column in cells] == [0, 0, 0, 0]
-
-    def test_a_range_for_each_grid(self) -> None:
-        with pytest.raises(ValueError, match=r"one range per grid: grids \[4, 2\] but ranges \[\(1, 9\)\]"):
-            grid_cells(torch.zeros(0, 8, 8, dtype=torch.bool), boxes(), (4, 2), ((1, 9),))
 
 
 def test_a_row_that_a_box_claims_learns_that_box_or_the_one_it_overlaps_most() -> None:

@@ -41,13 +41,16 @@ def kaiming(*layers: nn.Module) -> None:
         nn.init.zeros_(layer.bias)
 
 
-def with_coordinates(features: Float[Tensor, "B D h w"]) -> Float[Tensor, "B D+2 h w"]:
-    """The features with two channels more, x and y from −1 to 1, both ends included (CoordConv, Liu et al. 2018)."""
+def with_coordinates(features: Float[Tensor, "B D h w"], axes: str = "xy") -> Float[Tensor, "B _e h w"]:
+    """The features with a channel more for each axis, from −1 to 1, both ends included (CoordConv, Liu et al. 2018).
+
+    `axes` is "xy", one of its letters, or "" for the features alone.
+    """
     batch, _, height, width = features.shape
     y = torch.linspace(-1, 1, height, device=features.device, dtype=features.dtype)
     x = torch.linspace(-1, 1, width, device=features.device, dtype=features.dtype)
-    grid = torch.stack([x.expand(height, width), y[:, None].expand(height, width)])
-    return torch.cat([features, grid.expand(batch, -1, -1, -1)], dim=1)
+    grids = {"x": x.expand(batch, 1, height, width), "y": y[:, None].expand(batch, 1, height, width)}
+    return torch.cat([features, *(grids[axis] for axis in axes)], dim=1)
 
 
 def zero_of(*tensors: Tensor) -> Float[Tensor, ""]:

@@ -1,21 +1,16 @@
-"""Who learns what: anchors and proposals to boxes, grid cells to instances.
+"""Who learns what: anchors and proposals to boxes (the cells of a grid are in ops/grid.py).
 
-N instances   A anchors or proposals   P positive cells   L levels
+N instances   A anchors or proposals
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torchvision.ops import box_iou
-
-from maskbench.ops.masks import centres_of_mass
-from maskbench.structures import Size
 
 NEGATIVE, IGNORED = -1, -2
 
@@ -79,60 +74,3 @@ def _draw(rows: Int64[Tensor, " A"], count: int) -> Int64[Tensor, " K"]:
     if len(rows) <= count:
         return rows
     return rows[torch.randperm(len(rows), device=rows.device)[:count]]
-
-
-class Cells(NamedTuple):
-    """Pairs of a positive grid cell and the instance it learns; a cell that several claim stands once for each."""
-
-    instance: Int64[Tensor, " P"]
-    level: Int64[Tensor, " P"]
-    row: Int64[Tensor, " P"]
-    column: Int64[Tensor, " P"]
-
-
-def grid_cells(
-    masks: Bool[Tensor, "N H W"],
-    boxes: Float[Tensor, "N 4"],
-    grids: Sequence[int],
-    ranges: Sequence[tuple[float, float]],
-    sigma: float = 0.2,
-) -> Cells:
-    """The cells of every level that learn each instance (SOLO, section 3.3.1).
-
-    An instance belongs to the levels whose range, both ends inclusive, holds √(w·h) of its box. There it takes the
-    cells under the central `sigma` of the box around its centre of mass, at most the one that holds the centre and its
-    eight neighbours. H and W are those of the padded network input.
-    """
-    if len(grids) != len(ranges):
-        raise ValueError(f"one range per grid: grids {list(grids)} but ranges {list(ranges)}")
-    device, size = masks.device, masks.shape[1:]
-    cells = torch.tensor(grids, device=device)
-    extent = boxes[:, [3, 2]] - boxes[:, [1, 0]]
-    centre = centres_of_mass(masks)
-    low = _cell_of(centre - 0.5 * sigma * extent, size, cells)
-    middle = _cell_of(centre, size, cells)
-    high = _cell_of(centre + 0.5 * sigma * extent, size, cells)
-
-    scale = extent.prod(dim=1).sqrt()
-    limits = torch.tensor(ranges, device=device, dtype=scale.dtype)
-    fits = (scale[:, None] >= limits[:, 0]) & (scale[:, None] <= limits[:, 1])
-
-    offset = torch.tensor([(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)], device=device)
-    candidate = middle[:, :, None] + offset  # [N L 9 2]
-    inside = ((candidate >= low[:, :, None]) & (candidate <= high[:, :, None])).all(dim=-1)
-    instance, level, neighbour = (inside & fits[:, :, None]).nonzero(as_tuple=True)
-    row, column = candidate[instance, level, neighbour].unbind(dim=1)
-    return Cells(instance, level, row, column)
-
-
-def _cell_of(
-    point: Float[Tensor, "N 2"], size: Size | torch.Size, cells: Int64[Tensor, " L"]
-) -> Int64[Tensor, "N L 2"]:
-    """The cell of each level's grid that holds a point, cut to the grid.
-
-    The reference divides by 1/S in single precision and truncates, where one would multiply by S: on an edge between
-    two cells they differ.
-    """
-    relative = point / point.new_tensor([size[0], size[1]])
-    cell = torch.div(relative[:, None], (1 / cells.to(point.dtype))[:, None], rounding_mode="trunc").long()
-    return cell.clamp(min=0).minimum(cells[:, None] - 1)

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from maskbench.ops.precision import full_precision
+from maskbench.ops.suppress import survivors
 
 PAIRS = 1 << 24
 """Distances are worked out in chunks of at most this many pairs: 64 MB."""
@@ -40,20 +41,8 @@ def mean_shift(
 
 
 def keep_apart(points: Float[Tensor, "M E"], distance: float) -> Bool[Tensor, " M"]:
-    """Greedy suppression: a point stays unless a point before it stays within `distance`.
-
-    Each round settles every point whose predecessors nearby are settled, so that the result is the sequential one in
-    a few rounds of tensor work.
-    """
-    near = (torch.cdist(points, points) < distance).tril(diagonal=-1)
-    kept = torch.zeros(len(points), dtype=torch.bool, device=points.device)
-    open_ = torch.ones_like(kept)
-    while bool(open_.any()):
-        waits = (near & open_[None]).any(dim=1)
-        suppressed = (near & kept[None]).any(dim=1)
-        kept |= open_ & ~waits & ~suppressed
-        open_ &= ~kept & ~(near & kept[None]).any(dim=1)
-    return kept
+    """Greedy suppression: a point stays unless a point before it stays within `distance`."""
+    return survivors(torch.cdist(points, points) < distance)
 
 
 def _spread(points: Float[Tensor, "P E"], count: int) -> Float[Tensor, "S E"]:
