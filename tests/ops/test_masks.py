@@ -40,6 +40,17 @@ class TestGeometry:
         torch.testing.assert_close(mask_ops.pairwise_iou(a, b), expected)
         assert mask_ops.pairwise_iou(a[:0], b).shape == (0, 3)
 
+    @pytest.mark.parametrize("size", [(32, 64), (70, 45), (8, 8)])
+    def test_iou_tile_by_tile(self, size: tuple[int, int]) -> None:
+        """Frames that are tiles and parts of tiles, masks that reach into some of them, and one that has no pixel."""
+        a, b = (torch.rand(count, *size) < 0.5 for count in (6, 9))
+        a[:, :, size[1] // 3 :] &= torch.rand(6, 1, 1) < 0.5
+        b[0] = False
+        rows, columns = a.flatten(1).double(), b.flatten(1).double()
+        shared = rows @ columns.T
+        union = rows.sum(dim=1)[:, None] + columns.sum(dim=1) - shared
+        torch.testing.assert_close(mask_ops.pairwise_iou(a, b), (shared / union).nan_to_num().float())
+
     def test_iou_of_a_mask_moved_by_one_pixel(self) -> None:
         mask = rectangle((20, 20), 5, 5, 11, 15)  # 6 high, 10 wide
         right, down = mask.roll(1, dims=1), mask.roll(1, dims=0)
@@ -110,6 +121,43 @@ class TestToPhoto:
         inner = mask_ops.to_photo(maps, frame, stride=4).dense()
         assert inner.shape == (1, 24, 40)
         assert inner[:, :22, :38].all()
+
+    @pytest.mark.parametrize("photo", [(300, 420), (96, 500), (640, 333)])
+    def test_windows_change_nothing(self, photo: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+        """Masks of all sizes anywhere, also in the corners, and one without a set cell."""
+        maps = torch.rand(60, 30, 42)
+        for row, values in enumerate(maps):
+            side = (3, 6, 20)[row % 3]
+            top, left = int(torch.randint(-3, 30, ())), int(torch.randint(-3, 42, ()))
+            outside = torch.ones(30, 42, dtype=torch.bool)
+            outside[max(0, top) : max(0, top + side), max(0, left) : max(0, left + side)] = False
+            values[outside] *= 0.5
+        maps[0] *= 0.5
+        frame = Frame(1, photo=photo, resized=(117, 165))
+        in_windows = mask_ops.to_photo(maps, frame, stride=4).dense()
+        monkeypatch.setattr(mask_ops, "WINDOW_COST", 1 << 30)
+        whole = mask_ops.to_photo(maps, frame, stride=4).dense()
+        assert torch.equal(in_windows, whole)
+        assert whole[1:].any()
+        assert not whole[0].any()
+
+    def test_only_windows_are_sampled_of_small_masks(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        pixels: list[int] = []
+        sample = F.grid_sample
+
+        def watched(maps: Tensor, grid: Tensor, **options: Any) -> Tensor:
+            pixels.append(len(maps) * maps.shape[1] * grid[0, ..., 0].numel())
+            return sample(maps, grid, **options)
+
+        monkeypatch.setattr(F, "grid_sample", watched)
+        maps = torch.zeros(100, 100, 100)
+        maps[:, 40:44, 40:44] = 1
+        mask_ops.to_photo(maps, Frame(1, photo=(400, 400), resized=(400, 400)), stride=4)
+        assert sum(pixels) <= 100 * 24**2  # 4 cells are 16 pixels, and a cell around them
+        with_one = maps.clone()
+        with_one[7] = 1
+        mask_ops.to_photo(with_one, Frame(1, photo=(400, 400), resized=(400, 400)), stride=4)
+        assert sum(pixels) <= 2 * 100 * 24**2 + 400**2
 
     @pytest.mark.parametrize("limit", ["one slice", "several slices", "encoded"])
     def test_memory_is_bounded_and_the_masks_are_the_same(self, limit: str, monkeypatch: pytest.MonkeyPatch) -> None:

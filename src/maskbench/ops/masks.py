@@ -21,6 +21,12 @@ SLICE_PIXELS = 1 << 25
 """Photo-size masks are made in slices of at most this many pixels: 128 MB of probabilities."""
 DENSE_PIXELS = 1 << 30
 """What is larger altogether is encoded slice by slice and never held dense."""
+TILE = 32
+"""Sides of the tiles in which a CPU compares masks: smaller ones are more to go through, larger ones hold more masks.
+"""
+WINDOW_SHARE, WINDOW_COST, WINDOW_GROUP = 6, 4096, 32
+"""A mask is sampled in a window, beside others of about its size, if six times its pixels and what it costs apart are
+less than the photo's."""
 
 
 def centres_of_mass(masks: Bool[Tensor, "N H W"]) -> Float[Tensor, "N 2"]:
@@ -34,12 +40,34 @@ def centres_of_mass(masks: Bool[Tensor, "N H W"]) -> Float[Tensor, "N 2"]:
 
 
 def pairwise_iou(a: Bool[Tensor, "N H W"], b: Bool[Tensor, "M H W"]) -> Float[Tensor, "N M"]:
-    """Intersection over union of every pair; 0 where both are empty."""
-    first, second = a.flatten(1).float(), b.flatten(1).float()
-    with full_precision(a.device):
-        shared = first @ second.T
-    union = first.sum(dim=1)[:, None] + second.sum(dim=1)[None, :] - shared
-    return shared / union.clamp(min=1)
+    """Intersection over union of every pair; 0 where both are empty.
+
+    Pixels are counted tile by tile with the masks that reach into a tile, so that a thousand small masks cost little.
+    A GPU, which multiplies faster than it is told what to, takes the frame as one tile.
+    """
+    height, width = a.shape[1:]
+    side = TILE if a.device.type == "cpu" else max(height, width)
+    areas, other_areas = (torch.zeros(len(masks), device=a.device) for masks in (a, b))
+    shared = torch.zeros(len(a) * len(b), device=a.device)
+    corners = [(y, x) for y in range(0, height, side) for x in range(0, width, side)]
+    for (y, x), rows, columns in zip(corners, _reaching(a, side), _reaching(b, side), strict=True):
+        first = a[rows, y : y + side, x : x + side].flatten(1).float()
+        second = b[columns, y : y + side, x : x + side].flatten(1).float()
+        areas.index_add_(0, rows, first.sum(dim=1))
+        other_areas.index_add_(0, columns, second.sum(dim=1))
+        with full_precision(a.device):
+            shared.index_add_(0, (rows[:, None] * len(b) + columns).flatten(), (first @ second.T).flatten())
+    shared = shared.view(len(a), len(b))
+    return shared / (areas[:, None] + other_areas - shared).clamp(min=1)
+
+
+def _reaching(masks: Bool[Tensor, "N H W"], side: int) -> tuple[Int64[Tensor, " _n"], ...]:
+    """For each tile of `side` pixels, row by row: the masks that have a pixel in it."""
+    padded = F.pad(masks, (0, -masks.shape[2] % side, 0, -masks.shape[1] % side)).view(torch.uint8)
+    count, height, width = padded.shape
+    bands = padded.view(count, height // side, side, width).amax(dim=2)
+    reached = bands.view(count, height // side, width // side, side).amax(dim=3).flatten(1).T > 0
+    return reached.nonzero()[:, 1].split(reached.sum(dim=1).tolist())
 
 
 def shrink(masks: Bool[Tensor, "N H W"], stride: int) -> Bool[Tensor, "N h w"]:
@@ -89,22 +117,53 @@ def to_photo(maps: Float[Tensor, "N h w"], frame: Frame, stride: float, threshol
     """Probabilities on a map of the padded network input → masks of the photo.
 
     The padding is cut off and the map resampled once, bilinearly, at the centres of the photo's own pixels; then
-    probabilities above `threshold` are set.
+    probabilities above `threshold` are set. Masks that fill a small part of the photo are sampled in a window alone.
     """
     (height, width), scale = frame.photo, frame.scale
     maps = maps[:, : math.ceil(frame.resized[0] / stride), : math.ceil(frame.resized[1] / stride)]
-    rows = (torch.arange(height, device=maps.device) + 0.5) * (scale[0] / stride)
-    columns = (torch.arange(width, device=maps.device) + 0.5) * (scale[1] / stride)
-    grid = torch.stack(
-        torch.meshgrid(columns * (2 / maps.shape[2]) - 1, rows * (2 / maps.shape[1]) - 1, indexing="xy"), dim=-1
-    )
+    cells = (scale[0] / stride, scale[1] / stride)  # of the map a pixel of the photo
+    rows = (torch.arange(height, device=maps.device) + 0.5) * cells[0] * (2 / maps.shape[1]) - 1
+    columns = (torch.arange(width, device=maps.device) + 0.5) * cells[1] * (2 / maps.shape[2]) - 1
 
     def sample(part: slice) -> Bool[Tensor, "n H W"]:
+        stack = maps[part].float()
+        first, extent = _windows(stack > threshold, cells, frame.photo)
+        area = extent.prod(dim=1)
+        large = (WINDOW_SHARE * (area + WINDOW_COST) >= height * width).nonzero()[:, 0]
         # The masks are the channels of one image, so that the sampling positions are worked out once for all.
-        stack = maps[part].float()[None]
-        return F.grid_sample(stack, grid[None], padding_mode="border", align_corners=False)[0] > threshold
+        whole = _sampled(stack[None, large], rows[None], columns[None])[0] > threshold
+        if len(large) == len(stack):
+            return whole
+        drawn = whole.new_zeros((len(stack), height, width)).index_copy_(0, large, whole)
+        for group in area.argsort()[: len(stack) - len(large)].split(WINDOW_GROUP):
+            tall, wide = extent[group].amax(dim=0).tolist()
+            y = first[group, :1].clamp(max=height - tall) + torch.arange(tall, device=maps.device)
+            x = first[group, 1:].clamp(max=width - wide) + torch.arange(wide, device=maps.device)
+            inside = _sampled(stack[group, None], rows[y], columns[x])[:, 0] > threshold
+            drawn[group[:, None, None], y[:, :, None], x[:, None]] = inside
+        return drawn
 
     return _in_slices(sample, len(maps), frame.photo, maps.device)
+
+
+def _windows(
+    masks: Bool[Tensor, "N h w"], cells: tuple[float, float], photo: Size
+) -> tuple[Int64[Tensor, "N 2"], Int64[Tensor, "N 2"]]:
+    """First pixel (row, column) and size of the windows outside of which no pixel has a set cell beside it."""
+    boxes = Masks(masks).boxes()[:, [1, 0, 3, 2]]
+    scale, limit = boxes.new_tensor(cells), torch.tensor(photo, device=masks.device)
+    first = ((boxes[:, :2] - 0.5) / scale - 1).long().clamp(min=0)
+    last = ((boxes[:, 2:] + 0.5) / scale + 1).long().minimum(limit)
+    return first.minimum(limit), (last - first).clamp(min=0)
+
+
+def _sampled(
+    maps: Float[Tensor, "N K h w"], rows: Float[Tensor, "N H"], columns: Float[Tensor, "N W"]
+) -> Float[Tensor, "N K H W"]:
+    """Maps at the crossings of rows and columns, which are given from −1 to 1."""
+    size = (len(rows), rows.shape[1], columns.shape[1])
+    grid = torch.stack([columns[:, None].expand(size), rows[:, :, None].expand(size)], dim=-1)
+    return F.grid_sample(maps, grid, padding_mode="border", align_corners=False)
 
 
 def paste(maps: Float[Tensor, "N m m"], boxes: Float[Tensor, "N 4"], size: Size, threshold: float = 0.5) -> Masks:
@@ -151,7 +210,10 @@ def _in_slices(sample: Callable[[slice], Bool[Tensor, "n H W"]], count: int, siz
     if count == 0:
         return Masks(torch.zeros((0, *size), dtype=torch.bool, device=device))
     if count * pixels <= DENSE_PIXELS:
-        return Masks(torch.cat(list(parts)))
+        drawn = torch.empty((count, *size), dtype=torch.bool, device=device)
+        for start, part in zip(range(0, count, step), parts, strict=True):
+            drawn[start : start + step] = part
+        return Masks(drawn)
     return Masks([mask for part in parts for mask in Masks(part).rle()], size)
 
 
