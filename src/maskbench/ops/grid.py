@@ -93,8 +93,7 @@ class Grids:
 
     def claims(self, target: Instances) -> Claims:
         """Every pair of an instance and a cell that lies in its centre."""
-        masks = target.masks.dense().to(target.boxes.device)
-        cells = grid_cells(masks, target.boxes, self.sides, self.ranges, self.sigma)
+        cells = grid_cells(target.masks.dense(), target.boxes, self.sides, self.ranges, self.sigma)
         side = torch.tensor(self.sides, device=cells.level.device)
         start = torch.tensor(self.starts, device=cells.level.device)
         return Claims(start[cells.level] + cells.row * side[cells.level] + cells.column, cells.instance)
@@ -202,7 +201,7 @@ def _cell_of(
 
 def _by_size(target: Instances) -> Int64[Tensor, " N"]:
     """Rows by the pixels of their masks, the smallest first; where they are equal by where the mask and its box lie."""
-    masks = target.masks.dense().to(target.boxes.device)
+    masks = target.masks.dense()
     keys = [*target.boxes.unbind(dim=1), *centres_of_mass(masks).unbind(dim=1), masks.sum(dim=(1, 2))]
     order = torch.arange(len(target), device=target.boxes.device)
     for key in keys:  # the last one counts most, since each sorts what the others left equal
