@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torchvision.ops import roi_align
 
 from maskbench.errors import ConfigError
-from maskbench.ops.roi_pool import RoIAlign, RoIPool, RoIWarp, levels_of, pool
+from maskbench.ops.roi_pool import RoIAlign, RoIPool, RoIWarp, align, levels_of, pool
 
 STRIDES = (4, 8, 16, 32)
 
@@ -81,7 +82,7 @@ class TestHow:
 
     def test_warp_rounds_the_box_alone(self) -> None:
         """Cells 3 to 11, the last one with it: nine of them in two bins."""
-        assert self.pooled(RoIWarp(sampling=9)) == pytest.approx([5.25, 9.75])
+        assert self.pooled(RoIWarp(sampling=9)) == pytest.approx([5.25, 9.75], rel=1e-5)
 
     def test_pool_rounds_the_bins_too_and_takes_the_largest(self) -> None:
         assert self.pooled(RoIPool()) == pytest.approx([7.5, 11.5])
@@ -91,3 +92,34 @@ class TestHow:
             RoIWarp(reduce="max")
         with pytest.raises(ConfigError, match="average or max"):
             RoIAlign(reduce="median")
+
+
+class TestAlign:
+    """In bags of cells it is torchvision's kernel, number for number."""
+
+    @staticmethod
+    def rois() -> torch.Tensor:
+        """Of two images: inside, over every edge, outside, without extent, and as large as the map."""
+        corner = 80 * torch.rand(40, 2) - 10
+        boxes = torch.cat([corner, corner + 60 * torch.rand(40, 2)], dim=1)
+        special = torch.tensor([[5.0, 5, 5, 5], [200, 200, 260, 220], [-90, -90, -60, -70], [0, 0, 64, 48]])
+        return torch.cat([torch.arange(44)[:, None] % 2, torch.cat([boxes, special])], dim=1)
+
+    @pytest.mark.parametrize("aligned", [True, False])
+    @pytest.mark.parametrize("sampling", [0, 1, 2])
+    @pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])
+    def test_forward_and_back(self, sampling: int, aligned: bool, form: torch.memory_format) -> None:
+        feature = torch.randn(2, 3, 12, 16).contiguous(memory_format=form)
+        mine, theirs = (feature.clone().requires_grad_() for _ in range(2))
+        settings = {"spatial_scale": 0.25, "sampling_ratio": sampling, "aligned": aligned}
+        rois = self.rois()
+        found = align(mine, rois, 7, 0.25, sampling=sampling, aligned=aligned)
+        wanted = roi_align(theirs, rois, 7, **settings)
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+        weight = torch.randn_like(wanted)
+        (found * weight).sum().backward()
+        (wanted * weight).sum().backward()
+        torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-4, atol=1e-3)
+
+    def test_nothing(self) -> None:
+        assert align(torch.zeros(1, 3, 8, 8), torch.zeros(0, 5), 7, 1.0).shape == (0, 3, 7, 7)
