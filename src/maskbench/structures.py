@@ -188,12 +188,17 @@ class Frame:
         return self.resized[0] / self.photo[0], self.resized[1] / self.photo[1]
 
 
+UNKNOWN_CLASS = 255
+"""In a semantic map: nobody knows what is there."""
+
+
 @dataclass(frozen=True, eq=False)
 class Batch:
     """What a loader yields and a method takes.
 
     `images` are RGB bytes padded right and bottom to a common multiple of the coarsest stride; `targets` live in the
-    network frame (masks as large as `images`), crowds removed; `semantic` is an optional map of stuff and things.
+    network frame (masks as large as `images`), crowds removed; `semantic` is an optional map of stuff and things: a
+    class for each pixel or `UNKNOWN_CLASS`, which the padding is.
     """
 
     images: UInt8[Tensor, "B 3 H W"]

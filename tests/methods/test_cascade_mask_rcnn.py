@@ -59,7 +59,7 @@ class TestGolden:
             logits, deltas = method.cascade(stage, boxes)
             golden.holds(f"fixed/s{stage}.cls_score", logits)
             golden.holds(f"fixed/s{stage}.bbox_pred", deltas[:, 0])
-            golden.holds(f"fixed/s{stage}.mask_pred", method.kind.margin(method.mask_heads[stage](masks), labels))
+            golden.holds(f"fixed/s{stage}.mask_pred", method.mask_kind.margin(method.mask_heads[stage](masks), labels))
 
     @torch.no_grad()
     def test_refined_boxes(self, golden: Golden, raw: Raw) -> None:
@@ -138,18 +138,30 @@ class TestVariants:
             1 + len(target) for target in batch.targets
         ]
 
-    def test_stages_weigh_less_or_their_gradient_does(self, classes: tuple[str, ...], batch: Batch) -> None:
-        """The last stage's class loss: a quarter of it counts, or all of it and a third of its gradient goes back."""
+    @pytest.mark.parametrize("stages", [1, 2, 3])
+    def test_stages_weigh_less_or_their_gradient_does(
+        self, classes: tuple[str, ...], batch: Batch, stages: int
+    ) -> None:
+        """The first stage's class loss counts in full in both; of its gradient a share goes back to the features."""
         found = {}
         for variant in ("mmdet", "detectron2"):
             torch.manual_seed(0)
-            method = self.build(classes, variant=variant, overlaps=(0.5,))
+            method = self.build(classes, variant=variant, overlaps=(0.5, 0.6, 0.7)[:stages])
+            torch.manual_seed(0)
+            for head in (*method.cascade.heads, *method.mask_heads):
+                for weight in head.parameters():
+                    torch.nn.init.normal_(weight, std=0.1)
             torch.manual_seed(1)
             features, losses = self.losses(method, batch)
             losses["s0_class"].backward()
             found[variant] = losses["s0_class"].item(), features[0].grad
         assert found["mmdet"][0] == pytest.approx(found["detectron2"][0])
-        torch.testing.assert_close(found["mmdet"][1] / 3, found["detectron2"][1])
+        torch.testing.assert_close(found["mmdet"][1] / stages, found["detectron2"][1])
+
+    def test_detectron2s_anchors_learn_the_object_they_overlap_most(self, classes: tuple[str, ...]) -> None:
+        matchers = {name: self.build(classes, variant=name).rpn.matcher for name in ("mmdet", "detectron2")}
+        assert (matchers["mmdet"].takes, matchers["mmdet"].low_quality) == (True, 0.3)
+        assert (matchers["detectron2"].takes, matchers["detectron2"].low_quality) == (False, 0.0)
 
     def test_an_unknown_variant(self, classes: tuple[str, ...]) -> None:
         with pytest.raises(ConfigError, match="expected mmdet or detectron2"):
@@ -162,3 +174,7 @@ class TestVariants:
         features = [torch.randn(1, 8, 128 // stride, 128 // stride) for stride in method.fpn.strides]
         found = [Detected(batch.targets[0].boxes, batch.targets[0].labels, torch.ones(3))]
         assert method.masks(features, found).shape == (3, 112, 112)
+        last = method.mask_heads[-1](method.pool(features, [found[0].boxes], 14))
+        refined = method.refinement.refine(features[0], 4, [found[0].boxes], last, found[0].labels, method.mask_kind)
+        torch.testing.assert_close(method.masks(features, found), refined.sigmoid())
+        assert method.refinement.size(28) == 112

@@ -210,6 +210,28 @@ def test_half_precision_keeps_every_loss_finite(fresh: Segmenter, batch: Batch) 
     assert all(torch.isfinite(value) for value in losses.values()), losses
 
 
+def test_half_precision_predicts(trained: Segmenter, batch: Batch) -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        predictions = predict(trained, batch)
+    for found, expected, frame in zip(predictions, predict(trained, batch), batch.frames, strict=True):
+        assert found.masks.size == frame.photo
+        assert iou(expected[:3], found).amax(dim=1).min() > 0.5
+
+
+@pytest.mark.gpu
+def test_a_gpu_computes_what_the_cpu_does(trained: Segmenter, batch: Batch) -> None:
+    losses, found = seeded_losses(trained.eval(), batch), predict(trained, batch)
+    trained.cuda()
+    try:
+        there, moved = predict(trained, batch.to("cuda")), seeded_losses(trained, batch.to("cuda"))
+    finally:
+        trained.cpu()
+    assert set(moved) == set(losses)
+    assert all(torch.isfinite(torch.tensor(value)) for value in moved.values())
+    for ours, theirs in zip(there, found, strict=True):
+        assert iou(theirs[:3], ours.to("cpu")).amax(dim=1).min() > 0.9
+
+
 def test_training_mode_changes_the_statistics_of_the_backbone_alone(trained: Segmenter, batch: Batch) -> None:
     expected = seeded_losses(trained, batch), [found.scores for found in predict(trained, batch)]
     trained.train()

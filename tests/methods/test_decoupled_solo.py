@@ -285,3 +285,10 @@ class TestTraining:
 def test_settings_that_make_no_sense(classes: tuple[str, ...], settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build(classes, **settings)
+
+
+def test_masks_and_classes_start_improbable(classes: tuple[str, ...]) -> None:
+    """As released: at one in a hundred, or what is background everywhere would outweigh all objects."""
+    method = build(classes)
+    for layer in (*method.rows, *method.columns, method.classify):
+        torch.testing.assert_close(layer.bias.sigmoid(), torch.full_like(layer.bias, 0.01))

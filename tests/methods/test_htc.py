@@ -69,7 +69,7 @@ class TestGolden:
             logits, deltas = method.cascade(stage, boxes)
             golden.holds(f"fixed/s{stage}.cls_score", logits)
             golden.holds(f"fixed/s{stage}.bbox_pred", deltas[:, 0])
-            golden.holds(f"fixed/s{stage}.mask_pred", method.kind.margin(method.mask_logits(stage, masks), labels))
+            golden.holds(f"fixed/s{stage}.mask_pred", method.mask_kind.margin(method.mask_logits(stage, masks), labels))
 
     def test_samples(self, golden: Golden) -> None:
         method = golden.method
@@ -155,9 +155,11 @@ class TestSwitches:
         for images, present in ((batch, {0, 1, 2}), (without_objects, {2})):
             maps = torch.stack([target.masks.dense().any(dim=0) for target in images.targets])
             wanted = method._maps(images)
-            assert set(wanted.unique().tolist()) == present
+            assert set(wanted.unique().tolist()) == {*present, 255}
             assert torch.equal(wanted < 2, maps)
-            logits = 20 * torch.nn.functional.one_hot(wanted[:, ::8, ::8], 3).permute(0, 3, 1, 2).float()
+            assert (wanted[1, images.frames[1].resized[0] :] == 255).all()
+            drawn = torch.where(wanted == 255, 0, wanted)[:, ::8, ::8]
+            logits = 20 * torch.nn.functional.one_hot(drawn, 3).permute(0, 3, 1, 2).float()
             assert method.semantic_loss(logits, images).item() == pytest.approx(0, abs=1e-4)
 
     def test_cells_that_nobody_knows_count_as_cells(self, classes: tuple[str, ...], batch: Batch) -> None:
@@ -167,16 +169,22 @@ class TestSwitches:
         loss = method.semantic_loss(torch.zeros(2, 5, 16, 16), replace(batch, semantic=unknown))
         assert loss.item() == pytest.approx(math.log(5) / 2)
 
-    def test_maps_that_the_data_set_lacks_are_named(self, classes: tuple[str, ...], batch: Batch) -> None:
-        with pytest.raises(ConfigError, match="no semantic maps"):
-            self.build(classes, semantic_classes=5).loss(batch)
+    def test_maps_and_classes_that_do_not_fit_are_named(self, classes: tuple[str, ...], batch: Batch) -> None:
+        maps = torch.full((2, 128, 128), 7, dtype=torch.uint8)
+        for classes_, semantic, said in (
+            (5, None, "has no semantic maps"),
+            (None, maps, "semantic_classes is null"),
+            (5, maps, "a semantic map has class 7.* at least 8"),
+        ):
+            with pytest.raises(ConfigError, match=said):
+                self.build(classes, semantic_classes=classes_).loss(replace(batch, semantic=semantic))
 
     def test_masks_of_the_last_stage_or_of_all(self, classes: tuple[str, ...], batch: Batch) -> None:
         last, every = (self.build(classes, mask_stages=stages) for stages in ("last", "all"))
         features = [torch.randn(1, 8, 128 // stride, 128 // stride) for stride in last.fpn.strides]
         found = [Detected(batch.targets[0].boxes, batch.targets[0].labels, torch.ones(3))]
         pooled = last.pool(features, None, [found[0].boxes], 14)
-        maps = [last.kind.margin(last.mask_logits(stage, pooled), found[0].labels).sigmoid() for stage in range(3)]
+        maps = [last.mask_kind.margin(last.mask_logits(stage, pooled), found[0].labels).sigmoid() for stage in range(3)]
         torch.testing.assert_close(last.masks(features, None, found), maps[2])
         torch.testing.assert_close(every.masks(features, None, found), torch.stack(maps).mean(dim=0))
         with pytest.raises(ConfigError, match="last or all"):

@@ -253,10 +253,17 @@ class TestParts:
             build("method.variant=tensorflow")
 
     def test_refined_masks(self, build: Callable[..., MaskRCNN], batch: Batch) -> None:
-        method = build("method/refine=points", "method.refine.subdivisions=1", "method.refine.width=8").eval()
+        method = build("method/refine=points", "method.refine.width=8").eval()
         assert "point" in method.loss(batch)
         levels = method(method.prepare(batch)).features
         labels, boxes = torch.zeros(1, dtype=torch.long), torch.tensor([[10.0, 10, 60, 60]])
         nothing = Detected(boxes[:0], labels[:0], torch.zeros(0))
         masks = method.masks(levels, [Detected(boxes, labels, torch.ones(1)), nothing])
-        assert masks.shape == (1, 56, 56)
+        assert masks.shape == (1, 224, 224)
+        plain = build()
+        finer = zip(method.ceiling(batch), plain.ceiling(batch), batch.targets, strict=True)
+        assert all(len(fine) == len(coarse) == len(target) for fine, coarse, target in finer)
+        assert any(
+            not torch.equal(fine.masks.dense(), coarse.masks.dense())
+            for fine, coarse in zip(method.ceiling(batch), plain.ceiling(batch), strict=True)
+        )

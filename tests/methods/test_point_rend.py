@@ -63,7 +63,7 @@ class TestGolden:
         method, proposals = golden.method, golden.proposals()
         coarse = method.coarse_head(raw.features[0], proposals, 4)
         labels = golden["fixed/mask_labels"]
-        golden.holds("fixed/mask_pred", method.kind.margin(coarse, labels))
+        golden.holds("fixed/mask_pred", method.mask_kind.margin(coarse, labels))
         points = golden["fixed/points"]
         fine, seen = sample_regions(raw.features[0], proposals, points, 4), sample_points(coarse, points)
         golden.holds("fixed/fine_feats", fine)
@@ -75,9 +75,8 @@ class TestGolden:
         method, labels = golden.method, golden["fixed/mask_labels"][:6]
         proposals = [golden.proposals()[0][:6], torch.zeros(0, 4)]
         coarse = method.coarse_head(raw.features[0], proposals, 4)
-        refined = method.refinement.refine(raw.features[0], 4, proposals, coarse, labels, method.kind)
+        found = method.refinement.refine(raw.features[0], 4, proposals, coarse, labels, method.mask_kind)
         wanted, stride = golden["fixed/refined_mask"], golden.arrays.info("fixed/refined_mask")["stride"]
-        found = method.kind.margin(refined, labels)
         assert found.shape == (6, 224, 224)
         found = found.flatten()[::stride]
         # of near equal certainty one or another cell is asked anew

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.models.detection import MaskRCNN as Theirs
@@ -14,11 +16,11 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from maskbench.methods.mask_rcnn import MaskRCNN
-from maskbench.nn.backbone import Backbone
 from maskbench.ops.assign import Sampler
-from maskbench.ops.roi_pool import RoIAlign
+from maskbench.runtime.compose import build_method
 from maskbench.structures import Batch, Frame, Instances, Masks
 
+ROOT = Path(__file__).resolve().parents[2]
 SIDES = (256, 320)
 SIZES = ((256, 320), (256, 300), (200, 256))
 CLASSES = ("red", "green", "blue")
@@ -84,9 +86,19 @@ def theirs() -> Theirs:
 
 @pytest.fixture(scope="module")
 def method(theirs: Theirs) -> MaskRCNN:
-    pool = RoIAlign(sampling=2, aligned=False)
-    backbone = Backbone("resnet50", frozen_norm=True)
-    method = MaskRCNN(variant="torchvision", pool=pool, post_nms=(2000, 1000), backbone=backbone, classes=CLASSES)
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        settings = ["method=mask_rcnn_torchvision", "backbone.weights=scratch", "backbone.frozen_stages=0"]
+        cfg = compose(
+            "train",
+            overrides=[
+                "backbone=resnet50",
+                *settings,
+                "evaluation.point.score_threshold=0.05",
+                "evaluation.point.candidates=null",
+            ],
+        )
+    method = build_method(cfg, CLASSES)
+    assert isinstance(method, MaskRCNN)
     method.load_state_dict(dict(ours(name, weight) for name, weight in theirs.state_dict().items()))
     method.sampler, method.rpn.sampler = Sampler(10**6, 0.25), Sampler(10**6, 0.5)
     return method.eval()

@@ -97,9 +97,9 @@ class TestDetect:
         assert [image.labels.tolist() for image in both] == [[0], [0, 1]]
         assert len(detect(self.boxes[:0], self.probabilities[:0], [0], [self.frame], point, 0.5)[0].labels) == 0
 
-    def test_boxes_without_extent_can_be_dropped(self) -> None:
-        outside = torch.tensor([[[60.0, 10, 90, 20]], [[10, 10, 20, 20]]])  # of which nothing is left in the frame
+    def test_what_lies_outside_is_nothing_and_what_is_thin_can_be_dropped(self) -> None:
+        boxes = torch.tensor([[[60.0, 10, 90, 20]], [[10, 10, 10.005, 20]]])
         point = OperatingPoint(score_threshold=0.5, candidates=None, max_instances=10)
-        for smallest, left in ((0.0, 2), (0.01, 1)):
-            (found,) = detect(outside, self.probabilities[:2], [2], [self.frame], point, 0.5, smallest)
+        for smallest, left in ((0.0, 1), (0.01, 0)):
+            (found,) = detect(boxes, self.probabilities[:2], [2], [self.frame], point, 0.5, smallest)
             assert len(found.labels) == left

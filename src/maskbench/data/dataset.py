@@ -14,10 +14,10 @@ from torch.utils.data import Dataset
 
 from maskbench.data.coco import CocoFile, read_photo
 from maskbench.data.runs import LabelMap, encode, label_maps, locate, separate
-from maskbench.data.semantic import UNKNOWN, Map, SemanticMaps
+from maskbench.data.semantic import Map, SemanticMaps
 from maskbench.data.transforms import Transforms
 from maskbench.errors import DataError
-from maskbench.structures import RLE, Batch, Frame, Instances, Masks, Size
+from maskbench.structures import RLE, UNKNOWN_CLASS, Batch, Frame, Instances, Masks, Size
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,8 +116,8 @@ def collate(samples: Sequence[Sample], *, divisor: int = 32, dense_bytes: int | 
 
 
 def _semantic(samples: Sequence[Sample], size: Size) -> UInt8[Tensor, "B H W"] | None:
-    """Classes, `UNKNOWN` where the samples are padded; None where they have no maps."""
-    batch = torch.full((len(samples), *size), UNKNOWN, dtype=torch.uint8)
+    """Classes, `UNKNOWN_CLASS` where the samples are padded; None where they have no maps."""
+    batch = torch.full((len(samples), *size), UNKNOWN_CLASS, dtype=torch.uint8)
     for padded, sample in zip(batch, samples, strict=True):
         if sample.semantic is None:
             return None

@@ -70,7 +70,7 @@ def list_files(root: Path, splits: Sequence[tuple[str, str, CocoFile]], semantic
         maps = open_maps(root / semantic)
         described = [maps.path] if maps.path.is_file() else []
         files = [*described, *maps.files(splits[0][2].records.values())]
-        names.update(dict.fromkeys(path.relative_to(root).as_posix() for path in files))
+        names.update(dict.fromkeys(os.path.relpath(path, root) for path in files))
     return list(names)
 
 

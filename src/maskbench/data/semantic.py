@@ -16,9 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 from maskbench.data.coco import Record
 from maskbench.errors import DataError
-
-UNKNOWN = 255
-"""In a batch, and in the files of COCO-stuff: no class."""
+from maskbench.structures import UNKNOWN_CLASS
 
 Map = UInt16[np.ndarray, "H W"]
 
@@ -90,7 +88,7 @@ class LabelMaps(SemanticMaps):
                 f"{self.file(record)}: has pixels {pixels.dtype}{list(pixels.shape[2:])}, expected one channel of 8 "
                 "bits, a class or 255"
             )
-        return np.where(pixels == UNKNOWN, 0, pixels.astype(np.uint16) + 1).astype(np.uint16)
+        return np.where(pixels == UNKNOWN_CLASS, 0, pixels.astype(np.uint16) + 1).astype(np.uint16)
 
 
 class Panoptic(SemanticMaps):
@@ -114,8 +112,8 @@ class Panoptic(SemanticMaps):
                 f"{path}: is no panoptic json ({type(error).__name__}: {error}); expected COCO's, with categories, and "
                 "annotations of image_id, file_name and segments_info"
             ) from error
-        if len(classes) > UNKNOWN:
-            raise DataError(f"{path}: has {len(classes)} categories, expected at most {UNKNOWN}")
+        if len(classes) > UNKNOWN_CLASS:
+            raise DataError(f"{path}: has {len(classes)} categories, expected at most {UNKNOWN_CLASS}")
 
     def file(self, record: Record) -> Path | None:
         found = self._annotations.get(record.image_id)

@@ -22,10 +22,10 @@ from maskbench.nn.cascade import Average, BoxCascade, average_logits, average_pr
 from maskbench.nn.fpn import FPN
 from maskbench.nn.points import PointRefinement, Refine
 from maskbench.nn.roi import MaskHead
-from maskbench.nn.rpn import RPN, RPNOutput
+from maskbench.nn.rpn import DETECTRON2_MATCHER, MATCHER, RPN, RPNOutput
 from maskbench.nn.upsample import TransposedConv, Upsample
 from maskbench.ops import boxes as box_ops
-from maskbench.ops.assign import EVERY, Sampler
+from maskbench.ops.assign import EVERY, Matcher, Sampler
 from maskbench.ops.mask_kinds import MaskKind, PerClassSigmoid
 from maskbench.ops.regions import Detected, Regions, detect, in_photo, mask_targets, redrawn, without_truth
 from maskbench.ops.roi_pool import RegionPool, RoIAlign, pool
@@ -50,8 +50,9 @@ class Variant:
             first stage's regions.
         average: how the stages' class logits become one probability.
         loss_weights: of the stages' losses.
-        gradient: what is let through of the box heads' gradient into the features.
+        share_gradient: whether a box head hands on its share alone of the gradient into the features, 1 / stages.
         delta_weights: of the boxes, stage by stage.
+        anchors: which anchor learns which object.
         box_beta: below it the box heads' loss is quadratic (0: L1).
         rpn_beta: likewise of the RPN.
         inside: whether anchors that cross the image's edge are left out of the RPN's loss.
@@ -61,8 +62,9 @@ class Variant:
     mask_heads: bool
     average: Average
     loss_weights: tuple[float, ...]
-    gradient: float
+    share_gradient: bool
     delta_weights: tuple[box_ops.DeltaWeights, ...]
+    anchors: Matcher
     box_beta: float
     rpn_beta: float
     inside: bool
@@ -74,7 +76,7 @@ VARIANTS = {
         mask_heads=True,
         average=average_logits,
         loss_weights=(1.0, 0.5, 0.25, 0.125),
-        gradient=1.0,
+        share_gradient=False,
         # the third stage's are the inverse of its rounded standard deviations
         delta_weights=(
             (10, 10, 5, 5),
@@ -82,6 +84,7 @@ VARIANTS = {
             (1 / 0.033, 1 / 0.033, 1 / 0.067, 1 / 0.067),
             (40, 40, 20, 20),
         ),
+        anchors=MATCHER,
         box_beta=1.0,
         rpn_beta=1 / 9,
         inside=True,
@@ -91,8 +94,9 @@ VARIANTS = {
         mask_heads=False,
         average=average_probabilities,
         loss_weights=(1.0, 1.0, 1.0, 1.0),
-        gradient=1 / 3,
+        share_gradient=True,
         delta_weights=((10, 10, 5, 5), (20, 20, 10, 10), (30, 30, 15, 15), (40, 40, 20, 20)),
+        anchors=DETECTRON2_MATCHER,
         box_beta=0.0,
         rpn_beta=0.0,
         inside=False,
@@ -159,6 +163,7 @@ class CascadeMaskRCNN(Segmenter):
             scales=anchor_scales,
             pre_nms=pre_nms,
             post_nms=post_nms,
+            matcher=self.variant.anchors,
             beta=self.variant.rpn_beta,
             inside=self.variant.inside,
         )
@@ -176,7 +181,7 @@ class CascadeMaskRCNN(Segmenter):
         )
         self.refinement: PointRefinement | None = refine(width, outputs) if refine else None
         self.sampler = Sampler(*regions)
-        self.how, self.kind, self.nms = pool, mask, nms
+        self.region_pool, self.mask_kind, self.nms = pool, mask, nms
 
     # Network ---------------------------------------------------------------------------------------------------------
 
@@ -187,7 +192,7 @@ class CascadeMaskRCNN(Segmenter):
     def pool(self, features: Sequence[Tensor], boxes: Sequence[Tensor], size: int) -> Float[Tensor, "R D s s"]:
         """The regions' features, each from the level of P2…P5 that fits its size."""
         levels = len(features) - 1
-        return pool(features[:levels], self.fpn.strides[:levels], boxes, size, how=self.how)
+        return pool(features[:levels], self.fpn.strides[:levels], boxes, size, how=self.region_pool)
 
     # Loss ------------------------------------------------------------------------------------------------------------
 
@@ -209,7 +214,7 @@ class CascadeMaskRCNN(Segmenter):
         """Losses of every stage, `s0_class` for the first one's; a stage learns on the boxes of the one before."""
         losses: dict[str, Tensor] = {}
         boxes = list(proposals)
-        for stage, weight in zip(range(len(self.cascade)), self.variant.loss_weights, strict=False):
+        for stage, weight in enumerate(self.variant.loss_weights[: len(self.cascade)]):
             regions = self.sample(stage, boxes, targets)
             pooled = self._scaled(self.pool(features, regions.boxes, 7))
             logits, deltas = self.cascade(stage, pooled)
@@ -237,8 +242,10 @@ class CascadeMaskRCNN(Segmenter):
 
     def _scaled(self, pooled: Tensor) -> Tensor:
         """The same features, of whose gradient a share goes back."""
-        share = self.variant.gradient
-        return pooled if share == 1 else share * pooled + (1 - share) * pooled.detach()
+        if not self.variant.share_gradient:
+            return pooled
+        share = 1 / len(self.cascade)
+        return share * pooled + (1 - share) * pooled.detach()
 
     def mask_losses(
         self, stage: int, features: Sequence[Tensor], positives: Regions, targets: Sequence[Instances]
@@ -248,10 +255,10 @@ class CascadeMaskRCNN(Segmenter):
         assert isinstance(head, MaskHead)
         logits = head(self.pool(features, positives.boxes, head.pool)).float()
         wanted = mask_targets(positives, targets, head.size)
-        losses = {"mask": self.kind.loss(logits, positives.all_labels(), wanted)}
+        losses = {"mask": self.mask_kind.loss(logits, positives.all_labels(), wanted)}
         if self.refinement is not None and stage == len(self.mask_heads) - 1:
             finest = (features[0], self.fpn.strides[0])
-            losses["point"] = self.refinement.loss(*finest, positives, logits, targets, self.kind)
+            losses["point"] = self.refinement.loss(*finest, positives, logits, targets, self.mask_kind)
         return losses
 
     # Prediction ------------------------------------------------------------------------------------------------------
@@ -272,17 +279,17 @@ class CascadeMaskRCNN(Segmenter):
         return in_photo(self.masks(features, found), found, frames)
 
     def masks(self, features: Sequence[Tensor], found: Sequence[Detected]) -> Float[Tensor, "R m m"]:
-        """Probabilities inside the box of everything that was found: the mean of the mask heads'."""
+        """Probabilities inside each box that was found: the mean of the mask heads', or the last one's refined."""
         boxes, labels = [image.boxes for image in found], torch.cat([image.labels for image in found])
         pooled = self.pool(features, boxes, 14)
-        logits = torch.stack([head(pooled).float() for head in self.mask_heads])
         if self.refinement is not None:
-            finest = (features[0], self.fpn.strides[0])
-            logits = self.refinement.refine(*finest, boxes, logits.mean(dim=0), labels, self.kind)[None]
-        return torch.stack([self.kind.margin(stage, labels).sigmoid() for stage in logits]).mean(dim=0)
+            finest, coarse = (features[0], self.fpn.strides[0]), self.mask_heads[-1](pooled).float()
+            return self.refinement.refine(*finest, boxes, coarse, labels, self.mask_kind).sigmoid()
+        stages = [self.mask_kind.margin(head(pooled).float(), labels).sigmoid() for head in self.mask_heads]
+        return torch.stack(stages).mean(dim=0)
 
     def ceiling(self, batch: Batch) -> list[Instances]:
-        """The truth cropped to its own boxes at the mask heads' size, and pasted back."""
+        """The truth cropped to its own boxes at the size of a mask, and pasted back."""
         head = self.mask_heads[0]
         assert isinstance(head, MaskHead)
-        return redrawn(batch, head.size)
+        return redrawn(batch, head.size if self.refinement is None else self.refinement.size(head.size))

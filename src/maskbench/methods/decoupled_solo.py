@@ -93,8 +93,8 @@ class DecoupledSOLO(Segmenter):
         self.class_tower = tower(width, head_width, head_depth)
         self.mask_towers = nn.ModuleList(tower(width + len(axes), head_width, head_depth) for axes in self.axes)
         self.classify = predictor(head_width, len(self.classes), prior=0.01)
-        self.columns = nn.ModuleList(predictor(head_width, side) for side in grids)
-        self.rows = nn.ModuleList(predictor(head_width, side) for side in grids)
+        self.columns = nn.ModuleList(predictor(head_width, side, prior=0.01) for side in grids)
+        self.rows = nn.ModuleList(predictor(head_width, side, prior=0.01) for side in grids)
 
     # Network ---------------------------------------------------------------------------------------------------------
 

@@ -32,10 +32,7 @@ from maskbench.ops.mask_kinds import MaskKind, PerClassSigmoid
 from maskbench.ops.masks import label_map
 from maskbench.ops.regions import Detected, Regions, detect, in_photo, mask_targets, redrawn, without_truth
 from maskbench.ops.roi_pool import RegionPool, RoIAlign, pool
-from maskbench.structures import Batch, Frame, Instances, OperatingPoint
-
-IGNORED_CLASS = 255
-"""Of a semantic map: nobody knows what is there."""
+from maskbench.structures import UNKNOWN_CLASS, Batch, Frame, Instances, OperatingPoint
 
 
 class Semantic(NamedTuple):
@@ -102,7 +99,7 @@ class HTC(Segmenter):
             objects' classes and background from the union of the true masks).
         semantic_weight: of its loss.
         mask_stages: whose masks are the result: the "last" one's, as in MMDetection 3, or the mean of "all", as in the
-            paper.
+            paper. Refined ones are the last one's.
         width: channels of the pyramid and of the RPN.
         anchor_scales: sides of the anchors in strides of their level.
         pre_nms: the best anchors of a level that enter the proposals' NMS, in training and in prediction.
@@ -155,7 +152,7 @@ class HTC(Segmenter):
             raise ConfigError(f"mask_stages={mask_stages!r} of HTC: expected last or all")
         classes, outputs = len(self.classes), mask.channels(len(self.classes))
         self.interleaved, self.mask_stages = interleaved, mask_stages
-        self.has_maps, self.semantic_weight = semantic_classes is not None, semantic_weight
+        self.semantic_classes, self.semantic_weight = semantic_classes, semantic_weight
         self.fpn = FPN(self.backbone.channels, self.backbone.strides, width)
         self.rpn = RPN(
             width,
@@ -175,10 +172,11 @@ class HTC(Segmenter):
         self.flow = nn.ModuleList(nn.Conv2d(width, width, 1) for _ in overlaps[1:]) if mask_flow else None
         kaiming(*(self.flow or ()))
         levels = len(self.fpn.strides)
-        self.semantic = SemanticBranch(width, semantic_classes or classes + 1, levels=levels) if semantic else None
+        maps = classes + 1 if semantic_classes is None else semantic_classes
+        self.semantic = SemanticBranch(width, maps, levels=levels) if semantic else None
         self.refinement: PointRefinement | None = refine(width, outputs) if refine else None
         self.sampler = Sampler(*regions)
-        self.how, self.kind, self.nms = pool, mask, nms
+        self.region_pool, self.mask_kind, self.nms = pool, mask, nms
 
     # Network ---------------------------------------------------------------------------------------------------------
 
@@ -191,11 +189,11 @@ class HTC(Segmenter):
     ) -> Float[Tensor, "R D s s"]:
         """The regions' features from the level that fits their size, and those of the semantic branch added to them."""
         levels = len(features) - 1
-        pooled = pool(features[:levels], self.fpn.strides[:levels], boxes, size, how=self.how)
+        pooled = pool(features[:levels], self.fpn.strides[:levels], boxes, size, how=self.region_pool)
         if semantic is None:
             return pooled
         stride = self.fpn.strides[SemanticBranch.place]
-        fused = self.how(semantic.features.float(), batch_index(boxes), 14, 1 / stride)
+        fused = self.region_pool(semantic.features.float(), batch_index(boxes), 14, 1 / stride)
         return pooled + F.adaptive_avg_pool2d(fused, size).to(pooled.dtype)
 
     def mask_logits(self, stage: int, pooled: Float[Tensor, "P D s s"]) -> Float[Tensor, "P K m m"]:
@@ -227,23 +225,43 @@ class HTC(Segmenter):
         """Cross-entropy, the mean over all cells, those that are ignored among them, as in the reference."""
         stride = self.fpn.strides[SemanticBranch.place]
         wanted = self._maps(batch)[:, ::stride, ::stride]
-        cost = F.cross_entropy(logits.float(), wanted, ignore_index=IGNORED_CLASS, reduction="sum")
+        cost = F.cross_entropy(logits.float(), wanted, ignore_index=UNKNOWN_CLASS, reduction="sum")
         return self.semantic_weight * cost / wanted.numel()
 
     def _maps(self, batch: Batch) -> Int64[Tensor, "B H W"]:
-        """The data set's semantic maps, or the classes of the true masks on background."""
-        if not self.has_maps:
-            background = torch.tensor([len(self.classes)], device=batch.images.device)
-            drawn = [
-                torch.cat([target.labels, background])[label_map(target.masks.dense())] for target in batch.targets
-            ]
-            return torch.stack(drawn)
+        """The data set's semantic maps, or the classes of the true masks on background.
+
+        Raises:
+            ConfigError: there are maps and the branch is not made for them, or the other way round.
+        """
+        if self.semantic_classes is None:
+            if batch.semantic is not None:
+                raise ConfigError(
+                    "the data set has semantic maps, but method.semantic_classes is null: say how many classes they "
+                    "have, or leave data.train_semantic out to learn from the union of the masks"
+                )
+            return torch.stack([self._union(*image) for image in zip(batch.targets, batch.frames, strict=True)])
         if batch.semantic is None:
             raise ConfigError(
-                "HTC has semantic_classes, but the data set has no semantic maps: leave semantic_classes out to learn "
-                "from the union of the masks, or say semantic=false"
+                f"method.semantic_classes={self.semantic_classes}, but the data set has no semantic maps: name them in "
+                "data.train_semantic, or leave semantic_classes out to learn from the union of the masks"
             )
-        return batch.semantic.long()
+        maps = batch.semantic.long()
+        highest = int(torch.where(maps == UNKNOWN_CLASS, -1, maps).amax())
+        if highest >= self.semantic_classes:
+            raise ConfigError(
+                f"method.semantic_classes={self.semantic_classes}, but a semantic map has class {highest}: classes "
+                f"count from 0, so there are at least {highest + 1}"
+            )
+        return maps
+
+    def _union(self, target: Instances, frame: Frame) -> Int64[Tensor, "H W"]:
+        """The class of each pixel, the one after the last for background, unknown where the image is padded."""
+        background = target.labels.new_tensor([len(self.classes)])
+        classes = torch.cat([target.labels, background])[label_map(target.masks.dense())]
+        classes[frame.resized[0] :] = UNKNOWN_CLASS
+        classes[:, frame.resized[1] :] = UNKNOWN_CLASS
+        return classes
 
     def roi_losses(
         self,
@@ -256,7 +274,7 @@ class HTC(Segmenter):
         """Losses of every stage, `s0_class` for the first one's; a stage learns on the boxes of the one before."""
         losses: dict[str, Tensor] = {}
         boxes = list(proposals)
-        for stage, weight in zip(range(len(self.cascade)), self.stage_weights, strict=False):
+        for stage, weight in enumerate(self.stage_weights[: len(self.cascade)]):
             regions = self.cascade.sample(stage, boxes, targets, self.sampler)
             logits, deltas = self.cascade(stage, self.pool(features, semantic, regions.boxes, 7))
             found = self.cascade.losses(stage, logits, deltas, regions, targets)
@@ -279,10 +297,10 @@ class HTC(Segmenter):
         head = self._mask_head(stage)
         logits = self.mask_logits(stage, self.pool(features, semantic, positives.boxes, head.pool))
         wanted = mask_targets(positives, targets, head.size)
-        losses = {"mask": self.kind.loss(logits, positives.all_labels(), wanted)}
+        losses = {"mask": self.mask_kind.loss(logits, positives.all_labels(), wanted)}
         if self.refinement is not None and stage == len(self.mask_heads) - 1:
             finest = (features[0], self.fpn.strides[0])
-            losses["point"] = self.refinement.loss(*finest, positives, logits, targets, self.kind)
+            losses["point"] = self.refinement.loss(*finest, positives, logits, targets, self.mask_kind)
         return losses
 
     # Prediction ------------------------------------------------------------------------------------------------------
@@ -313,13 +331,14 @@ class HTC(Segmenter):
         boxes, labels = [image.boxes for image in found], torch.cat([image.labels for image in found])
         pooled = self.pool(features, semantic, boxes, 14)
         last = len(self.mask_heads) - 1
-        stages = range(last + 1) if self.mask_stages == "all" else [last]
-        logits = torch.stack([self.mask_logits(stage, pooled) for stage in stages])
         if self.refinement is not None:
-            finest = (features[0], self.fpn.strides[0])
-            logits = self.refinement.refine(*finest, boxes, logits.mean(dim=0), labels, self.kind)[None]
-        return torch.stack([self.kind.margin(stage, labels).sigmoid() for stage in logits]).mean(dim=0)
+            finest, coarse = (features[0], self.fpn.strides[0]), self.mask_logits(last, pooled)
+            return self.refinement.refine(*finest, boxes, coarse, labels, self.mask_kind).sigmoid()
+        stages = range(last + 1) if self.mask_stages == "all" else [last]
+        maps = [self.mask_kind.margin(self.mask_logits(stage, pooled), labels).sigmoid() for stage in stages]
+        return torch.stack(maps).mean(dim=0)
 
     def ceiling(self, batch: Batch) -> list[Instances]:
-        """The truth cropped to its own boxes at the mask heads' size, and pasted back."""
-        return redrawn(batch, self._mask_head(0).size)
+        """The truth cropped to its own boxes at the size of a mask, and pasted back."""
+        size = self._mask_head(0).size
+        return redrawn(batch, size if self.refinement is None else self.refinement.size(size))

@@ -18,7 +18,7 @@ from maskbench.methods.base import Common, Segmenter
 from maskbench.nn.fpn import FPN
 from maskbench.nn.points import PointRefinement, Refine
 from maskbench.nn.roi import BoxHead, MaskHead
-from maskbench.nn.rpn import RPN, RPNOutput
+from maskbench.nn.rpn import DETECTRON2_MATCHER, MATCHER, RPN, RPNOutput
 from maskbench.nn.upsample import TransposedConv, Upsample
 from maskbench.ops import boxes as box_ops
 from maskbench.ops.assign import Matcher, Sampler
@@ -37,7 +37,7 @@ class Raw(NamedTuple):
 
 @dataclass(frozen=True)
 class Variant:
-    """What implementations of one paper do differently. Each was found to matter to the last digits, no more.
+    """What implementations of one paper do differently, so that weights of one compute what they computed there.
 
     Args:
         anchors: which anchor learns which object.
@@ -61,10 +61,10 @@ class Variant:
 
 
 VARIANTS = {
-    "mmdet": Variant(anchors=Matcher(0.7, 0.3, low_quality=0.3), proposals=Matcher(0.5, 0.5, low_quality=0.5)),
-    "detectron2": Variant(anchors=Matcher(0.7, 0.3, low_quality=0.0, takes=False), proposals=Matcher(0.5, 0.5)),
+    "mmdet": Variant(anchors=MATCHER, proposals=Matcher(0.5, 0.5, low_quality=0.5)),
+    "detectron2": Variant(anchors=DETECTRON2_MATCHER, proposals=Matcher(0.5, 0.5)),
     "torchvision": Variant(
-        anchors=Matcher(0.7, 0.3, low_quality=0.0, takes=False),
+        anchors=DETECTRON2_MATCHER,
         proposals=Matcher(0.5, 0.5),
         rounded=True,
         rpn_beta=1 / 9,
@@ -74,7 +74,7 @@ VARIANTS = {
         smallest=0.01,
     ),
 }
-"""torchvision also pools otherwise: `method/pool=roi_align_torchvision`."""
+"""torchvision also pools otherwise and keeps more proposals: `method=mask_rcnn_torchvision`."""
 
 
 class MaskRCNN(Segmenter):
@@ -143,7 +143,7 @@ class MaskRCNN(Segmenter):
         self.mask_head = MaskHead(width, outputs, width=mask_width, depth=mask_depth, upsample=upsample)
         self.refinement: PointRefinement | None = refine(width, outputs) if refine else None
         self.sampler = Sampler(*regions)
-        self.how, self.kind, self.nms = pool, mask, nms
+        self.region_pool, self.mask_kind, self.nms = pool, mask, nms
 
     # Network ---------------------------------------------------------------------------------------------------------
 
@@ -154,7 +154,7 @@ class MaskRCNN(Segmenter):
     def pool(self, features: Sequence[Tensor], boxes: Sequence[Tensor], size: int) -> Float[Tensor, "R D s s"]:
         """The regions' features, each from the level of P2…P5 that fits its size."""
         levels = len(features) - 1
-        return pool(features[:levels], self.fpn.strides[:levels], boxes, size, how=self.how)
+        return pool(features[:levels], self.fpn.strides[:levels], boxes, size, how=self.region_pool)
 
     # Targets ---------------------------------------------------------------------------------------------------------
 
@@ -189,10 +189,10 @@ class MaskRCNN(Segmenter):
         """Mean over positives and cells, of the true class's mask alone if each class has one (section 3.1)."""
         logits = self.mask_head(self.pool(features, positives.boxes, self.mask_head.pool)).float()
         wanted = mask_targets(positives, targets, self.mask_head.size, soft=self.variant.soft)
-        losses = {"mask": self.kind.loss(logits, positives.all_labels(), wanted)}
+        losses = {"mask": self.mask_kind.loss(logits, positives.all_labels(), wanted)}
         if self.refinement is not None:
             finest = (features[0], self.fpn.strides[0])
-            losses["point"] = self.refinement.loss(*finest, positives, logits, targets, self.kind)
+            losses["point"] = self.refinement.loss(*finest, positives, logits, targets, self.mask_kind)
         return losses
 
     # Prediction ------------------------------------------------------------------------------------------------------
@@ -219,9 +219,11 @@ class MaskRCNN(Segmenter):
         boxes, labels = [image.boxes for image in found], torch.cat([image.labels for image in found])
         logits = self.mask_head(self.pool(features, boxes, self.mask_head.pool)).float()
         if self.refinement is not None:
-            logits = self.refinement.refine(features[0], self.fpn.strides[0], boxes, logits, labels, self.kind)
-        return self.kind.margin(logits, labels).sigmoid()
+            finest = (features[0], self.fpn.strides[0])
+            return self.refinement.refine(*finest, boxes, logits, labels, self.mask_kind).sigmoid()
+        return self.mask_kind.margin(logits, labels).sigmoid()
 
     def ceiling(self, batch: Batch) -> list[Instances]:
-        """The truth cropped to its own boxes at the mask head's size, and pasted back."""
-        return redrawn(batch, self.mask_head.size)
+        """The truth cropped to its own boxes at the size of a mask, and pasted back."""
+        size = self.mask_head.size
+        return redrawn(batch, size if self.refinement is None else self.refinement.size(size))

@@ -137,7 +137,7 @@ class PointRend(Segmenter):
         )
         self.matcher = Matcher(0.5, 0.5, low_quality=0.5)
         self.sampler = Sampler(*regions)
-        self.how, self.kind, self.nms = pool, mask, nms
+        self.region_pool, self.mask_kind, self.nms = pool, mask, nms
 
     # Network ---------------------------------------------------------------------------------------------------------
 
@@ -148,7 +148,7 @@ class PointRend(Segmenter):
     def pool(self, features: Sequence[Tensor], boxes: Sequence[Tensor], size: int) -> Float[Tensor, "R D s s"]:
         """The regions' features for the box head, each from the level of P2…P5 that fits its size."""
         levels = len(features) - 1
-        return pool(features[:levels], self.fpn.strides[:levels], boxes, size, how=self.how)
+        return pool(features[:levels], self.fpn.strides[:levels], boxes, size, how=self.region_pool)
 
     # Loss ------------------------------------------------------------------------------------------------------------
 
@@ -183,8 +183,8 @@ class PointRend(Segmenter):
         coarse = self.coarse_head(features[0], positives.boxes, self.fpn.strides[0]).float()
         wanted = mask_targets(positives, targets, self.coarse_head.size)
         return {
-            "mask": self.kind.loss(coarse, positives.all_labels(), wanted),
-            "point": self.refinement.loss(*finest, positives, coarse, targets, self.kind, draw),
+            "mask": self.mask_kind.loss(coarse, positives.all_labels(), wanted),
+            "point": self.refinement.loss(*finest, positives, coarse, targets, self.mask_kind, draw),
         }
 
     # Prediction ------------------------------------------------------------------------------------------------------
@@ -208,8 +208,8 @@ class PointRend(Segmenter):
         boxes, labels = [image.boxes for image in found], torch.cat([image.labels for image in found])
         finest = (features[0], self.fpn.strides[0])
         coarse = self.coarse_head(features[0], boxes, self.fpn.strides[0]).float()
-        return self.kind.margin(self.refinement.refine(*finest, boxes, coarse, labels, self.kind), labels).sigmoid()
+        return self.refinement.refine(*finest, boxes, coarse, labels, self.mask_kind).sigmoid()
 
     def ceiling(self, batch: Batch) -> list[Instances]:
         """The truth cropped to its own boxes at the size of a refined mask, and pasted back."""
-        return redrawn(batch, self.coarse_head.size << self.refinement.subdivisions)
+        return redrawn(batch, self.refinement.size(self.coarse_head.size))

@@ -91,7 +91,7 @@ class SOLO(Segmenter):
         self.class_tower = tower(width, head_width, head_depth)
         self.mask_tower = tower(width + len(self.axes), head_width, head_depth)
         self.classify = predictor(head_width, len(self.classes), prior=0.01)
-        self.masks = nn.ModuleList(predictor(head_width, side**2, kernel=1) for side in grids)
+        self.masks = nn.ModuleList(predictor(head_width, side**2, kernel=1, prior=0.01) for side in grids)
 
     # Network ---------------------------------------------------------------------------------------------------------
 
@@ -114,8 +114,12 @@ class SOLO(Segmenter):
         Up-sampling comes after the 1×1 convolution where the paper has it before. Both are linear and the weights of
         the first sum to 1, so they may change places.
         """
-        weight, bias = self.masks[level].parameters()
-        maps = torch.einsum("pe,ehw->phw", weight[cell].flatten(1), features) + bias[cell][:, None, None]
+        predict = self.masks[level]
+        assert isinstance(predict, nn.Conv2d)
+        assert predict.bias is not None
+        maps = (
+            torch.einsum("pe,ehw->phw", predict.weight[cell].flatten(1), features) + predict.bias[cell][:, None, None]
+        )
         return F.interpolate(maps.float()[:, None], scale_factor=2, mode="bilinear")[:, 0]
 
     # Loss ------------------------------------------------------------------------------------------------------------

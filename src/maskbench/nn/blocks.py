@@ -33,7 +33,10 @@ def predictor(channels: int, outputs: int, kernel: int = 3, prior: float | None 
 
 
 def kaiming(*layers: nn.Module) -> None:
-    """Convolutions that a ReLU follows: weights after He et al. (ICCV 2015, eq. 14, over the outputs), no bias."""
+    """Weights after He et al. (ICCV 2015, eq. 14, over the outputs), no bias.
+
+    As in MMDetection also of a head's last convolution, whose logits are the larger the fewer classes there are.
+    """
     for layer in layers:
         assert isinstance(layer, nn.Conv1d | nn.Conv2d | nn.ConvTranspose2d)
         nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")

@@ -31,6 +31,7 @@ class FoldedConv(nn.Conv2d):
             dilation=conv.dilation,  # type: ignore[arg-type]
             groups=conv.groups,
             bias=False,
+            padding_mode=conv.padding_mode,
         )
         self.weight = conv.weight
         self._norm = (norm,)  # in a tuple it is no child, whose buffers would have two names
@@ -57,10 +58,15 @@ class FoldedNorm(FrozenBatchNorm2d):
 def fold_frozen_norms(module: nn.Module) -> nn.Module:
     """`module` with every convolution that a frozen norm follows doing the norm's work, where the order is known."""
     for parent in list(module.modules()):
-        if isinstance(parent, IN_ORDER):
+        if isinstance(parent, IN_ORDER) and not (isinstance(parent, nn.Sequential) and _overridden(parent)):
             for (name, conv), (follower, norm) in pairwise(list(parent.named_children())):
                 if type(conv) is nn.Conv2d and conv.bias is None and type(norm) is FrozenBatchNorm2d:
                     folded = FoldedNorm(norm)
                     setattr(parent, name, FoldedConv(conv, folded))
                     setattr(parent, follower, folded)
     return module
+
+
+def _overridden(sequence: nn.Sequential) -> bool:
+    """Whether a subclass runs its children in a way of its own."""
+    return type(sequence).forward is not nn.Sequential.forward

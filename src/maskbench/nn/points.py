@@ -135,22 +135,27 @@ class PointRefinement(nn.Module):
         coarse: Float[Tensor, "N K m m"],
         labels: Int64[Tensor, " N"],
         kind: MaskKind,
-    ) -> Float[Tensor, "N K s s"]:
-        """The coarse logits, doubled step by step, the least certain cells of each step asked anew (section 3.2)."""
-        refined = coarse
+    ) -> Float[Tensor, "N s s"]:
+        """Log odds of the masks, doubled step by step, the least certain cells of each step asked anew (section 3.2).
+
+        The coarse logits of all channels are read at points alone: what is doubled is one map a region.
+        """
+        refined = kind.margin(coarse, labels)[:, None]
         for step in range(1, self.subdivisions + 1):
             refined = F.interpolate(refined, scale_factor=2, mode="bilinear", align_corners=False)
             height, width = refined.shape[2:]
             if 4 * height * width <= self.budget and step < self.subdivisions:
                 continue  # the next step asks for every cell
-            certainty = kind.margin(refined, labels).abs().flatten(1)
-            cells = certainty.topk(min(self.budget, height * width), dim=1, largest=False).indices
+            cells = refined.abs().flatten(1).topk(min(self.budget, height * width), dim=1, largest=False).indices
             points = cell_centres(cells, (height, width))
             fine = sample_regions(feature, boxes, points, stride)
-            logits = self(fine, sample_points(coarse, points)).to(refined.dtype)
-            places = cells[:, None].expand(-1, refined.shape[1], -1)
-            refined = refined.flatten(2).scatter(2, places, logits).view_as(refined)
-        return refined
+            asked = kind.margin(self(fine, sample_points(coarse, points)), labels).to(refined.dtype)
+            refined = refined.flatten(1).scatter(1, cells, asked).view_as(refined)
+        return refined[:, 0]
+
+    def size(self, coarse: int) -> int:
+        """Cells a side of a refined mask, of those of a coarse one."""
+        return coarse << self.subdivisions
 
 
 def _uniform_on(device: torch.device) -> Draw:

@@ -21,6 +21,9 @@ from maskbench.ops.suppress import best
 from maskbench.structures import Frame, Instances
 
 MATCHER = Matcher(positive=0.7, negative=0.3, low_quality=0.3)
+"""MMDetection's."""
+DETECTRON2_MATCHER = Matcher(positive=0.7, negative=0.3, low_quality=0.0, takes=False)
+"""detectron2's and torchvision's: every object has an anchor, and an anchor learns the object that it overlaps most."""
 SAMPLER = Sampler(count=256, positive_share=0.5)
 
 

@@ -46,9 +46,9 @@ class Matcher:
             peak = overlap.amax(dim=1, keepdim=True)
             claimed = (overlap == peak) & (peak >= self.low_quality)
             # Of several boxes that take a row the last one has it, as in the reference.
-            order = torch.arange(1, len(boxes) + 1, device=rows.device)[:, None]
-            last = (claimed * order).amax(dim=0)
-            matches = torch.where(last > 0, last - 1 if self.takes else index, matches)
+            box, row = claimed.nonzero(as_tuple=True)
+            last = torch.full_like(matches, -1).scatter_reduce(0, row, box, reduce="amax")
+            matches = torch.where(last >= 0, last if self.takes else index, matches)
         return matches
 
 

@@ -107,10 +107,18 @@ def crop_softly(
     rows: Int64[Tensor, " P"],
     aligned: bool = False,
 ) -> Float[Tensor, "P m m"]:
-    """The share of each cell that is set, by RoIAlign with adaptive sampling; torchvision trains on it unaligned."""
-    rois = torch.cat([rows[:, None].to(boxes.dtype), boxes], dim=1)
-    stack = masks[:, None].to(boxes.dtype)
-    return roi_align(stack, rois, size, spatial_scale=1.0, sampling_ratio=0, aligned=aligned)[:, 0]
+    """The share of each cell that is set, by RoIAlign with adaptive sampling; torchvision trains on it unaligned.
+
+    Masks are worked on a bounded number of pixels at a time, and those of no row not at all.
+    """
+    cropped = boxes.new_zeros((len(boxes), size, size))
+    for part in rows.unique().split(max(1, SLICE_PIXELS // max(1, masks.shape[1] * masks.shape[2]))):
+        own = torch.isin(rows, part).nonzero()[:, 0]
+        rois = torch.cat([torch.searchsorted(part, rows[own])[:, None].to(boxes.dtype), boxes[own]], dim=1)
+        stack = masks[part, None].to(boxes.dtype)
+        pooled = roi_align(stack, rois, size, spatial_scale=1.0, sampling_ratio=0, aligned=aligned)
+        cropped[own] = pooled[:, 0]
+    return cropped
 
 
 def to_photo(maps: Float[Tensor, "N h w"], frame: Frame, stride: float, threshold: float = 0.5) -> Masks:

@@ -16,7 +16,7 @@ from torchvision.ops import batched_nms
 
 from maskbench.ops import boxes as box_ops
 from maskbench.ops.assign import Matcher, Sampler
-from maskbench.ops.masks import crop_and_resize, crop_softly, on_whole_pixels, paste
+from maskbench.ops.masks import SLICE_PIXELS, crop_and_resize, crop_softly, on_whole_pixels, paste
 from maskbench.ops.suppress import above, best
 from maskbench.structures import Batch, Frame, Instances, OperatingPoint
 
@@ -140,7 +140,7 @@ def detect(
         frames: to whose network pixels the boxes are cut.
         point: threshold, candidates and instances.
         nms: overlap at which the lower-scored box of a class goes.
-        smallest: pixels that a box must have in width and height.
+        smallest: pixels that a box must have in width and height; what lies outside its image has none.
     """
     images = zip(boxes.split(counts), probabilities[:, :-1].split(counts), frames, strict=True)
     return [_detect(*image, point, nms, smallest) for image in images]
@@ -159,9 +159,9 @@ def _detect(
     row, label = row[top], label[top]
     chosen = box_ops.clip(boxes[row, label if boxes.shape[1] > 1 else 0], frame.resized)
     scores = probabilities[row, label]
-    if smallest > 0:
-        large = ((chosen[:, 2:] - chosen[:, :2]) >= smallest).all(dim=1)
-        chosen, label, scores = chosen[large], label[large], scores[large]
+    extent = chosen[:, 2:] - chosen[:, :2]
+    large = ((extent > 0) & (extent >= smallest)).all(dim=1)  # of nothing there is no mask
+    chosen, label, scores = chosen[large], label[large], scores[large]
     kept = batched_nms(chosen, scores, label, nms)[: point.max_instances]
     return Detected(chosen[kept], label[kept], scores[kept])
 
@@ -192,9 +192,14 @@ def _in_photo(
 
 def redrawn(batch: Batch, size: int) -> list[Instances]:
     """The truth cropped to its own boxes as `size` × `size` cells, and pasted into the photo."""
-    drawn = []
-    for target, frame in zip(batch.targets, batch.frames, strict=True):
-        masks = target.masks.dense().to(target.boxes.device)
-        maps = crop_and_resize(masks, target.boxes, size).float()
-        drawn.append(_in_photo(maps, target.boxes, target.labels, target.scores, frame))
-    return drawn
+    return [_redrawn(target, frame, size) for target, frame in zip(batch.targets, batch.frames, strict=True)]
+
+
+def _redrawn(target: Instances, frame: Frame, size: int) -> Instances:
+    # encoded masks of a large photo don't fit dense all at once
+    step = max(1, SLICE_PIXELS // max(1, target.masks.size[0] * target.masks.size[1]))
+    maps = [target.boxes.new_zeros((0, size, size))]
+    for start in range(0, len(target), step):
+        part = target[start : start + step]
+        maps.append(crop_and_resize(part.masks.dense().to(part.boxes.device), part.boxes, size).float())
+    return _in_photo(torch.cat(maps), target.boxes, target.labels, target.scores, frame)
