@@ -6,9 +6,8 @@ The recipe of weights and images and the reader of the arrays lie beside the arr
 from __future__ import annotations
 
 import importlib.util
-import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,25 +22,15 @@ from maskbench.nn.backbone import Backbone
 from maskbench.ops.masks import pairwise_iou
 from maskbench.ops.regions import Regions
 from maskbench.structures import Batch, Frame, Instances, Masks
+from maskbench.weights.converting import convert
+from maskbench.weights.fitting import fit
+from maskbench.weights.layouts.mmdetection import MMDETECTION
+from maskbench.weights.renaming import rename
 
 CLASSES = tuple(f"class {label}" for label in range(80))
 SIDES = (256, 320)  # of the batch; the second image is padded
 
-Names = Mapping[str, str | Callable[[re.Match[str]], str]]
-"""MMDetection's keys → ours: regular expressions, of which the first that matches is replaced."""
-
-RPN_HEAD: Names = {
-    r"^rpn_head\.rpn_conv": "rpn.conv",
-    r"^rpn_head\.rpn_cls": "rpn.objectness",
-    r"^rpn_head\.rpn_reg": "rpn.deltas",
-}
 RPN_LOSSES = {"loss_rpn_cls": "rpn_objectness", "loss_rpn_bbox": "rpn_box"}
-
-PYRAMID: Names = {
-    r"^backbone\.": r"backbone.body.",
-    r"^neck\.lateral_convs\.(\d)\.conv": r"fpn.lateral.\1",
-    r"^neck\.fpn_convs\.(\d)\.conv": r"fpn.output.\1",
-}
 
 
 class Golden:
@@ -51,20 +40,18 @@ class Golden:
         folder: of the goldens.
         stem: which of them.
         method: its class, built on a ResNet-50 with the paper's settings.
-        heads: the names of what comes after the pyramid.
         settings: of the method, where the paper's are not meant.
     """
 
-    def __init__(self, folder: Path, stem: str, method: type[Segmenter], heads: Names, **settings: Any) -> None:
+    def __init__(self, folder: Path, stem: str, method: type[Segmenter], **settings: Any) -> None:
         self.recipe = _module(folder / "recipe.py")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)  # the reader leaves its json open
             self.arrays = _module(folder / "reader.py").Golden(str(folder / stem))
-        self.names = {**PYRAMID, **heads}
+        self.stem = stem.replace("-", "_")
         self.method: Any = method(backbone=Backbone("resnet50"), classes=CLASSES, **settings).eval()
-        self.method.load_state_dict(
-            {self.ours(name): self._weight(name, shape) for name, shape in self.arrays.params()}
-        )
+        published = {name: self._weight(name, shape) for name, shape in self.arrays.params()}
+        fit(self.method, convert(published, layout="mmdetection", method=self.stem))
         self.batch = self._batch()
 
     def __getitem__(self, key: str) -> Tensor:
@@ -72,11 +59,9 @@ class Golden:
 
     def ours(self, name: str) -> str:
         """Our name of one of MMDetection's weights."""
-        for pattern, replacement in self.names.items():
-            renamed = re.sub(pattern, replacement, name)
-            if renamed != name:
-                return renamed
-        raise KeyError(f"no name of ours for {name}")
+        ours = rename(name, MMDETECTION.methods[self.stem])
+        assert ours is not None
+        return ours
 
     def _weight(self, name: str, shape: tuple[int, ...]) -> Tensor:
         return torch.from_numpy(np.asarray(self.recipe.value_for(name, shape)))

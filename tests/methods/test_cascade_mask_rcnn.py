@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from goldens import RPN_HEAD, RPN_LOSSES, Golden
+from goldens import RPN_LOSSES, Golden
 from maskbench.errors import ConfigError
 from maskbench.methods.cascade_mask_rcnn import CascadeMaskRCNN, Raw
 from maskbench.nn.backbone import Backbone
@@ -19,23 +19,13 @@ from maskbench.ops.assign import Sampler
 from maskbench.ops.regions import Detected
 from maskbench.structures import Batch
 
-HEADS = {
-    **RPN_HEAD,
-    r"^roi_head\.bbox_head\.(\d)\.shared_fcs\.0": r"cascade.heads.\1.hidden.1",
-    r"^roi_head\.bbox_head\.(\d)\.shared_fcs\.1": r"cascade.heads.\1.hidden.3",
-    r"^roi_head\.bbox_head\.(\d)\.fc_cls": r"cascade.heads.\1.classify",
-    r"^roi_head\.bbox_head\.(\d)\.fc_reg": r"cascade.heads.\1.regress",
-    r"^roi_head\.mask_head\.(\d)\.convs\.(\d)\.conv": r"mask_heads.\1.convs.\2",
-    r"^roi_head\.mask_head\.(\d)\.conv_logits": r"mask_heads.\1.logits",
-    r"^roi_head\.mask_head\.(\d)\.upsample": r"mask_heads.\1.upsample",
-}
 STAGE = {"loss_cls": "class", "loss_bbox": "box", "loss_mask": "mask"}
 LOSSES = {**RPN_LOSSES, **{f"s{t}.{theirs}": f"s{t}_{ours}" for t in range(3) for theirs, ours in STAGE.items()}}
 
 
 @pytest.fixture(scope="module")
 def golden(shared: Path) -> Golden:
-    golden = Golden(shared / "goldens", "cascade-mask-rcnn", CascadeMaskRCNN, HEADS)
+    golden = Golden(shared / "goldens", "cascade-mask-rcnn", CascadeMaskRCNN)
     # The reference takes every candidate, so that no draw is involved.
     golden.method.sampler = Sampler(10**6, 0.25)
     golden.method.rpn.sampler = Sampler(10**6, 0.5)

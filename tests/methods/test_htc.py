@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from goldens import RPN_HEAD, RPN_LOSSES, Golden
+from goldens import RPN_LOSSES, Golden
 from maskbench.errors import ConfigError
 from maskbench.methods.htc import HTC, Raw
 from maskbench.nn.backbone import Backbone
@@ -16,22 +16,6 @@ from maskbench.ops.assign import Sampler
 from maskbench.ops.regions import Detected
 from maskbench.structures import Batch
 
-HEADS = {
-    **RPN_HEAD,
-    r"^roi_head\.bbox_head\.(\d)\.shared_fcs\.0": r"cascade.heads.\1.hidden.1",
-    r"^roi_head\.bbox_head\.(\d)\.shared_fcs\.1": r"cascade.heads.\1.hidden.3",
-    r"^roi_head\.bbox_head\.(\d)\.fc_cls": r"cascade.heads.\1.classify",
-    r"^roi_head\.bbox_head\.(\d)\.fc_reg": r"cascade.heads.\1.regress",
-    r"^roi_head\.mask_head\.1\.conv_res\.conv": "flow.0",
-    r"^roi_head\.mask_head\.2\.conv_res\.conv": "flow.1",
-    r"^roi_head\.mask_head\.(\d)\.convs\.(\d)\.conv": r"mask_heads.\1.convs.\2",
-    r"^roi_head\.mask_head\.(\d)\.conv_logits": r"mask_heads.\1.logits",
-    r"^roi_head\.mask_head\.(\d)\.upsample": r"mask_heads.\1.upsample",
-    r"^roi_head\.semantic_head\.lateral_convs\.(\d)\.conv": r"semantic.lateral.\1",
-    r"^roi_head\.semantic_head\.convs\.(\d)\.conv": r"semantic.convs.\1",
-    r"^roi_head\.semantic_head\.conv_embedding\.conv": "semantic.embed",
-    r"^roi_head\.semantic_head\.conv_logits": "semantic.classify",
-}
 STAGE = {"loss_cls": "class", "loss_bbox": "box", "loss_mask": "mask"}
 LOSSES = {
     **RPN_LOSSES,
@@ -42,7 +26,7 @@ LOSSES = {
 
 @pytest.fixture(scope="module")
 def golden(shared: Path) -> Golden:
-    golden = Golden(shared / "goldens", "htc", HTC, HEADS, semantic_classes=183)
+    golden = Golden(shared / "goldens", "htc", HTC, semantic_classes=183)
     # The reference takes every candidate, so that no draw is involved.
     golden.method.sampler = Sampler(10**6, 0.25)
     golden.method.rpn.sampler = Sampler(10**6, 0.5)

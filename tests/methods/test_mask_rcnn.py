@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from goldens import RPN_HEAD, RPN_LOSSES, Golden, near
+from goldens import RPN_LOSSES, Golden, near
 from maskbench.errors import ConfigError
 from maskbench.methods.mask_rcnn import MaskRCNN, Raw
 from maskbench.nn.backbone import Backbone
@@ -25,22 +25,12 @@ from maskbench.structures import Batch, Frame, Instances
 
 ROOT = Path(__file__).resolve().parents[2]
 
-HEADS = {
-    **RPN_HEAD,
-    r"^roi_head\.bbox_head\.shared_fcs\.0": "box_head.hidden.1",
-    r"^roi_head\.bbox_head\.shared_fcs\.1": "box_head.hidden.3",
-    r"^roi_head\.bbox_head\.fc_cls": "box_head.classify",
-    r"^roi_head\.bbox_head\.fc_reg": "box_head.regress",
-    r"^roi_head\.mask_head\.convs\.(\d)\.conv": r"mask_head.convs.\1",
-    r"^roi_head\.mask_head\.conv_logits": "mask_head.logits",
-    r"^roi_head\.mask_head\.upsample": "mask_head.upsample",
-}
 LOSSES = {**RPN_LOSSES, "loss_cls": "class", "loss_bbox": "box", "loss_mask": "mask"}
 
 
 @pytest.fixture(scope="module")
 def golden(shared: Path) -> Golden:
-    golden = Golden(shared / "goldens", "mask-rcnn", MaskRCNN, HEADS)
+    golden = Golden(shared / "goldens", "mask-rcnn", MaskRCNN)
     # The reference takes every candidate, so that no draw is involved.
     golden.method.sampler = Sampler(10**6, 0.25)
     golden.method.rpn.sampler = Sampler(10**6, 0.5)

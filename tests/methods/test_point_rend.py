@@ -7,31 +7,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from goldens import RPN_HEAD, RPN_LOSSES, Golden
+from goldens import RPN_LOSSES, Golden
 from maskbench.methods.point_rend import CoarseHead, PointRend, Raw
 from maskbench.ops.assign import Sampler
 from maskbench.ops.points import sample_points, sample_regions
 from maskbench.ops.regions import sample
 
-HEADS = {
-    **RPN_HEAD,
-    r"^roi_head\.bbox_head\.shared_fcs\.0": "box_head.hidden.1",
-    r"^roi_head\.bbox_head\.shared_fcs\.1": "box_head.hidden.3",
-    r"^roi_head\.bbox_head\.fc_cls": "box_head.classify",
-    r"^roi_head\.bbox_head\.fc_reg": "box_head.regress",
-    r"^roi_head\.mask_head\.downsample_conv\.conv": "coarse_head.halve",
-    r"^roi_head\.mask_head\.fcs\.0": "coarse_head.hidden.1",
-    r"^roi_head\.mask_head\.fcs\.1": "coarse_head.hidden.3",
-    r"^roi_head\.mask_head\.fc_logits": "coarse_head.logits",
-    r"^roi_head\.point_head\.fcs\.(\d)\.conv": r"refinement.layers.\1",
-    r"^roi_head\.point_head\.fc_logits": "refinement.logits",
-}
 LOSSES = {**RPN_LOSSES, "loss_cls": "class", "loss_bbox": "box", "loss_mask": "mask", "loss_point": "point"}
 
 
 @pytest.fixture(scope="module")
 def golden(shared: Path) -> Golden:
-    golden = Golden(shared / "goldens", "point-rend", PointRend, HEADS)
+    golden = Golden(shared / "goldens", "point-rend", PointRend)
     # The reference takes every candidate, so that no draw is involved.
     golden.method.sampler = Sampler(10**6, 0.25)
     golden.method.rpn.sampler = Sampler(10**6, 0.5)

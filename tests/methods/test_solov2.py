@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,30 +18,12 @@ from maskbench.ops.suppress import matrix_nms
 from maskbench.structures import Batch, Instances
 from squares import FRAME, GRIDS, losses_of, neighbours, settings_of, squares, thin_backbone
 
-
-def chain(found: re.Match[str]) -> str:
-    """Of a level's chain MMDetection counts the convolutions, we the steps, with the up-sampling between them."""
-    level, step, layer = int(found[1]), int(found[2]), ("conv", "gn").index(found[3])
-    return f"mask_features.chains.{level}.{2 * step if level else 0}.{layer}"
-
-
-HEADS = {
-    r"^mask_head\.cls_convs\.(\d)\.conv": r"class_tower.\1.0",
-    r"^mask_head\.cls_convs\.(\d)\.gn": r"class_tower.\1.1",
-    r"^mask_head\.kernel_convs\.(\d)\.conv": r"kernel_tower.\1.0",
-    r"^mask_head\.kernel_convs\.(\d)\.gn": r"kernel_tower.\1.1",
-    r"^mask_head\.conv_cls": "classify",
-    r"^mask_head\.conv_kernel": "kernel",
-    r"^mask_head\.mask_feature_head\.convs_all_levels\.(\d)\.conv(\d)\.(conv|gn)": chain,
-    r"^mask_head\.mask_feature_head\.conv_pred\.conv": "mask_features.output.0",
-    r"^mask_head\.mask_feature_head\.conv_pred\.gn": "mask_features.output.1",
-}
 LOSSES = {"loss_mask": "mask", "loss_cls": "class"}
 
 
 @pytest.fixture(scope="module")
 def golden(shared: Path) -> Golden:
-    return Golden(shared / "goldens", "solov2", SOLOv2, HEADS)
+    return Golden(shared / "goldens", "solov2", SOLOv2)
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import timm
 import torch
 from jaxtyping import Float, UInt8
 from safetensors.torch import load_file
+from timm.models.resnet import Bottleneck
 from timm.utils.model import freeze_batch_norm_2d
 from torch import Tensor, nn
 
@@ -30,10 +31,13 @@ class Backbone(nn.Module):
         frozen_norm: batch normalisation with fixed statistics and affine parameters, as for batches of few images.
         mean: of the pixels in RGB, 0…255 (default: what timm states for the model).
         std: likewise.
+        stride_in_1x1: whether a bottleneck block that halves the map does so in its first convolution, 1×1, as MSRA's
+            original ResNets do, and not in its second.
         options: passed on to timm, for instance the number of channels of each stage.
 
     Raises:
-        ConfigError: timm does not know the model, or it has no map of a stride or no such stages to freeze.
+        ConfigError: timm does not know the model, or it has no map of a stride or no such stages to freeze, or no
+            block whose stride could move.
         WeightsError: the weights can't be fetched or don't fit.
     """
 
@@ -50,6 +54,7 @@ class Backbone(nn.Module):
         frozen_norm: bool = False,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        stride_in_1x1: bool = False,
         options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -58,6 +63,9 @@ class Backbone(nn.Module):
         self.channels: tuple[int, ...] = tuple(body.feature_info.channels())
         self.register_buffer("mean", _pixel(mean, body.default_cfg["mean"]), persistent=False)
         self.register_buffer("std", _pixel(std, body.default_cfg["std"]), persistent=False)
+        if stride_in_1x1:
+            _move_strides(body, name)
+        self.stride_in_1x1 = stride_in_1x1
         _freeze_stages(body, [info["module"] for info in body.feature_info.info], frozen_stages)
         self.body = fold_frozen_norms(freeze_batch_norm_2d(body) if frozen_norm else body)
 
@@ -119,6 +127,16 @@ def _load(body: nn.Module, path: Path) -> nn.Module:
     if missing:
         raise WeightsError(f"{path}: lacks {len(missing)} of the backbone's weights, first {missing[:3]}")
     return body
+
+
+def _move_strides(body: nn.Module, name: str) -> None:
+    """The stride of a bottleneck block goes from its second convolution to its first; no weight changes its shape."""
+    blocks: list[Any] = [block for block in body.modules() if isinstance(block, Bottleneck)]
+    halving = [block for block in blocks if block.conv2.stride != (1, 1)]
+    if not halving:
+        raise ConfigError(f"backbone.stride_in_1x1, but {name} has no bottleneck block of a ResNet that halves its map")
+    for block in halving:
+        block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
 
 
 def _freeze_stages(body: nn.Module, ends: Sequence[str], stages: int) -> None:

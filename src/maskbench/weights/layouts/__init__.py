@@ -1,0 +1,1 @@
+"""How other code bases name and arrange weights: one file each."""
