@@ -142,3 +142,24 @@ def test_without_a_network_pretrained_weights_say_what_to_do(monkeypatch: pytest
     monkeypatch.setattr(timm, "create_model", refuse)
     with pytest.raises(WeightsError, match=r"no route to host.*weights=scratch.*HF_HOME"):
         Backbone("resnet18", weights="pretrained")
+
+
+def test_a_stride_moves_into_the_first_convolution_of_a_block() -> None:
+    """Then every second row and column of what comes in is never looked at."""
+    settings = {"options": {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8]}, "strides": (8,)}
+    plain, moved = Backbone("resnet50", **settings).eval(), Backbone("resnet50", stride_in_1x1=True, **settings).eval()
+    assert moved.stride_in_1x1
+    assert {name: value.shape for name, value in plain.state_dict().items()} == {
+        name: value.shape for name, value in moved.state_dict().items()
+    }
+    image = torch.randn(1, 3, 64, 64)
+    assert plain(image)[0].shape == moved(image)[0].shape
+    seen = torch.randn(1, 32, 8, 8)
+    changed = seen.clone()
+    changed[:, :, 1::2] += 1
+    changed[:, :, :, 1::2] += 1
+    for backbone, same in ((plain, False), (moved, True)):
+        block = backbone.body.layer2[0]
+        assert torch.equal(block(seen), block(changed)) is same
+    with pytest.raises(ConfigError, match="resnet18 has no bottleneck block"):
+        thin(stride_in_1x1=True)

@@ -60,8 +60,8 @@ class Account:
 
 
 def class_heads(account: Account) -> set[str]:
-    """The layers that depend on the number of classes and differ in shape: all of it, bias and weight."""
-    return {found[1] for name in account.misshaped if (found := CLASS_HEADS.match(name))}
+    """The layers that depend on the number of classes and differ in shape or are missing, with weight and bias."""
+    return {found[1] for name in (*account.misshaped, *account.missing) if (found := CLASS_HEADS.match(name))}
 
 
 def without(weights: Mapping[str, Tensor], layers: set[str]) -> dict[str, Tensor]:

@@ -14,5 +14,7 @@ _NAMES = """
 88 teddy bear, 89 hair drier, 90 toothbrush
 """
 
-COCO: dict[int, str] = {int(number): name for number, name in (item.split(maxsplit=1) for item in _NAMES.split(","))}
+COCO: dict[int, str] = {
+    int(number): name for number, name in (item.split(maxsplit=1) for item in _NAMES.strip().split(","))
+}
 """Category id → name, in the order of the labels."""

@@ -49,6 +49,7 @@ class Published:
         classes: names of the classes.
         category_ids: COCO's id of each.
         left_out: what was not taken over, by name.
+        size: short side in pixels that photos are brought to, and the cap of their long side.
     """
 
     weights: dict[str, Tensor]
@@ -57,6 +58,7 @@ class Published:
     classes: tuple[str, ...] = ()
     category_ids: tuple[int, ...] = ()
     left_out: tuple[str, ...] = ()
+    size: tuple[int, int] = (800, 1333)
 
 
 def convert(
@@ -106,10 +108,10 @@ def publish(
     ours, unmatched = rename_all(given, rules)
     weights = known.arrange({new: state[old] for new, old in ours.items()})
     what = f"no {method} as {layout} writes it"
-    if not weights:
-        raise WeightsError(f"{what}:{Account(unmatched=tuple(unmatched))}")
-
-    body = resnet(weights)
+    try:
+        body = resnet(weights)
+    except WeightsError as error:
+        raise WeightsError(f"{what}: {error}{Account(unmatched=tuple(unmatched))}") from None
     trained = STYLES[_style(known, method, style, body, state)]
     weights = _for_rgb(weights, trained)
     backbone = {"_target_": _target(Backbone), "weights": "scratch", **FROZEN, **body, **_facts(trained)}
@@ -162,10 +164,14 @@ def _method(backbone: Backbone, method: str, node: Mapping[str, Any], classes: S
 def _plain(node: Mapping[str, Any]) -> dict[str, Any]:
     """Settings without nested parts, which change no shape; lists as the tuples that signatures have."""
     return {
-        name: tuple(value) if isinstance(value, list) else value
+        name: _fixed(value)
         for name, value in node.items()
         if name == "options" or not (name == "_target_" or isinstance(value, Mapping))
     }
+
+
+def _fixed(value: Any) -> Any:
+    return tuple(map(_fixed, value)) if isinstance(value, list) else value
 
 
 def _settled(

@@ -7,8 +7,10 @@ import re
 from maskbench.weights.layouts.layout import Layout
 from maskbench.weights.renaming import Rules
 
+BACKBONE: Rules = ((r"(?:backbone\.)?(conv1|bn1|layer[1-4])", r"backbone.body.\1"),)
+
 PYRAMID: Rules = (
-    (r"backbone", "backbone.body"),
+    *BACKBONE,
     (r"neck\.lateral_convs\.(\d+)\.conv", r"fpn.lateral.\1"),
     (r"neck\.fpn_convs\.(\d+)\.conv", r"fpn.output.\1"),
 )
@@ -87,7 +89,7 @@ SOLOV2: Rules = (
 
 MMDETECTION = Layout(
     methods={
-        "backbone": ((r"(?:backbone\.)?(conv1|bn1|layer[1-4])", r"backbone.body.\1"),),
+        "backbone": BACKBONE,
         "mask_rcnn": (*PYRAMID, *RPN, *BOX_HEAD, *MASK_HEAD),
         "cascade_mask_rcnn": (*PYRAMID, *RPN, *CASCADE),
         "htc": (*PYRAMID, *RPN, *HTC),

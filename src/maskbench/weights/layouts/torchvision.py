@@ -9,10 +9,10 @@ from maskbench.weights.coco_names import COCO
 from maskbench.weights.layouts.layout import Layout
 from maskbench.weights.renaming import Rules
 
-BACKBONE: Rules = ((r"(conv1|bn1|layer[1-4])", r"backbone.body.\1"),)
+BACKBONE: Rules = ((r"(?:backbone\.body\.)?(conv1|bn1|layer[1-4])", r"backbone.body.\1"),)
 
 MASK_RCNN: Rules = (
-    (r"backbone\.body", "backbone.body"),
+    *BACKBONE,
     # newer versions have each convolution in a sequence of its own
     (r"backbone\.fpn\.inner_blocks\.(\d)(?:\.0)?", r"fpn.lateral.\1"),
     (r"backbone\.fpn\.layer_blocks\.(\d)(?:\.0)?", r"fpn.output.\1"),
