@@ -32,7 +32,7 @@ def test_the_runs_of_a_study_are_timed_together(run: Path, tmp_path: Path) -> No
 
 
 def test_what_is_timed_must_be_named_once(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="either run=DIR or study=DIR"):
+    with pytest.raises(ConfigError, match="either run=DIR, or study=DIR, or weights=FILE"):
         call(benchmark)
     with pytest.raises(RunError, match="no finished run"):
         call(benchmark, f"study={tmp_path}")

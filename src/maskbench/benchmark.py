@@ -13,17 +13,23 @@ from maskbench.runtime.console import show
 
 
 def benchmark(cfg: DictConfig) -> dict[str, Any]:
-    """Measure the run, or every finished run of the study; each one's speed.json and W&B run get the numbers."""
-    if (cfg.run is None) == (cfg.study is None):
-        raise ConfigError("name what is to be timed: either run=DIR or study=DIR")
+    """Measure the run, or every finished run of the study, whose speed.json and W&B run get the numbers; or weights."""
+    if sum(cfg[name] is not None for name in ("run", "study", "weights")) != 1:
+        raise ConfigError("name what is to be timed: either run=DIR, or study=DIR, or weights=FILE data=...")
+    if cfg.weights is None and (cfg.get("data") is not None or cfg.get("transforms") is not None):
+        raise ConfigError("data and transforms belong to weights=FILE; runs are timed on the photos of their own data")
     from maskbench.runtime.media import log_again
     from maskbench.runtime.run_folder import RunFolder
-    from maskbench.runtime.timing import finished_runs, pick_device, time_together
+    from maskbench.runtime.timing import finished_runs, pick_device, time_together, time_weights
 
-    runs = [Path(cfg.run)] if cfg.run else finished_runs(Path(cfg.study))
-    speeds = time_together(runs, pick_device(cfg.device), images=cfg.images, threads=cfg.threads)
-    for run in runs:
-        log_again(RunFolder(run))
+    device, counts = pick_device(cfg.device), {"images": cfg.images, "threads": cfg.threads}
+    if cfg.weights:
+        speeds = time_weights(cfg.weights, cfg, device, **counts)
+    else:
+        runs = [Path(cfg.run)] if cfg.run else finished_runs(Path(cfg.study))
+        speeds = time_together(runs, device, **counts)
+        for run in runs:
+            log_again(RunFolder(run))
     numbers = {name: speed.as_dict() for name, speed in speeds.items()}
     rows = [
         [name, f"{speed['latency_ms']:.1f}", f"{speed['p95_ms']:.1f}", f"{speed['fps']:.1f}"]

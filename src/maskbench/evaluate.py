@@ -1,4 +1,7 @@
-"""COCO's numbers of a run (`python -m maskbench.evaluate run=DIR`) or a file (`predictions=FILE annotations=FILE`)."""
+"""COCO's numbers of a run, of converted weights or of a file of predictions.
+
+`python -m maskbench.evaluate run=DIR`, `weights=FILE data=coco data.root=PATH` or `predictions=FILE annotations=FILE`.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,27 @@ from maskbench.evaluation.results import read_predictions
 from maskbench.runtime import verb
 from maskbench.runtime.console import show_scores
 
+OF_PREDICTIONS, OF_WEIGHTS = ("annotations", "iou_type", "max_instances"), ("data", "transforms", "evaluation")
+"""Settings of one thing to evaluate alone."""
+
 
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
-    """The twelve numbers (and AP by class) of a results file, or of a run, whose metrics.json they are written to."""
-    if (cfg.run is None) == (cfg.predictions is None):
-        raise ConfigError("name what is to be evaluated: either run=DIR, or predictions=FILE annotations=FILE")
+    """The twelve numbers (and AP by class) of a results file, or of a run or weights, which a metrics.json gets too."""
+    if sum(cfg[name] is not None for name in ("run", "weights", "predictions")) != 1:
+        raise ConfigError(
+            "name what is to be evaluated: either run=DIR, or weights=FILE data=..., or predictions=FILE "
+            "annotations=FILE"
+        )
+    if cfg.weights is not None:
+        _refuse(cfg, OF_PREDICTIONS, "predictions=FILE", f"weights={cfg.weights} are held against data=...")
+        from maskbench.runtime.judging import judge_weights
+
+        numbers = judge_weights(cfg.weights, cfg, Path(cfg.out), device=cfg.device)
+        show_scores(Path(cfg.weights).name, numbers)
+        return {"weights": cfg.weights, "out": cfg.out, **numbers}
     if cfg.run is not None:
-        _refuse(cfg, ("annotations", "iou_type", "max_instances"))
+        _refuse(cfg, OF_PREDICTIONS, "predictions=FILE", f"run={cfg.run} is evaluated as its own config says")
+        _refuse(cfg, OF_WEIGHTS, "weights=FILE", f"run={cfg.run} is evaluated as its own config says")
         if cfg.device is not None and not cfg.predict:
             raise ConfigError(f"device={cfg.device} belongs to predict=true: predictions are scored on the CPU")
         from maskbench.runtime.judging import judge_again
@@ -38,6 +55,7 @@ def _evaluate_file(cfg: DictConfig) -> dict[str, Any]:
                 f"{name}={cfg[name]} belongs to run=DIR, whose weights predict anew; predictions={cfg.predictions} is "
                 "scored as it is"
             )
+    _refuse(cfg, OF_WEIGHTS, "weights=FILE", f"predictions={cfg.predictions} are scored as they are")
     if cfg.annotations is None:
         raise ConfigError(f"predictions={cfg.predictions} needs the annotations=FILE that it is scored against")
     iou_type: Any = cfg.iou_type or "segm"
@@ -50,13 +68,12 @@ def _evaluate_file(cfg: DictConfig) -> dict[str, Any]:
     return {"iou_type": iou_type, **scores.summary, "per_class": scores.per_class}
 
 
-def _refuse(cfg: DictConfig, names: Sequence[str]) -> None:
-    """Raise where one is set that a run has settled already."""
+def _refuse(cfg: DictConfig, names: Sequence[str], owner: str, instead: str) -> None:
+    """Raise where one is set that belongs to something else."""
     for name in names:
-        if cfg[name] is not None:
-            raise ConfigError(
-                f"{name}={cfg[name]} belongs to predictions=FILE; run={cfg.run} is evaluated as its own config says"
-            )
+        if cfg.get(name) is not None:
+            told = name if isinstance(cfg[name], DictConfig) else f"{name}={cfg[name]}"
+            raise ConfigError(f"{told} belongs to {owner}; {instead}")
 
 
 def main() -> None:

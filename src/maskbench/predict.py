@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from maskbench.errors import DataError
+from maskbench.errors import ConfigError, DataError
 from maskbench.runtime import verb
 from maskbench.runtime.console import complain, say
 
@@ -18,10 +18,15 @@ def predict(cfg: DictConfig) -> dict[str, Any]:
     Raises:
         DataError: no photo could be read.
     """
+    if (cfg.run is None) == (cfg.weights is None):
+        raise ConfigError("name what is to segment: either run=DIR, or weights=FILE as convert made it")
     from maskbench.runtime.predicting import find_photos, segment
+    from maskbench.runtime.published import load_weights
+    from maskbench.runtime.run_folder import load_method
 
     photos = find_photos(cfg.images)
-    found = segment(cfg.run, photos, Path(cfg.out), score=cfg.score, device=cfg.device)
+    trained = load_method(cfg.run) if cfg.run else load_weights(cfg.weights)
+    found = segment(trained, photos, Path(cfg.out), score=cfg.score, device=cfg.device)
     for reason in found.broken.values():
         complain(reason)
     if len(found.broken) == len(photos):

@@ -20,6 +20,7 @@ from maskbench.runtime.compose import build_data, make
 from maskbench.runtime.interrupts import interruptible
 from maskbench.runtime.pictures import write_thumbnails
 from maskbench.runtime.progress import shown
+from maskbench.runtime.published import with_data
 from maskbench.runtime.quiet import hush
 from maskbench.runtime.run_folder import RunFolder, load, read_json, write_json
 from maskbench.runtime.timing import pick_device
@@ -108,6 +109,27 @@ def judge_again(path: Path, *, predict: bool, device: str | None = None) -> dict
         _require_same_data(run, data)
         metrics |= _rescore(cfg, data, read_predictions(run.predictions))
     write_json(run.metrics, metrics)
+    return metrics
+
+
+def judge_weights(weights: str, cfg: DictConfig, out: Path, *, device: str | None = None) -> dict[str, Any]:
+    """Predict and score the test split of `cfg.data` with converted weights; writes metrics.json and predictions.
+
+    Args:
+        weights: a file or a published name.
+        cfg: the verb's config, which says what they are held against.
+        out: the folder.
+        device: a GPU where there is one when None.
+
+    Raises:
+        ConfigError, DataError, WeightsError: as in `published.with_data`.
+    """
+    hush()
+    target = pick_device(device)
+    trained, data = with_data(weights, cfg)
+    trained.cfg.trainer = _on_one(target, trained.cfg.trainer)
+    metrics = judge(trained.cfg, trained.method, data, RunFolder(out))
+    write_json(RunFolder(out).metrics, metrics)
     return metrics
 
 

@@ -23,7 +23,7 @@ from maskbench.evaluation.results import coco_results, write_predictions
 from maskbench.runtime.compose import make
 from maskbench.runtime.console import console
 from maskbench.runtime.overlays import draw, readable, save
-from maskbench.runtime.run_folder import Trained, load_method
+from maskbench.runtime.run_folder import Trained
 from maskbench.runtime.timing import pick_device
 from maskbench.structures import Frame, Instances
 
@@ -65,20 +65,19 @@ def find_photos(images: str) -> list[Path]:
     return sorted(found)
 
 
-def segment(run: str, photos: Sequence[Path], out: Path, *, score: float, device: str | None) -> Segmented:
-    """Segment photos with the method of a run; writes `out/NAME.png` for each and `out/predictions.json`.
+def segment(trained: Trained, photos: Sequence[Path], out: Path, *, score: float, device: str | None) -> Segmented:
+    """Segment photos with a trained method; writes `out/NAME.png` for each and `out/predictions.json`.
 
     The results are COCO's, with the name of the file, below the folder that all photos share, beside its running number
     as `image_id`. Whoever interrupts it keeps what is done.
 
     Args:
-        run: the run folder.
+        trained: the method.
         photos: image files.
         out: where the pictures go.
         score: instances below it are not drawn.
         device: a GPU where there is one when None.
     """
-    trained = load_method(run)
     target = pick_device(device)
     trained.method.to(target)
     found, names = Segmented(), _names(photos)

@@ -16,6 +16,7 @@ from maskbench.evaluation.precision import precision_name
 from maskbench.evaluation.speed import Speed, measure
 from maskbench.methods.base import Segmenter
 from maskbench.runtime.compose import build_data
+from maskbench.runtime.published import with_data
 from maskbench.runtime.run_folder import RunFolder, load_method, write_json
 from maskbench.structures import Batch
 from maskbench.sweep.status import FILE, Status
@@ -90,6 +91,15 @@ def time_together(runs: Sequence[Path], device: torch.device, *, images: int, th
         photos = first_photos(build_data(cfg), images)
         speeds |= time_runs(methods, photos, device, cfg.trainer.precision, images=images, threads=threads)
     return speeds
+
+
+def time_weights(weights: str, cfg: DictConfig, device: torch.device, *, images: int, threads: int) -> dict[str, Speed]:
+    """Time converted weights on the test photos of `cfg.data`; speed by the name of the file."""
+    trained, data = with_data(weights, cfg)
+    photos = first_photos(data, images)
+    precision = trained.cfg.trainer.precision
+    named = {Path(weights).name: trained.method}
+    return measure(named, photos, device=device, precision=precision, images=images, threads=threads)
 
 
 def _setting(cfg: DictConfig) -> str:

@@ -28,6 +28,7 @@ from maskbench.runtime.interrupts import interruptible
 from maskbench.runtime.judging import judge
 from maskbench.runtime.media import TuneOverlays, build_logger, summarise
 from maskbench.runtime.progress import shown
+from maskbench.runtime.published import begin
 from maskbench.runtime.quiet import hush
 from maskbench.runtime.ranks import leads
 from maskbench.runtime.run_folder import RunFolder, write_json
@@ -62,6 +63,8 @@ def train(trial: Composed, done: Callable[[], None]) -> None:
     data, method = build(cfg)
     if file == BEST:
         _require_choice(cfg, data)
+    if "weights" in cfg:
+        begin(method, cfg.weights.file)
     with _logger(trial, method) as logger:
         history = History(run.history)
         trainer = _trainer(cfg, run, data, method, history, logger)

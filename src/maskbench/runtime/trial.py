@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from maskbench.data.fingerprint import dataset_files, fingerprint
-from maskbench.errors import RunError
+from maskbench.errors import RunError, WeightsError
 from maskbench.evaluation.precision import precision_name
 from maskbench.runtime.ranks import leads, require_one_node
 from maskbench.sweep.identity import method_name, trial_hash, trial_name
@@ -50,6 +51,7 @@ def identify(cfg: DictConfig, choices: Mapping[str, Any]) -> Composed:
 
     Raises:
         ConfigError: methods can't predict in its precision, or it asks for several machines.
+        WeightsError: what it is to start from is not there.
     """
     require_one_node(cfg.trainer)
     settings = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
@@ -59,10 +61,28 @@ def identify(cfg: DictConfig, choices: Mapping[str, Any]) -> Composed:
     if isinstance(settings["data"]["root"], str):
         # a run folder is read from wherever its reader stands
         settings["data"]["root"] = str(Path(settings["data"]["root"]).expanduser().resolve())
+    _settle_start(settings)
     content = _fingerprint(DictConfig(settings["data"]))
     name = trial_name(settings["method_name"], settings["seed"], trial_hash(settings, content))
     folder = Path(settings["runs"]) / settings["study"] / name
     return Composed(DictConfig(settings), choices["data"], content, folder)
+
+
+def _settle_start(settings: dict[str, Any]) -> None:
+    """What weights a trial starts from is told by their content, wherever they lie; without any nothing is told."""
+    weights = settings.pop("weights")
+    if weights is None:
+        return
+    path = Path(weights).expanduser()
+    if path.is_file():
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        settings["weights"] = {"file": str(path.resolve()), "content": content}
+    elif weights.startswith("torchvision/"):
+        settings["weights"] = {"file": weights, "content": weights}
+    else:
+        raise WeightsError(f"weights={weights}: no such file; maskbench convert makes one")
+    settings["backbone"]["weights"] = "scratch"  # it is among them
 
 
 def data_root(data: DictConfig) -> Path:

@@ -23,6 +23,7 @@ WITHOUT_EFFECT: dict[str, str] = {
     "speed": "the stopwatch comes after training and evaluation",
     "study": "which folder the trial belongs to",
     "threads": "how fast it is computed: the environment key",
+    "weights.file": "where they lie; what they are is weights.content",
     "trainer.accelerator": "where it is computed: the environment key",
     "trainer.enable_model_summary": "what is shown",
     "trainer.log_every_n_steps": "what is shown",

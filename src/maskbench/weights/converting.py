@@ -93,7 +93,7 @@ def publish(
         style: how the backbone was trained (`STYLES`), which no name reveals; the layout's usual when None.
         classes: their names; COCO's where there are 80, else numbers, when None.
         allow: what is refused otherwise, see `ALLOWANCES`.
-        settings: of the method, that no shape tells: the ranges of SOLOv2, for instance.
+        settings: of the method; those that shapes or the layout tell are told anew.
 
     Raises:
         ConfigError: a layout, method, style, allowance or setting does not exist.
@@ -122,7 +122,7 @@ def publish(
         )
 
     count, told = read_settings(method, weights)
-    node = {"_target_": _target(METHODS[method][0]), **told, **known.settings.get(method, {}), **(settings or {})}
+    node = {"_target_": _target(METHODS[method][0]), **(settings or {}), **told, **known.settings.get(method, {})}
     own = _names(classes, count)
     weights, left_out = _settled(weights, on_paper(backbone, method, node, own), ours, unmatched, what, allow)
     if classes and len(classes) != len(own):

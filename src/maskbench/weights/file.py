@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -44,5 +45,5 @@ def load(path: Path) -> Published:
     known = {field.name for field in fields(Published)} - {"weights"}
     if not isinstance(note, dict) or set(note) != known:
         raise WeightsError(f"{path}: holds weights without a note of what they are; maskbench convert writes one")
-    lists = {name: tuple(value) if isinstance(value, list) else value for name, value in note.items()}
-    return Published(weights, **lists)
+    given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in note.items()}
+    return Published(weights, **given)

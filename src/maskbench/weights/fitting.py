@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +50,7 @@ def start(method: Segmenter, published: Published) -> tuple[str, ...]:
         raise WeightsError("holds a backbone alone: name it as backbone.weights=FILE")
     backbone, node = method.backbone, published.backbone
     wanted = {name: node[name] for name in ("mean", "std")} | {"stride_in_1x1": node.get("stride_in_1x1", False)}
-    found = {
+    found: dict[str, Any] = {
         "mean": [round(value, 3) for value in backbone.mean.flatten().tolist()],
         "std": [round(value, 3) for value in backbone.std.flatten().tolist()],
         "stride_in_1x1": backbone.stride_in_1x1,
