@@ -118,7 +118,9 @@ class TestPredict:
 
     def test_heads_that_were_left_out_are_missed(self, photo: Path, tmp_path: Path) -> None:
         partial = converted(tmp_path, 80, CLASSES, "allow=[classes]")
-        with pytest.raises(WeightsError, match=r"ours_80\.safetensors: .*\n6 are missing:\n  box_head\.classify\.weight"):
+        with pytest.raises(
+            WeightsError, match=r"ours_80\.safetensors: .*\n6 are missing:\n  box_head\.classify\.weight"
+        ):
             call(predict, f"weights={partial}", f"images={photo}")
 
 

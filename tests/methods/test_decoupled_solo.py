@@ -19,23 +19,12 @@ from maskbench.ops.suppress import matrix_nms
 from maskbench.structures import Batch, Instances
 from squares import FRAME, GRIDS, losses_of, neighbours, settings_of, squares, thin_backbone
 
-HEADS = {
-    r"^mask_head\.cls_convs\.(\d)\.conv": r"class_tower.\1.0",
-    r"^mask_head\.cls_convs\.(\d)\.gn": r"class_tower.\1.1",
-    r"^mask_head\.mask_convs_x\.(\d)\.conv": r"mask_towers.0.\1.0",
-    r"^mask_head\.mask_convs_x\.(\d)\.gn": r"mask_towers.0.\1.1",
-    r"^mask_head\.mask_convs_y\.(\d)\.conv": r"mask_towers.1.\1.0",
-    r"^mask_head\.mask_convs_y\.(\d)\.gn": r"mask_towers.1.\1.1",
-    r"^mask_head\.conv_cls": "classify",
-    r"^mask_head\.conv_mask_list_x": "columns",
-    r"^mask_head\.conv_mask_list_y": "rows",
-}
 LOSSES = {"loss_mask": "mask", "loss_cls": "class"}
 
 
 @pytest.fixture(scope="module")
 def golden(shared: Path) -> Golden:
-    return Golden(shared / "goldens", "decoupled-solo", DecoupledSOLO, HEADS)
+    return Golden(shared / "goldens", "decoupled-solo", DecoupledSOLO)
 
 
 @pytest.fixture(scope="module")

@@ -20,20 +20,12 @@ from maskbench.ops.suppress import matrix_nms
 from maskbench.structures import Batch, Instances
 from squares import FRAME, GRIDS, losses_of, neighbours, squares, thin_backbone
 
-HEADS = {
-    r"^mask_head\.cls_convs\.(\d)\.conv": r"class_tower.\1.0",
-    r"^mask_head\.cls_convs\.(\d)\.gn": r"class_tower.\1.1",
-    r"^mask_head\.mask_convs\.(\d)\.conv": r"mask_tower.\1.0",
-    r"^mask_head\.mask_convs\.(\d)\.gn": r"mask_tower.\1.1",
-    r"^mask_head\.conv_cls": "classify",
-    r"^mask_head\.conv_mask_list": "masks",
-}
 LOSSES = {"loss_mask": "mask", "loss_cls": "class"}
 
 
 @pytest.fixture(scope="module")
 def golden(shared: Path) -> Golden:
-    return Golden(shared / "goldens", "solo", SOLO, HEADS)
+    return Golden(shared / "goldens", "solo", SOLO)
 
 
 @pytest.fixture(scope="module")

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.models.detection import MaskRCNN as Theirs
@@ -17,10 +14,11 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 
 from maskbench.methods.mask_rcnn import MaskRCNN
 from maskbench.ops.assign import Sampler
-from maskbench.runtime.compose import build_method
+from maskbench.runtime.compose import make
 from maskbench.structures import Batch, Frame, Instances, Masks
+from maskbench.weights.converting import publish
+from maskbench.weights.fitting import fit
 
-ROOT = Path(__file__).resolve().parents[2]
 SIDES = (256, 320)
 SIZES = ((256, 320), (256, 300), (200, 256))
 CLASSES = ("red", "green", "blue")
@@ -31,29 +29,6 @@ LOSSES = {
     "loss_box_reg": "box",
     "loss_mask": "mask",
 }
-NAMES = {
-    r"^backbone\.fpn\.inner_blocks\.(\d)\.0": r"fpn.lateral.\1",
-    r"^backbone\.fpn\.layer_blocks\.(\d)\.0": r"fpn.output.\1",
-    r"^rpn\.head\.conv\.0\.0": "rpn.conv",
-    r"^rpn\.head\.cls_logits": "rpn.objectness",
-    r"^rpn\.head\.bbox_pred": "rpn.deltas",
-    r"^roi_heads\.box_head\.fc6": "box_head.hidden.1",
-    r"^roi_heads\.box_head\.fc7": "box_head.hidden.3",
-    r"^roi_heads\.box_predictor\.cls_score": "box_head.classify",
-    r"^roi_heads\.box_predictor\.bbox_pred": "box_head.regress",
-    r"^roi_heads\.mask_head\.(\d)\.0": r"mask_head.convs.\1",
-    r"^roi_heads\.mask_predictor\.conv5_mask": "mask_head.upsample",
-    r"^roi_heads\.mask_predictor\.mask_fcn_logits": "mask_head.logits",
-}
-
-
-def ours(name: str, weight: Tensor) -> tuple[str, Tensor]:
-    """Our name of a weight of theirs, background last."""
-    for pattern, replacement in NAMES.items():
-        name = re.sub(pattern, replacement, name)
-    if "classify" in name:
-        return name, weight.roll(-1, dims=0)
-    return name, weight[4:] if "regress" in name else weight[1:] if "mask_head.logits" in name else weight
 
 
 @pytest.fixture(scope="module")
@@ -86,20 +61,10 @@ def theirs() -> Theirs:
 
 @pytest.fixture(scope="module")
 def method(theirs: Theirs) -> MaskRCNN:
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        settings = ["method=mask_rcnn_torchvision", "backbone.weights=scratch", "backbone.frozen_stages=0"]
-        cfg = compose(
-            "train",
-            overrides=[
-                "backbone=resnet50",
-                *settings,
-                "evaluation.point.score_threshold=0.05",
-                "evaluation.point.candidates=null",
-            ],
-        )
-    method = build_method(cfg, CLASSES)
-    assert isinstance(method, MaskRCNN)
-    method.load_state_dict(dict(ours(name, weight) for name, weight in theirs.state_dict().items()))
+    state, arguments = theirs.state_dict(), {"style": "pytorch", "classes": CLASSES}
+    published = publish(state, layout="torchvision", method="mask_rcnn", **arguments)
+    method = make(published.method, backbone=make(published.backbone), classes=CLASSES)
+    assert fit(method, published.weights) == ()
     method.sampler, method.rpn.sampler = Sampler(10**6, 0.25), Sampler(10**6, 0.5)
     return method.eval()
 

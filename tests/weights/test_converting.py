@@ -92,6 +92,7 @@ class TestDetectron2:
         published = publish(
             detectron2("cascade_mask_rcnn", **SMALL), layout="detectron2", method="cascade_mask_rcnn", classes=CLASSES
         )
+        assert published.method is not None
         assert published.method["variant"] == "detectron2"
         assert "mask_heads.0.logits.weight" in published.weights
 
@@ -259,6 +260,30 @@ class TestMMDetection:
         assert published.method["ranges"] == ranges
         with pytest.raises(ConfigError, match="settings: "):
             publish(state, layout="mmdetection", method="solov2", settings={"wdth": 3})
+
+    @pytest.mark.parametrize("light", [False, True])
+    def test_grids_and_towers_of_decoupled_solo(self, light: bool) -> None:
+        """Other grids than the paper's, and one tower where columns and rows share it."""
+        state = {name: value for name, value in mmdetection_solov2(device="meta").items() if "mask_head" not in name}
+        towers = ["cls_convs", "mask_convs"] if light else ["cls_convs", "mask_convs_x", "mask_convs_y"]
+        for tower in towers:
+            for step in range(2):
+                inputs = 256 + (0 if step or tower == "cls_convs" else 2 if light else 1)
+                state[f"mask_head.{tower}.{step}.conv.weight"] = torch.zeros(256, inputs, 3, 3)
+                state |= {f"mask_head.{tower}.{step}.gn.{part}": torch.zeros(256) for part in ("weight", "bias")}
+        for part, shape in (("weight", (256, 3, 3)), ("bias", ())):
+            state[f"mask_head.conv_cls.{part}"] = torch.zeros(80, *shape)
+            for level, side in enumerate((20, 18, 12, 8, 6)):
+                for axis in "xy":
+                    state[f"mask_head.conv_mask_list_{axis}.{level}.{part}"] = torch.zeros(side, *shape)
+        published = publish(state, layout="mmdetection", method="decoupled_solo")
+        assert settings(published.method) == {
+            "width": 256,
+            "head_width": 256,
+            "head_depth": 2,
+            "shared_tower": light,
+            "grids": [20, 18, 12, 8, 6],
+        }
 
     def test_caffe_style(self) -> None:
         published = publish(mmdetection_solov2(**THIN), layout="mmdetection", method="solov2", style="caffe")

@@ -12,9 +12,11 @@ from torch import Tensor
 from maskbench.errors import WeightsError
 from maskbench.methods.base import Segmenter
 from maskbench.methods.cascade_mask_rcnn import CascadeMaskRCNN
+from maskbench.methods.decoupled_solo import DecoupledSOLO
 from maskbench.methods.htc import HTC
 from maskbench.methods.mask_rcnn import MaskRCNN
 from maskbench.methods.point_rend import PointRend
+from maskbench.methods.solo import SOLO
 from maskbench.methods.solov2 import SOLOv2
 
 BODY = "backbone.body."
@@ -45,9 +47,13 @@ class Shapes:
     def size(self, name: str, axis: int = 0) -> int | None:
         return self.weights[name].shape[axis] if name in self.weights else None
 
+    def named(self, pattern: str) -> list[str]:
+        """The names of a pattern, in the order of their numbers."""
+        found = [name for name in self.weights if re.fullmatch(pattern, name)]
+        return sorted(found, key=lambda name: [int(number) for number in re.findall(r"\d+", name)])
+
     def count(self, pattern: str) -> int | None:
-        """How many names have the pattern."""
-        return sum(1 for name in self.weights if re.fullmatch(pattern, name)) or None
+        return len(self.named(pattern)) or None
 
     def has(self, prefix: str) -> bool:
         return any(name.startswith(prefix) for name in self.weights)
@@ -78,7 +84,7 @@ def resnet(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     return {"name": "resnet50" if convs == 3 else "resnet18", "options": options}
 
 
-Settings = Mapping[str, int | bool | list[float] | None]
+Settings = Mapping[str, int | bool | list[int] | list[float] | None]
 
 
 class Read(NamedTuple):
@@ -146,6 +152,29 @@ def _point_rend(shapes: Shapes) -> Read:
     return Read(classes, settings)
 
 
+def _solo(shapes: Shapes) -> Read:
+    masks = [shapes.size(name) for name in shapes.named(r"masks\.\d+\.weight")]
+    settings = {
+        "width": shapes.size("fpn.lateral.0.weight"),
+        "head_width": shapes.size("mask_tower.0.0.weight"),
+        "head_depth": shapes.count(r"mask_tower\.\d+\.0\.weight"),
+        "grids": [math.isqrt(cells) for cells in masks if cells] or None,
+    }
+    return Read(shapes.size("classify.weight"), settings)
+
+
+def _decoupled_solo(shapes: Shapes) -> Read:
+    columns = [shapes.size(name) for name in shapes.named(r"columns\.\d+\.weight")]
+    settings = {
+        "width": shapes.size("fpn.lateral.0.weight"),
+        "head_width": shapes.size("mask_towers.0.0.0.weight"),
+        "head_depth": shapes.count(r"mask_towers\.0\.\d+\.0\.weight"),
+        "shared_tower": not shapes.has("mask_towers.1."),
+        "grids": [side for side in columns if side] or None,
+    }
+    return Read(shapes.size("classify.weight"), settings)
+
+
 def _solov2(shapes: Shapes) -> Read:
     settings = {
         "width": shapes.size("fpn.lateral.0.weight"),
@@ -162,6 +191,8 @@ METHODS: dict[str, tuple[type[Segmenter], Callable[[Shapes], Read]]] = {
     "cascade_mask_rcnn": (CascadeMaskRCNN, _cascade),
     "htc": (HTC, _htc),
     "point_rend": (PointRend, _point_rend),
+    "solo": (SOLO, _solo),
+    "decoupled_solo": (DecoupledSOLO, _decoupled_solo),
     "solov2": (SOLOv2, _solov2),
 }
 """By stem: the class, and what reads its settings."""

@@ -96,6 +96,6 @@ DETECTRON2 = Layout(
     usual={"resnext": "caffe2"},
     ignored=(r"pixel_(mean|std)", r"proposal_generator\.anchor_generator\.cell_anchors\.\d+", r"(stem\.)?fc\..*"),
     arrange=arrange,
-    settings={"cascade_mask_rcnn": {"variant": "detectron2"}},
+    settings={"mask_rcnn": {"variant": "detectron2"}, "cascade_mask_rcnn": {"variant": "detectron2"}},
     pixels=("pixel_mean", "pixel_std"),
 )

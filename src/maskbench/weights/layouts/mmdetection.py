@@ -75,12 +75,31 @@ def _chain(found: re.Match[str]) -> str:
     return f"mask_features.chains.{level}.{2 * step if level else 0}.{layer}"
 
 
-SOLOV2: Rules = (
+CLASS_TOWER: Rules = (
     (r"mask_head\.cls_convs\.(\d+)\.conv", r"class_tower.\1.0"),
     (r"mask_head\.cls_convs\.(\d+)\.gn", r"class_tower.\1.1"),
+    (r"mask_head\.conv_cls", "classify"),
+)
+
+SOLO: Rules = (
+    (r"mask_head\.mask_convs\.(\d+)\.conv", r"mask_tower.\1.0"),
+    (r"mask_head\.mask_convs\.(\d+)\.gn", r"mask_tower.\1.1"),
+    (r"mask_head\.conv_mask_list", "masks"),
+)
+
+# the light variant has one tower for columns and rows
+DECOUPLED_SOLO: Rules = (
+    (r"mask_head\.mask_convs(?:_x)?\.(\d+)\.conv", r"mask_towers.0.\1.0"),
+    (r"mask_head\.mask_convs(?:_x)?\.(\d+)\.gn", r"mask_towers.0.\1.1"),
+    (r"mask_head\.mask_convs_y\.(\d+)\.conv", r"mask_towers.1.\1.0"),
+    (r"mask_head\.mask_convs_y\.(\d+)\.gn", r"mask_towers.1.\1.1"),
+    (r"mask_head\.conv_mask_list_x", "columns"),
+    (r"mask_head\.conv_mask_list_y", "rows"),
+)
+
+SOLOV2: Rules = (
     (r"mask_head\.kernel_convs\.(\d+)\.conv", r"kernel_tower.\1.0"),
     (r"mask_head\.kernel_convs\.(\d+)\.gn", r"kernel_tower.\1.1"),
-    (r"mask_head\.conv_cls", "classify"),
     (r"mask_head\.conv_kernel", "kernel"),
     (r"mask_head\.mask_feature_head\.convs_all_levels\.(\d+)\.conv(\d+)\.(conv|gn)", _chain),
     (r"mask_head\.mask_feature_head\.conv_pred\.conv", "mask_features.output.0"),
@@ -94,7 +113,9 @@ MMDETECTION = Layout(
         "cascade_mask_rcnn": (*PYRAMID, *RPN, *CASCADE),
         "htc": (*PYRAMID, *RPN, *HTC),
         "point_rend": (*PYRAMID, *RPN, *BOX_HEAD, *POINT_REND),
-        "solov2": (*PYRAMID, *SOLOV2),
+        "solo": (*PYRAMID, *CLASS_TOWER, *SOLO),
+        "decoupled_solo": (*PYRAMID, *CLASS_TOWER, *DECOUPLED_SOLO),
+        "solov2": (*PYRAMID, *CLASS_TOWER, *SOLOV2),
     },
     styles=("pytorch", "caffe", "caffe2"),
     ignored=(r"data_preprocessor\..*", r"(head\.)?fc\..*"),

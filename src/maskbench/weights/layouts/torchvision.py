@@ -52,13 +52,14 @@ def arrange(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return arranged
 
 
+POOL = {"_target_": "maskbench.ops.roi_pool.RoIAlign", "sampling": 2, "reduce": "average", "aligned": False}
+"""As in `conf/method/pool/roi_align_torchvision.yaml`."""
+
 TORCHVISION = Layout(
     methods={"backbone": BACKBONE, "mask_rcnn": MASK_RCNN},
     styles=("torchvision", "pytorch"),
     usual={"backbone": "pytorch"},
     ignored=(r"fc\..*",),
     arrange=arrange,
-    settings={
-        "mask_rcnn": {"pool": {"_target_": "maskbench.ops.roi_pool.RoIAlign", "sampling": 2, "aligned": False}},
-    },
+    settings={"mask_rcnn": {"variant": "torchvision", "post_nms": [2000, 1000], "pool": POOL}},
 )
