@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from maskbench.runtime.trial import identify
 from maskbench.sweep.identity import trial_hash
 from maskbench.train import train
 from maskbench.weights.coco_names import COCO
-from maskbench.weights.file import load
+from maskbench.weights.file import load, save
 from trained import TINY, call, composed
 
 SHAPES = ("data=shapes", "data.root.images=16", "data.root.val_images=4", "data.root.size=64")
@@ -115,6 +116,26 @@ class TestPredict:
         ):
             with pytest.raises(WeightsError, match=rf"{name}\.safetensors: {message}"):
                 call(predict, f"weights={tmp_path}/{name}.safetensors", f"images={photo}")
+
+    @pytest.mark.parametrize(
+        ("part", "message"),
+        [
+            ({"method": {"_target_": "os.system", "command": "true"}}, r"names os\.system, which is no class of"),
+            ({"method": {"_target_": "maskbench.atomic.os.system"}}, r"names maskbench\.atomic\.os\.system"),
+            ({"method": {"pool": {"_target_": "maskbench.nn.backbone.Path"}}}, r"names maskbench\.nn\.backbone\.Path"),
+            ({"backbone": {"_target_": "maskbench.nn.nowhere.Thing"}}, r"names maskbench\.nn\.nowhere\.Thing"),
+            ({"backbone": {"options": {"checkpoint_path": "x"}}}, r"has the options \['checkpoint_path'\], expected"),
+        ],
+    )
+    def test_a_note_that_would_call_something_else(
+        self, weights: Path, photo: Path, tmp_path: Path, part: dict[str, Any], message: str
+    ) -> None:
+        """Files come from strangers: what their notes name is not called."""
+        kept = load(weights)
+        changed = {name: {**getattr(kept, name), **values} for name, values in part.items()}
+        save(replace(kept, **changed), tmp_path / "evil.safetensors")
+        with pytest.raises(WeightsError, match=rf"evil\.safetensors: its note {message}"):
+            call(predict, f"weights={tmp_path}/evil.safetensors", f"images={photo}")
 
     def test_heads_that_were_left_out_are_missed(self, photo: Path, tmp_path: Path) -> None:
         partial = converted(tmp_path, 80, CLASSES, "allow=[classes]")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import re
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,9 @@ from maskbench.weights.converting import Published
 
 NOTE = "maskbench"
 """Key of the metadata."""
+
+OURS = re.compile(r"(maskbench\.(?:methods|nn|ops)\.\w+)\.(\w+)")
+BODY_OPTIONS = {"layers", "channels", "cardinality", "base_width"}
 
 
 def save(published: Published, path: Path) -> None:
@@ -45,5 +51,30 @@ def load(path: Path) -> Published:
     known = {field.name for field in fields(Published)} - {"weights"}
     if not isinstance(note, dict) or set(note) != known:
         raise WeightsError(f"{path}: holds weights without a note of what they are; maskbench convert writes one")
+    _require_ours(note["method"] or {}, path)
+    _require_ours(note["backbone"], path)
     given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in note.items()}
     return Published(weights, **given)
+
+
+def _require_ours(node: Mapping[str, Any], path: Path) -> None:
+    """Raise unless all that a config node would call is a class of ours: files come from strangers."""
+    target = node.get("_target_")
+    if target is not None and not _is_ours(str(target)):
+        raise WeightsError(
+            f"{path}: its note names {target}, which is no class of maskbench's networks, and is not used"
+        )
+    if unknown := node.get("options", {}).keys() - BODY_OPTIONS:
+        raise WeightsError(f"{path}: its note has the options {sorted(unknown)}, expected {sorted(BODY_OPTIONS)}")
+    for value in node.values():
+        if isinstance(value, Mapping):
+            _require_ours(value, path)
+
+
+def _is_ours(target: str) -> bool:
+    """A class that is written in the module it is named by, and not one that the module imports."""
+    found = OURS.fullmatch(target)
+    if found is None or importlib.util.find_spec(found[1]) is None:
+        return False
+    kind = getattr(importlib.import_module(found[1]), found[2], None)
+    return isinstance(kind, type) and kind.__module__ == found[1]
