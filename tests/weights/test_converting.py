@@ -403,10 +403,12 @@ class TestErrors:
 
     def test_another_layout_or_another_method(self) -> None:
         with pytest.raises(
-            WeightsError, match=r"no mask_rcnn as mmdetection writes it: .*no ResNet.*\n\d+ have no place"
+            WeightsError, match=r"\(more names fit layout=detectron2 method=mask_rcnn\): .*no ResNet.*\n\d+ have"
         ):
             publish(detectron2(**WIDE), layout="mmdetection", method="mask_rcnn")
-        with pytest.raises(WeightsError, match=r"have no place:\n  roi_heads\.box_head\.fc1\.weight"):
+        with pytest.raises(
+            WeightsError, match=r"fit layout=detectron2 method=mask_rcnn\):\n\d+ have no place:\n  roi_heads\.box_head"
+        ):
             publish(detectron2(**WIDE), layout="detectron2", method="cascade_mask_rcnn")
         with pytest.raises(WeightsError, match="no ResNet"):
             publish({"backbone.layer1.0.conv1.weight": torch.zeros(1)}, layout="mmdetection", method="mask_rcnn")

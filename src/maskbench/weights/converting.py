@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -107,16 +107,19 @@ def publish(
     given = [name for name in state if not any(re.fullmatch(pattern, name) for pattern in known.ignored)]
     ours, unmatched = rename_all(given, rules)
     weights = known.arrange({new: state[old] for new, old in ours.items()})
-    what = f"no {method} as {layout} writes it"
+
+    def refused(reason: str) -> WeightsError:
+        return WeightsError(f"no {method} as {layout} writes it{_looks_like(state, layout, method)}:{reason}")
+
     try:
         body = resnet(weights)
     except WeightsError as error:
-        raise WeightsError(f"{what}: {error}{Account(unmatched=tuple(unmatched))}") from None
+        raise refused(f" {error}{Account(unmatched=tuple(unmatched))}") from None
     trained = STYLES[_style(known, method, style, body, state)]
     weights = _for_rgb(weights, trained)
     backbone = {"_target_": _target(Backbone), "weights": "scratch", **FROZEN, **body, **_facts(trained)}
     if method == "backbone":
-        weights, left_out = _settled(weights, on_paper(backbone), ours, unmatched, what, allow)
+        weights, left_out = _settled(weights, on_paper(backbone), ours, unmatched, refused, allow)
         return Published(
             {name.removeprefix(BODY): value for name, value in weights.items()}, backbone, None, (), (), left_out
         )
@@ -124,7 +127,7 @@ def publish(
     count, told = read_settings(method, weights)
     node = {"_target_": _target(METHODS[method][0]), **(settings or {}), **told, **known.settings.get(method, {})}
     own = _names(classes, count)
-    weights, left_out = _settled(weights, on_paper(backbone, method, node, own), ours, unmatched, what, allow)
+    weights, left_out = _settled(weights, on_paper(backbone, method, node, own), ours, unmatched, refused, allow)
     if classes and len(classes) != len(own):
         heads = class_heads(Account.of(weights, on_paper(backbone, method, node, tuple(classes))))
         if "classes" not in allow:
@@ -134,6 +137,17 @@ def publish(
             )
         weights, left_out, own = without(weights, heads), (*left_out, *sorted(heads)), tuple(classes)
     return Published(weights, backbone, node, own, _ids(own), left_out)
+
+
+def _looks_like(names: Collection[str], layout: str, method: str) -> str:
+    """What more of the names fit, to be told where something is refused."""
+    fitting = {
+        (other, stem): len(rename_all(names, rules)[0])
+        for other, known in LAYOUTS.items()
+        for stem, rules in known.methods.items()
+    }
+    best = max(fitting, key=lambda choice: fitting[choice])
+    return "" if fitting[best] == fitting[layout, method] else f" (more names fit layout={best[0]} method={best[1]})"
 
 
 def on_paper(
@@ -179,16 +193,16 @@ def _settled(
     expected: Mapping[str, Tensor],
     ours: Mapping[str, str],
     unmatched: Sequence[str],
-    what: str,
+    refused: Callable[[str], WeightsError],
     allow: Collection[str],
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """The weights that have a place, and the names of those that were left out; raises where that is not allowed."""
     account = Account.of(weights, expected)
     extra = (*unmatched, *(ours.get(name, name) for name in account.unmatched))
     shapes = {f"{ours.get(name, name)} ({name})": shape for name, shape in account.misshaped.items()}
-    refused = replace(account, unmatched=() if "unmatched" in allow else extra, misshaped=shapes)
-    if refused:
-        raise WeightsError(f"{what}:{refused}")
+    wrong = replace(account, unmatched=() if "unmatched" in allow else extra, misshaped=shapes)
+    if wrong:
+        raise refused(str(wrong))
     return {name: value for name, value in weights.items() if name in expected}, extra
 
 
