@@ -16,7 +16,9 @@ from PIL import Image, UnidentifiedImageError
 
 from maskbench.data.coco import Record
 from maskbench.errors import DataError
-from maskbench.structures import UNKNOWN_CLASS
+
+UNKNOWN = 255
+"""In the files of COCO-stuff: no class."""
 
 Map = UInt16[np.ndarray, "H W"]
 
@@ -88,7 +90,7 @@ class LabelMaps(SemanticMaps):
                 f"{self.file(record)}: has pixels {pixels.dtype}{list(pixels.shape[2:])}, expected one channel of 8 "
                 "bits, a class or 255"
             )
-        return np.where(pixels == UNKNOWN_CLASS, 0, pixels.astype(np.uint16) + 1).astype(np.uint16)
+        return np.where(pixels == UNKNOWN, 0, pixels.astype(np.uint16) + 1).astype(np.uint16)
 
 
 class Panoptic(SemanticMaps):
@@ -112,8 +114,8 @@ class Panoptic(SemanticMaps):
                 f"{path}: is no panoptic json ({type(error).__name__}: {error}); expected COCO's, with categories, and "
                 "annotations of image_id, file_name and segments_info"
             ) from error
-        if len(classes) > UNKNOWN_CLASS:
-            raise DataError(f"{path}: has {len(classes)} categories, expected at most {UNKNOWN_CLASS}")
+        if len(classes) > UNKNOWN:
+            raise DataError(f"{path}: has {len(classes)} categories, expected at most {UNKNOWN}")
 
     def file(self, record: Record) -> Path | None:
         found = self._annotations.get(record.image_id)
