@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from maskbench.ops import suppress
 from maskbench.structures import Batch, Frame, Instances, Masks, Size
 
 CLASSES = ("red", "blue")
@@ -59,6 +60,20 @@ def batch() -> Batch:
 def truth() -> list[Instances]:
     """The same discs in the pixels of their photos."""
     return [discs(drawn, frame.photo, frame.scale) for drawn, frame in zip(DISCS, FRAMES, strict=True)]
+
+
+@pytest.fixture
+def suppressed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, ...]]:
+    """What Matrix NMS is given while the test runs, image by image (masks, labels, scores), and what it makes of it."""
+    seen: list[tuple[Tensor, ...]] = []
+    matrix_nms = suppress.matrix_nms
+
+    def watched(masks: Tensor, labels: Tensor, scores: Tensor, sigma: float) -> Tensor:
+        seen.append((masks, labels, scores, matrix_nms(masks, labels, scores, sigma)))
+        return seen[-1][-1]
+
+    monkeypatch.setattr(suppress, "matrix_nms", watched)
+    return seen
 
 
 @pytest.fixture(scope="session")

@@ -12,10 +12,8 @@ from goldens import Golden, resampled_twice
 from maskbench.errors import ConfigError
 from maskbench.methods import decoupled_solo
 from maskbench.methods.decoupled_solo import DecoupledSOLO, Raw, product
-from maskbench.ops import suppress
 from maskbench.ops.grid import cell_scores, resized
 from maskbench.ops.masks import pairwise_iou, shrink
-from maskbench.ops.suppress import matrix_nms
 from maskbench.structures import Batch, Instances
 from squares import FRAME, GRIDS, losses_of, neighbours, settings_of, squares, thin_backbone
 
@@ -76,17 +74,12 @@ class TestGolden:
                 assert torch.equal(labels[part], golden[f"train/img{image}/lvl{level}/labels"].flatten())
 
     @torch.no_grad()
-    def test_suppression_and_detections(self, golden: Golden, raw: Raw, monkeypatch: pytest.MonkeyPatch) -> None:
-        seen: list[tuple[Tensor, ...]] = []
-
-        def watched(masks: Tensor, labels: Tensor, scores: Tensor, sigma: float) -> Tensor:
-            seen.append((masks, labels, scores, matrix_nms(masks, labels, scores, sigma)))
-            return seen[-1][-1]
-
-        monkeypatch.setattr(suppress, "matrix_nms", watched)
+    def test_suppression_and_detections(
+        self, golden: Golden, raw: Raw, suppressed: list[tuple[Tensor, ...]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(decoupled_solo, "to_photo", resampled_twice)
         for image, found in enumerate(golden.method.instances(raw, golden.batch.frames)):
-            golden.holds_suppression(image, *seen[image])
+            golden.holds_suppression(image, *suppressed[image])
             golden.holds_instances(f"pred/{image}", found, overlap=0.99)
 
     def test_losses_and_gradients(self, golden: Golden, raw: Raw, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,20 +116,20 @@ class DecoupledSOLO(Segmenter):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         raw = self(self.prepare(batch))
-        overlaps, labels = [zero_of(*raw.columns, *raw.rows)], []
+        mask_losses, labels = [zero_of(*raw.columns, *raw.rows)], []
         for image, target in enumerate(batch.targets):
             owners = self.grids.owners(self.grids.claims(target), target)
             labels.append(self.grids.labels(owners, target, background=len(self.classes)))
             columns, rows = ([level[image].float().sigmoid() for level in maps] for maps in (raw.columns, raw.rows))
-            overlaps += self.overlaps(columns, rows, owners, target)
+            mask_losses += self.mask_losses(columns, rows, owners, target)
         label = torch.stack(labels).flatten()
         positives = (label < len(self.classes)).sum()
         return {
-            "mask": self.mask_weight * torch.stack(overlaps).sum() / positives.clamp(min=1),
+            "mask": self.mask_weight * torch.stack(mask_losses).sum() / positives.clamp(min=1),
             "class": focal(flat(raw.logits).float().flatten(0, 1), label) / (positives + 1),
         }
 
-    def overlaps(
+    def mask_losses(
         self,
         columns: Sequence[Float[Tensor, "_s _h _w"]],
         rows: Sequence[Float[Tensor, "_s _h _w"]],

@@ -126,19 +126,19 @@ class SOLO(Segmenter):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         raw = self(self.prepare(batch))
-        overlaps, labels = [zero_of(*raw.features, *self.masks.parameters())], []
+        mask_losses, labels = [zero_of(*raw.features, *self.masks.parameters())], []
         for row, target in enumerate(batch.targets):
             owners = self.grids.owners(self.grids.claims(target), target)
             labels.append(self.grids.labels(owners, target, background=len(self.classes)))
-            overlaps += self.overlaps([features[row] for features in raw.features], owners, target)
+            mask_losses += self.mask_losses([features[row] for features in raw.features], owners, target)
         label = torch.stack(labels).flatten()
         positives = (label < len(self.classes)).sum()
         return {
-            "mask": self.mask_weight * torch.stack(overlaps).sum() / positives.clamp(min=1),
+            "mask": self.mask_weight * torch.stack(mask_losses).sum() / positives.clamp(min=1),
             "class": focal(flat(raw.logits).float().flatten(0, 1), label) / (positives + 1),
         }
 
-    def overlaps(
+    def mask_losses(
         self, features: Sequence[Float[Tensor, "E _h _w"]], owners: Claims, target: Instances
     ) -> list[Float[Tensor, ""]]:
         """The dice losses of one image, summed level by level: masks are compared at half their level's stride."""

@@ -105,7 +105,7 @@ class Selection:
         suppression: "matrix": Matrix NMS, as released for the whole family; "mask": ordinary NMS on masks, as the paper
             of SOLO has it.
         sigma: of Matrix NMS.
-        overlap: from which ordinary NMS drops the lower-scored mask (the paper names none).
+        overlap: from which ordinary NMS drops the lower-scored mask.
         decayed: share of the score threshold that a score must keep in suppression.
 
     Raises:
