@@ -25,12 +25,12 @@ def frozen(name: str) -> nn.Module:
 # the last convolution of a deep stem lies in another module than its norm
 @pytest.mark.parametrize(("name", "left"), [("resnet10t", 1), ("resnet50", 0), ("resnext50_32x4d", 0)])
 def test_it_computes_the_same_under_the_same_names(name: str, left: int) -> None:
-    plain = frozen(name)
+    plain = frozen(name).double()  # random statistics grow with depth beyond what single precision keeps apart
     folded = fold_frozen_norms(copy.deepcopy(plain))
     assert set(folded.state_dict()) == set(plain.state_dict())
-    images = torch.randn(2, 3, 64, 64)
+    images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
     for expected, found in zip(plain(images), folded(images), strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9 * expected.abs().max().item())
     assert sum(type(conv) is nn.Conv2d for conv in folded.modules()) == left
 
 

@@ -199,7 +199,7 @@ time.sleep(60)
     wait_for(tmp_path / "stubborn-ready")
     time.sleep(0.2)
     sweep.send_signal(signal.SIGINT)
-    text, _ = sweep.communicate(timeout=20)
+    text, _ = sweep.communicate(timeout=60)
     assert sweep.returncode == 130
     assert (tmp_path / "written").exists()
     assert "0 of 4 trials are done and stay; the same command again does the others" in text

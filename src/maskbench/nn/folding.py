@@ -48,7 +48,8 @@ class FoldedNorm(FrozenBatchNorm2d):
 
     def __init__(self, norm: FrozenBatchNorm2d) -> None:
         super().__init__(len(norm.weight), norm.eps)
-        self.load_state_dict(norm.state_dict())
+        for name, buffer in norm.named_buffers():
+            self.register_buffer(name, buffer)  # the same, of the same type and device
 
     def forward(self, x: Tensor) -> Tensor:
         return x
