@@ -38,3 +38,10 @@ def test_coordinates_tell_where_a_cell_is() -> None:
     inner = (..., slice(48, 80), slice(48, 80))
     assert plain[inner].std(dim=(2, 3)).max() < 1e-5
     assert located[inner].std(dim=(2, 3)).max() > 1e-3
+
+
+def test_initial_weights_keep_the_size_of_features_or_are_as_small_as_asked_for() -> None:
+    for std, expected in ((None, (2 / (9 * 16)) ** 0.5), (0.01, 0.01)):
+        decoder = SemanticFPN(16, 2, 16, 16, std=std)
+        weight = decoder.chains[0][0][0].weight
+        assert weight.std().item() == pytest.approx(expected, rel=0.1)

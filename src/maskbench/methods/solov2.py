@@ -94,7 +94,7 @@ class SOLOv2(Segmenter):
         self.class_tower = tower(width, head_width, head_depth)
         self.kernel = predictor(head_width, kernel_channels)
         self.classify = predictor(head_width, len(self.classes), prior=0.01)
-        self.mask_features = SemanticFPN(width, 4, feature_width, kernel_channels, coordinates=coordinates)
+        self.mask_features = SemanticFPN(width, 4, feature_width, kernel_channels, coordinates=coordinates, std=0.01)
 
     # Network ---------------------------------------------------------------------------------------------------------
 

@@ -10,12 +10,24 @@ from torch import Tensor, nn
 
 
 class ConvNormReLU(nn.Sequential):
-    """A convolution without bias, group normalisation and ReLU."""
+    """A convolution without bias, group normalisation and ReLU.
 
-    def __init__(self, channels: int, width: int, kernel: int = 3, groups: int = 32) -> None:
+    Args:
+        channels: that come in.
+        width: that go out.
+        kernel: cells a side.
+        groups: of the normalisation, at most.
+        std: of the initial weights, 0.01 as SOLO's heads are released (None: after He et al.). The smaller they are,
+            the more the first steps of an optimiser like Adam change them.
+    """
+
+    def __init__(self, channels: int, width: int, kernel: int = 3, groups: int = 32, std: float | None = 0.01) -> None:
         conv = nn.Conv2d(channels, width, kernel, padding=kernel // 2, bias=False)
         super().__init__(conv, nn.GroupNorm(math.gcd(groups, width), width), nn.ReLU(inplace=True))
-        nn.init.normal_(conv.weight, std=0.01)
+        if std is None:
+            nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+        else:
+            nn.init.normal_(conv.weight, std=std)
 
 
 def tower(channels: int, width: int, depth: int) -> nn.Sequential:
