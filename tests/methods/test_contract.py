@@ -40,7 +40,7 @@ VARIANTS = [name for name, paper in ORIGINS.items() if paper]
 # The narrow variant where a method has one: the promises are the same and the tests quick.
 SMALL = [f"small/{name}" if f"small/{name}" in VARIANTS else name for name in PAPERS]
 
-STEPS = 30  # of training, so that predictions are of something
+STEPS = 50  # of training, so that predictions are of something
 
 
 def config(method: str) -> DictConfig:

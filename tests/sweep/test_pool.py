@@ -193,7 +193,11 @@ if child:
 time.sleep(60)
 """
     sweep = subprocess.Popen(
-        [sys.executable, "-c", SWEEP, str(tmp_path), polite, stubborn], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", SWEEP, str(tmp_path), polite, stubborn],
+        stdout=subprocess.PIPE,
+        text=True,
+        # a shell's background jobs ignore it, and what they start with them
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     wait_for(tmp_path / "polite-ready")
     wait_for(tmp_path / "stubborn-ready")
