@@ -159,7 +159,7 @@ class TestByName:
 
         trained = load_weights("torchvision/maskrcnn_resnet50_fpn")
         assert trained.category_ids == tuple(COCO)
-        assert trained.method.region_pool.aligned is False  # type: ignore[attr-defined]
+        assert trained.method.pool.how.aligned is False  # type: ignore[attr-defined]
         assert (trained.cfg.transforms.eval.short, trained.cfg.transforms.eval.long) == (800, 1333)
 
     def test_without_a_network_it_says_what_to_do(self, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:

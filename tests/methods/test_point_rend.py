@@ -62,7 +62,7 @@ class TestGolden:
         method, labels = golden.method, golden["fixed/mask_labels"][:6]
         proposals = [golden.proposals()[0][:6], torch.zeros(0, 4)]
         coarse = method.coarse_head(raw.features[0], proposals, 4)
-        found = method.refinement.refine(raw.features[0], 4, proposals, coarse, labels, method.mask_kind)
+        found = method.refinement.refine(raw.features[0], proposals, coarse, labels, method.mask_kind)
         wanted, stride = golden["fixed/refined_mask"], golden.arrays.info("fixed/refined_mask")["stride"]
         assert found.shape == (6, 224, 224)
         found = found.flatten()[::stride]

@@ -16,7 +16,7 @@ BOX = torch.tensor([[8.0, 8, 40, 40]])
 
 @pytest.fixture
 def refinement() -> PointRefinement:
-    return PointRefinement(3, 1, width=8, depth=2, points=40, subdivisions=3, budget=28)
+    return PointRefinement(3, 4, 1, width=8, depth=2, points=40, subdivisions=3, budget=28)
 
 
 def disc() -> Instances:
@@ -39,7 +39,7 @@ def test_cells_that_are_sure_stay_as_they_are(refinement: PointRefinement) -> No
     coarse[:, :, :, 4:] = -8.0
     torch.nn.init.constant_(refinement.logits.bias, 3.0)
     feature = torch.randn(1, 3, 16, 16)
-    refined = refinement.refine(feature, 4, [BOX], coarse, LABELS, ClassAgnostic())
+    refined = refinement.refine(feature, [BOX], coarse, LABELS, ClassAgnostic())
     assert refined.shape == (1, 56, 56)
     plain = F.interpolate(coarse, scale_factor=2, mode="bilinear")
     for _ in range(2):
@@ -59,8 +59,8 @@ def test_a_head_that_knows_draws_the_outline(refinement: PointRefinement) -> Non
         def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
             return fine[:, :1]
 
-    reads = Reads(3, 1, subdivisions=3, budget=56 * 56)
-    refined = reads.refine(feature, 1, [BOX], torch.zeros(1, 1, 7, 7), LABELS, ClassAgnostic())[0] > 0
+    reads = Reads(3, 1, 1, subdivisions=3, budget=56 * 56)
+    refined = reads.refine(feature, [BOX], torch.zeros(1, 1, 7, 7), LABELS, ClassAgnostic())[0] > 0
     truth = true.masks.dense()[0, 8:40, 8:40].float()[None, None]
     wanted = F.interpolate(truth, (56, 56), mode="bilinear")[0, 0] > 0.5
     assert (refined == wanted).float().mean() > 0.99
@@ -76,20 +76,20 @@ def test_the_truth_costs_little_and_the_contrary_much(refinement: PointRefinemen
         def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
             return self.sign * fine[:, :1]
 
-    reads = Reads(3, 1, points=200)
+    reads = Reads(3, 1, 1, points=200)
     feature = 20 * (true.masks.dense()[:, None].float() - 0.5).expand(1, 3, 64, 64)
     costs = []
     for reads.sign in (1, -1):
-        costs.append(reads.loss(feature, 1, regions, torch.zeros(1, 1, 7, 7), [true], PerClassSigmoid()).item())
+        costs.append(reads.loss(feature, regions, torch.zeros(1, 1, 7, 7), [true], PerClassSigmoid()).item())
     assert costs[0] < 0.2
     assert costs[1] > 3
 
 
 def test_nothing_to_refine(refinement: PointRefinement) -> None:
     feature, nothing = torch.randn(1, 3, 16, 16), torch.zeros(0, 1, 7, 7)
-    assert refinement.refine(feature, 4, [BOX[:0]], nothing, LABELS[:0], ClassAgnostic()).shape == (0, 56, 56)
+    assert refinement.refine(feature, [BOX[:0]], nothing, LABELS[:0], ClassAgnostic()).shape == (0, 56, 56)
     regions = Regions([BOX[:0]], [LABELS[:0]], [LABELS[:0]], [torch.zeros(0, dtype=torch.bool)])
-    loss = refinement.loss(feature, 4, regions, nothing, [disc()], ClassAgnostic())
+    loss = refinement.loss(feature, regions, nothing, [disc()], ClassAgnostic())
     loss.backward()
     assert loss.item() == 0
     assert all(weight.grad is not None for weight in refinement.parameters())

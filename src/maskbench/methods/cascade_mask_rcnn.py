@@ -20,15 +20,15 @@ from maskbench.errors import ConfigError
 from maskbench.methods.base import Common, Segmenter
 from maskbench.nn.cascade import Average, BoxCascade, average_logits, average_probabilities
 from maskbench.nn.fpn import FPN
-from maskbench.nn.points import PointRefinement, Refine
-from maskbench.nn.roi import MaskHead
+from maskbench.nn.points import PointRefinement, Refine, mask_losses, mask_probabilities, mask_size
+from maskbench.nn.roi import MaskHead, PyramidPool
 from maskbench.nn.rpn import DETECTRON2_MATCHER, MATCHER, RPN, RPNOutput
 from maskbench.nn.upsample import TransposedConv, Upsample
 from maskbench.ops import boxes as box_ops
 from maskbench.ops.assign import EVERY, Matcher, Sampler
 from maskbench.ops.mask_kinds import MaskKind, PerClassSigmoid
-from maskbench.ops.regions import Detected, Regions, detect, in_photo, mask_targets, redrawn, without_truth
-from maskbench.ops.roi_pool import RegionPool, RoIAlign, pool
+from maskbench.ops.regions import Detected, Regions, detect, in_photo, redrawn, without_truth
+from maskbench.ops.roi_pool import RegionPool, RoIAlign
 from maskbench.structures import Batch, Frame, Instances, OperatingPoint
 
 
@@ -179,9 +179,9 @@ class CascadeMaskRCNN(Segmenter):
             MaskHead(width, outputs, width=mask_width, depth=mask_depth, upsample=upsample)
             for _ in range(len(self.cascade) if self.variant.mask_heads else 1)
         )
-        self.refinement: PointRefinement | None = refine(width, outputs) if refine else None
+        self.refinement: PointRefinement | None = refine(width, self.fpn.strides[0], outputs) if refine else None
         self.sampler = Sampler(*regions)
-        self.region_pool, self.mask_kind, self.nms = pool, mask, nms
+        self.pool, self.mask_kind, self.nms = PyramidPool(self.fpn.strides, pool), mask, nms
 
     # Network ---------------------------------------------------------------------------------------------------------
 
@@ -189,16 +189,11 @@ class CascadeMaskRCNN(Segmenter):
         features = self.fpn(self.backbone(images))
         return Raw(features, self.rpn(features))
 
-    def pool(self, features: Sequence[Tensor], boxes: Sequence[Tensor], size: int) -> Float[Tensor, "R D s s"]:
-        """The regions' features, each from the level of P2…P5 that fits its size."""
-        levels = len(features) - 1
-        return pool(features[:levels], self.fpn.strides[:levels], boxes, size, how=self.region_pool)
-
     # Loss ------------------------------------------------------------------------------------------------------------
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         raw = self(self.prepare(batch))
-        proposals = [boxes for boxes, _ in self.rpn.proposals(raw.rpn, batch.frames, training=True)]
+        proposals = self.rpn.boxes(raw.rpn, batch.frames, training=True)
         return {
             **self.rpn.losses(raw.rpn, batch.targets, batch.frames),
             **self.roi_losses(raw.features, proposals, batch.targets, batch.frames),
@@ -216,7 +211,7 @@ class CascadeMaskRCNN(Segmenter):
         boxes = list(proposals)
         for stage, weight in enumerate(self.variant.loss_weights[: len(self.cascade)]):
             regions = self.sample(stage, boxes, targets)
-            pooled = self._scaled(self.pool(features, regions.boxes, 7))
+            pooled = self._scaled(self.pool(features, regions.boxes, self.cascade.pool))
             logits, deltas = self.cascade(stage, pooled)
             found = self.cascade.losses(stage, logits, deltas, regions, targets)
             if stage < len(self.mask_heads):
@@ -251,20 +246,15 @@ class CascadeMaskRCNN(Segmenter):
         self, stage: int, features: Sequence[Tensor], positives: Regions, targets: Sequence[Instances]
     ) -> dict[str, Tensor]:
         """Of the mask head of a stage; the last one's masks are refined, if any are."""
-        head = self.mask_heads[stage]
-        assert isinstance(head, MaskHead)
+        head = self._mask_head(stage)
         logits = head(self.pool(features, positives.boxes, head.pool)).float()
-        wanted = mask_targets(positives, targets, head.size)
-        losses = {"mask": self.mask_kind.loss(logits, positives.all_labels(), wanted)}
-        if self.refinement is not None and stage == len(self.mask_heads) - 1:
-            finest = (features[0], self.fpn.strides[0])
-            losses["point"] = self.refinement.loss(*finest, positives, logits, targets, self.mask_kind)
-        return losses
+        refinement = self.refinement if stage == len(self.mask_heads) - 1 else None
+        return mask_losses(logits, positives, targets, self.mask_kind, refinement, features[0])
 
     # Prediction ------------------------------------------------------------------------------------------------------
 
     def instances(self, raw: Raw, frames: Sequence[Frame]) -> list[Instances]:
-        proposals = [boxes for boxes, _ in self.rpn.proposals(raw.rpn, frames, training=False)]
+        proposals = self.rpn.boxes(raw.rpn, frames, training=False)
         return self.detect(raw.features, proposals, frames)
 
     def detect(
@@ -272,7 +262,7 @@ class CascadeMaskRCNN(Segmenter):
     ) -> list[Instances]:
         """Proposals in network pixels → instances in photo pixels: the last boxes, NMS, masks of those that stay."""
         boxes, probabilities = self.cascade.predict(
-            lambda boxes: self.pool(features, boxes, 7), proposals, frames, self.variant.average
+            lambda boxes: self.pool(features, boxes, self.cascade.pool), proposals, frames, self.variant.average
         )
         counts = [len(image) for image in boxes]
         found = detect(torch.cat(boxes)[:, None], probabilities, counts, frames, self.point, self.nms)
@@ -280,16 +270,16 @@ class CascadeMaskRCNN(Segmenter):
 
     def masks(self, features: Sequence[Tensor], found: Sequence[Detected]) -> Float[Tensor, "R m m"]:
         """Probabilities inside each box that was found: the mean of the mask heads', or the last one's refined."""
-        boxes, labels = [image.boxes for image in found], torch.cat([image.labels for image in found])
-        pooled = self.pool(features, boxes, 14)
-        if self.refinement is not None:
-            finest, coarse = (features[0], self.fpn.strides[0]), self.mask_heads[-1](pooled).float()
-            return self.refinement.refine(*finest, boxes, coarse, labels, self.mask_kind).sigmoid()
-        stages = [self.mask_kind.margin(head(pooled).float(), labels).sigmoid() for head in self.mask_heads]
-        return torch.stack(stages).mean(dim=0)
+        pooled = self.pool(features, [image.boxes for image in found], self._mask_head(0).pool)
+        heads = self.mask_heads if self.refinement is None else self.mask_heads[-1:]
+        parts = (found, self.mask_kind, self.refinement, features[0])
+        return torch.stack([mask_probabilities(head(pooled).float(), *parts) for head in heads]).mean(dim=0)
 
     def ceiling(self, batch: Batch) -> list[Instances]:
         """The truth cropped to its own boxes at the size of a mask, and pasted back."""
-        head = self.mask_heads[0]
+        return redrawn(batch, mask_size(self._mask_head(0).size, self.refinement))
+
+    def _mask_head(self, stage: int) -> MaskHead:
+        head = self.mask_heads[stage]
         assert isinstance(head, MaskHead)
-        return redrawn(batch, head.size if self.refinement is None else self.refinement.size(head.size))
+        return head

@@ -21,8 +21,8 @@ from maskbench.methods.base import Common, Segmenter
 from maskbench.nn.blocks import kaiming
 from maskbench.nn.cascade import BoxCascade, average_logits
 from maskbench.nn.fpn import FPN
-from maskbench.nn.points import PointRefinement, Refine
-from maskbench.nn.roi import MaskHead
+from maskbench.nn.points import PointRefinement, Refine, mask_losses, mask_probabilities, mask_size
+from maskbench.nn.roi import MaskHead, PyramidPool
 from maskbench.nn.rpn import RPN, RPNOutput
 from maskbench.nn.upsample import TransposedConv, Upsample
 from maskbench.ops import boxes as box_ops
@@ -30,8 +30,8 @@ from maskbench.ops.assign import Sampler
 from maskbench.ops.boxes import batch_index
 from maskbench.ops.mask_kinds import MaskKind, PerClassSigmoid
 from maskbench.ops.masks import label_map
-from maskbench.ops.regions import Detected, Regions, detect, in_photo, mask_targets, redrawn, without_truth
-from maskbench.ops.roi_pool import RegionPool, RoIAlign, pool
+from maskbench.ops.regions import Detected, Regions, detect, in_photo, redrawn, without_truth
+from maskbench.ops.roi_pool import RegionPool, RoIAlign
 from maskbench.structures import UNKNOWN_CLASS, Batch, Frame, Instances, OperatingPoint
 
 
@@ -174,9 +174,9 @@ class HTC(Segmenter):
         levels = len(self.fpn.strides)
         maps = classes + 1 if semantic_classes is None else semantic_classes
         self.semantic = SemanticBranch(width, maps, levels=levels) if semantic else None
-        self.refinement: PointRefinement | None = refine(width, outputs) if refine else None
+        self.refinement: PointRefinement | None = refine(width, self.fpn.strides[0], outputs) if refine else None
         self.sampler = Sampler(*regions)
-        self.region_pool, self.mask_kind, self.nms = pool, mask, nms
+        self.pyramid_pool, self.mask_kind, self.nms = PyramidPool(self.fpn.strides, pool), mask, nms
 
     # Network ---------------------------------------------------------------------------------------------------------
 
@@ -188,12 +188,12 @@ class HTC(Segmenter):
         self, features: Sequence[Tensor], semantic: Semantic | None, boxes: Sequence[Tensor], size: int
     ) -> Float[Tensor, "R D s s"]:
         """The regions' features from the level that fits their size, and those of the semantic branch added to them."""
-        levels = len(features) - 1
-        pooled = pool(features[:levels], self.fpn.strides[:levels], boxes, size, how=self.region_pool)
+        pooled = self.pyramid_pool(features, boxes, size)
         if semantic is None:
             return pooled
         stride = self.fpn.strides[SemanticBranch.place]
-        fused = self.region_pool(semantic.features.float(), batch_index(boxes), 14, 1 / stride)
+        cells = self._mask_head(0).pool
+        fused = self.pyramid_pool.how(semantic.features.float(), batch_index(boxes), cells, 1 / stride)
         return pooled + F.adaptive_avg_pool2d(fused, size).to(pooled.dtype)
 
     def mask_logits(self, stage: int, pooled: Float[Tensor, "P D s s"]) -> Float[Tensor, "P K m m"]:
@@ -215,7 +215,7 @@ class HTC(Segmenter):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         raw = self(self.prepare(batch))
-        proposals = [boxes for boxes, _ in self.rpn.proposals(raw.rpn, batch.frames, training=True)]
+        proposals = self.rpn.boxes(raw.rpn, batch.frames, training=True)
         losses = self.rpn.losses(raw.rpn, batch.targets, batch.frames)
         if raw.semantic is not None:
             losses["semantic"] = self.semantic_loss(raw.semantic.logits, batch)
@@ -276,7 +276,7 @@ class HTC(Segmenter):
         boxes = list(proposals)
         for stage, weight in enumerate(self.stage_weights[: len(self.cascade)]):
             regions = self.cascade.sample(stage, boxes, targets, self.sampler)
-            logits, deltas = self.cascade(stage, self.pool(features, semantic, regions.boxes, 7))
+            logits, deltas = self.cascade(stage, self.pool(features, semantic, regions.boxes, self.cascade.pool))
             found = self.cascade.losses(stage, logits, deltas, regions, targets)
             boxes = without_truth(self.cascade.refine(stage, regions.boxes, deltas, frames), regions)
             if self.interleaved:
@@ -296,17 +296,13 @@ class HTC(Segmenter):
         """Of the mask head of a stage; the last one's masks are refined, if any are."""
         head = self._mask_head(stage)
         logits = self.mask_logits(stage, self.pool(features, semantic, positives.boxes, head.pool))
-        wanted = mask_targets(positives, targets, head.size)
-        losses = {"mask": self.mask_kind.loss(logits, positives.all_labels(), wanted)}
-        if self.refinement is not None and stage == len(self.mask_heads) - 1:
-            finest = (features[0], self.fpn.strides[0])
-            losses["point"] = self.refinement.loss(*finest, positives, logits, targets, self.mask_kind)
-        return losses
+        refinement = self.refinement if stage == len(self.mask_heads) - 1 else None
+        return mask_losses(logits, positives, targets, self.mask_kind, refinement, features[0])
 
     # Prediction ------------------------------------------------------------------------------------------------------
 
     def instances(self, raw: Raw, frames: Sequence[Frame]) -> list[Instances]:
-        proposals = [boxes for boxes, _ in self.rpn.proposals(raw.rpn, frames, training=False)]
+        proposals = self.rpn.boxes(raw.rpn, frames, training=False)
         return self.detect(raw.features, raw.semantic, proposals, frames)
 
     def detect(
@@ -318,7 +314,7 @@ class HTC(Segmenter):
     ) -> list[Instances]:
         """Proposals in network pixels → instances in photo pixels: the last boxes, NMS, masks of those that stay."""
         boxes, probabilities = self.cascade.predict(
-            lambda boxes: self.pool(features, semantic, boxes, 7), proposals, frames, average_logits
+            lambda boxes: self.pool(features, semantic, boxes, self.cascade.pool), proposals, frames, average_logits
         )
         counts = [len(image) for image in boxes]
         found = detect(torch.cat(boxes)[:, None], probabilities, counts, frames, self.point, self.nms)
@@ -328,17 +324,13 @@ class HTC(Segmenter):
         self, features: Sequence[Tensor], semantic: Semantic | None, found: Sequence[Detected]
     ) -> Float[Tensor, "R m m"]:
         """Probabilities inside the box of everything that was found."""
-        boxes, labels = [image.boxes for image in found], torch.cat([image.labels for image in found])
-        pooled = self.pool(features, semantic, boxes, 14)
+        pooled = self.pool(features, semantic, [image.boxes for image in found], self._mask_head(0).pool)
         last = len(self.mask_heads) - 1
-        if self.refinement is not None:
-            finest, coarse = (features[0], self.fpn.strides[0]), self.mask_logits(last, pooled)
-            return self.refinement.refine(*finest, boxes, coarse, labels, self.mask_kind).sigmoid()
-        stages = range(last + 1) if self.mask_stages == "all" else [last]
-        maps = [self.mask_kind.margin(self.mask_logits(stage, pooled), labels).sigmoid() for stage in stages]
+        stages = range(last + 1) if self.mask_stages == "all" and self.refinement is None else [last]
+        parts = (found, self.mask_kind, self.refinement, features[0])
+        maps = [mask_probabilities(self.mask_logits(stage, pooled), *parts) for stage in stages]
         return torch.stack(maps).mean(dim=0)
 
     def ceiling(self, batch: Batch) -> list[Instances]:
         """The truth cropped to its own boxes at the size of a mask, and pasted back."""
-        size = self._mask_head(0).size
-        return redrawn(batch, size if self.refinement is None else self.refinement.size(size))
+        return redrawn(batch, mask_size(self._mask_head(0).size, self.refinement))

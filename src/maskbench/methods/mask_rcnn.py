@@ -16,15 +16,15 @@ from torch import Tensor
 from maskbench.errors import ConfigError
 from maskbench.methods.base import Common, Segmenter
 from maskbench.nn.fpn import FPN
-from maskbench.nn.points import PointRefinement, Refine
-from maskbench.nn.roi import BoxHead, MaskHead
+from maskbench.nn.points import PointRefinement, Refine, mask_losses, mask_probabilities, mask_size
+from maskbench.nn.roi import BoxHead, MaskHead, PyramidPool
 from maskbench.nn.rpn import DETECTRON2_MATCHER, MATCHER, RPN, RPNOutput
 from maskbench.nn.upsample import TransposedConv, Upsample
 from maskbench.ops import boxes as box_ops
 from maskbench.ops.assign import Matcher, Sampler
 from maskbench.ops.mask_kinds import MaskKind, PerClassSigmoid
-from maskbench.ops.regions import Detected, Regions, box_losses, detect, in_photo, mask_targets, redrawn, sample
-from maskbench.ops.roi_pool import RegionPool, RoIAlign, pool
+from maskbench.ops.regions import Detected, Regions, box_losses, detect, in_photo, redrawn, sample
+from maskbench.ops.roi_pool import RegionPool, RoIAlign
 from maskbench.structures import Batch, Frame, Instances, OperatingPoint
 
 
@@ -141,20 +141,15 @@ class MaskRCNN(Segmenter):
         )
         self.box_head = BoxHead(width, len(self.classes), width=box_width)
         self.mask_head = MaskHead(width, outputs, width=mask_width, depth=mask_depth, upsample=upsample)
-        self.refinement: PointRefinement | None = refine(width, outputs) if refine else None
+        self.refinement: PointRefinement | None = refine(width, self.fpn.strides[0], outputs) if refine else None
         self.sampler = Sampler(*regions)
-        self.region_pool, self.mask_kind, self.nms = pool, mask, nms
+        self.pool, self.mask_kind, self.nms = PyramidPool(self.fpn.strides, pool), mask, nms
 
     # Network ---------------------------------------------------------------------------------------------------------
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Raw:
         features = self.fpn(self.backbone(images))
         return Raw(features, self.rpn(features))
-
-    def pool(self, features: Sequence[Tensor], boxes: Sequence[Tensor], size: int) -> Float[Tensor, "R D s s"]:
-        """The regions' features, each from the level of P2…P5 that fits its size."""
-        levels = len(features) - 1
-        return pool(features[:levels], self.fpn.strides[:levels], boxes, size, how=self.region_pool)
 
     # Targets ---------------------------------------------------------------------------------------------------------
 
@@ -166,7 +161,7 @@ class MaskRCNN(Segmenter):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         raw = self(self.prepare(batch))
-        proposals = [boxes for boxes, _ in self.rpn.proposals(raw.rpn, batch.frames, training=True)]
+        proposals = self.rpn.boxes(raw.rpn, batch.frames, training=True)
         return {
             **self.rpn.losses(raw.rpn, batch.targets, batch.frames),
             **self.roi_losses(raw.features, proposals, batch.targets),
@@ -188,17 +183,13 @@ class MaskRCNN(Segmenter):
     ) -> dict[str, Tensor]:
         """Mean over positives and cells, of the true class's mask alone if each class has one (section 3.1)."""
         logits = self.mask_head(self.pool(features, positives.boxes, self.mask_head.pool)).float()
-        wanted = mask_targets(positives, targets, self.mask_head.size, soft=self.variant.soft)
-        losses = {"mask": self.mask_kind.loss(logits, positives.all_labels(), wanted)}
-        if self.refinement is not None:
-            finest = (features[0], self.fpn.strides[0])
-            losses["point"] = self.refinement.loss(*finest, positives, logits, targets, self.mask_kind)
-        return losses
+        parts = (self.mask_kind, self.refinement, features[0])
+        return mask_losses(logits, positives, targets, *parts, soft=self.variant.soft)
 
     # Prediction ------------------------------------------------------------------------------------------------------
 
     def instances(self, raw: Raw, frames: Sequence[Frame]) -> list[Instances]:
-        proposals = [boxes for boxes, _ in self.rpn.proposals(raw.rpn, frames, training=False)]
+        proposals = self.rpn.boxes(raw.rpn, frames, training=False)
         return self.detect(raw.features, proposals, frames)
 
     def detect(
@@ -216,14 +207,10 @@ class MaskRCNN(Segmenter):
 
     def masks(self, features: Sequence[Tensor], found: Sequence[Detected]) -> Float[Tensor, "R m m"]:
         """Probabilities inside the box of everything that was found."""
-        boxes, labels = [image.boxes for image in found], torch.cat([image.labels for image in found])
+        boxes = [image.boxes for image in found]
         logits = self.mask_head(self.pool(features, boxes, self.mask_head.pool)).float()
-        if self.refinement is not None:
-            finest = (features[0], self.fpn.strides[0])
-            return self.refinement.refine(*finest, boxes, logits, labels, self.mask_kind).sigmoid()
-        return self.mask_kind.margin(logits, labels).sigmoid()
+        return mask_probabilities(logits, found, self.mask_kind, self.refinement, features[0])
 
     def ceiling(self, batch: Batch) -> list[Instances]:
         """The truth cropped to its own boxes at the size of a mask, and pasted back."""
-        size = self.mask_head.size
-        return redrawn(batch, size if self.refinement is None else self.refinement.size(size))
+        return redrawn(batch, mask_size(self.mask_head.size, self.refinement))

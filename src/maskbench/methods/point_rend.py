@@ -18,15 +18,15 @@ from torch.nn import functional as F
 from maskbench.methods.base import Common, Segmenter
 from maskbench.nn.blocks import kaiming
 from maskbench.nn.fpn import FPN
-from maskbench.nn.points import Draw, PointRefinement
-from maskbench.nn.roi import BoxHead
+from maskbench.nn.points import Draw, PointRefinement, mask_losses, mask_probabilities, mask_size
+from maskbench.nn.roi import BoxHead, PyramidPool
 from maskbench.nn.rpn import RPN, RPNOutput
 from maskbench.ops import boxes as box_ops
 from maskbench.ops.assign import Matcher, Sampler
 from maskbench.ops.mask_kinds import MaskKind, PerClassSigmoid
 from maskbench.ops.points import grid_points, sample_regions
-from maskbench.ops.regions import Detected, Regions, box_losses, detect, in_photo, mask_targets, redrawn, sample
-from maskbench.ops.roi_pool import RegionPool, RoIAlign, pool
+from maskbench.ops.regions import Detected, Regions, box_losses, detect, in_photo, redrawn, sample
+from maskbench.ops.roi_pool import RegionPool, RoIAlign
 from maskbench.structures import Batch, Frame, Instances, OperatingPoint
 
 
@@ -128,6 +128,7 @@ class PointRend(Segmenter):
         self.coarse_head = CoarseHead(width, outputs, size=coarse_size, width=coarse_width)
         self.refinement = PointRefinement(
             width,
+            self.fpn.strides[0],
             outputs,
             width=point_width,
             depth=point_depth,
@@ -137,7 +138,7 @@ class PointRend(Segmenter):
         )
         self.matcher = Matcher(0.5, 0.5, low_quality=0.5)
         self.sampler = Sampler(*regions)
-        self.region_pool, self.mask_kind, self.nms = pool, mask, nms
+        self.pool, self.mask_kind, self.nms = PyramidPool(self.fpn.strides, pool), mask, nms
 
     # Network ---------------------------------------------------------------------------------------------------------
 
@@ -145,16 +146,11 @@ class PointRend(Segmenter):
         features = self.fpn(self.backbone(images))
         return Raw(features, self.rpn(features))
 
-    def pool(self, features: Sequence[Tensor], boxes: Sequence[Tensor], size: int) -> Float[Tensor, "R D s s"]:
-        """The regions' features for the box head, each from the level of P2…P5 that fits its size."""
-        levels = len(features) - 1
-        return pool(features[:levels], self.fpn.strides[:levels], boxes, size, how=self.region_pool)
-
     # Loss ------------------------------------------------------------------------------------------------------------
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         raw = self(self.prepare(batch))
-        proposals = [boxes for boxes, _ in self.rpn.proposals(raw.rpn, batch.frames, training=True)]
+        proposals = self.rpn.boxes(raw.rpn, batch.frames, training=True)
         return {
             **self.rpn.losses(raw.rpn, batch.targets, batch.frames),
             **self.roi_losses(raw.features, proposals, batch.targets),
@@ -179,18 +175,13 @@ class PointRend(Segmenter):
         self, features: Sequence[Tensor], positives: Regions, targets: Sequence[Instances], draw: Draw | None = None
     ) -> dict[str, Tensor]:
         """Mean over positives and cells, and over positives and points; `draw` gives the random points."""
-        finest = (features[0], self.fpn.strides[0])
         coarse = self.coarse_head(features[0], positives.boxes, self.fpn.strides[0]).float()
-        wanted = mask_targets(positives, targets, self.coarse_head.size)
-        return {
-            "mask": self.mask_kind.loss(coarse, positives.all_labels(), wanted),
-            "point": self.refinement.loss(*finest, positives, coarse, targets, self.mask_kind, draw),
-        }
+        return mask_losses(coarse, positives, targets, self.mask_kind, self.refinement, features[0], draw=draw)
 
     # Prediction ------------------------------------------------------------------------------------------------------
 
     def instances(self, raw: Raw, frames: Sequence[Frame]) -> list[Instances]:
-        proposals = [boxes for boxes, _ in self.rpn.proposals(raw.rpn, frames, training=False)]
+        proposals = self.rpn.boxes(raw.rpn, frames, training=False)
         return self.detect(raw.features, proposals, frames)
 
     def detect(
@@ -205,11 +196,10 @@ class PointRend(Segmenter):
 
     def masks(self, features: Sequence[Tensor], found: Sequence[Detected]) -> Float[Tensor, "R m m"]:
         """Probabilities inside the box of everything that was found."""
-        boxes, labels = [image.boxes for image in found], torch.cat([image.labels for image in found])
-        finest = (features[0], self.fpn.strides[0])
+        boxes = [image.boxes for image in found]
         coarse = self.coarse_head(features[0], boxes, self.fpn.strides[0]).float()
-        return self.refinement.refine(*finest, boxes, coarse, labels, self.mask_kind).sigmoid()
+        return mask_probabilities(coarse, found, self.mask_kind, self.refinement, features[0])
 
     def ceiling(self, batch: Batch) -> list[Instances]:
         """The truth cropped to its own boxes at the size of a refined mask, and pasted back."""
-        return redrawn(batch, self.refinement.size(self.coarse_head.size))
+        return redrawn(batch, mask_size(self.coarse_head.size, self.refinement))

@@ -69,6 +69,13 @@ class BoxCascade(nn.Module):
     def __len__(self) -> int:
         return len(self.heads)
 
+    @property
+    def pool(self) -> int:
+        """Cells a side of a pooled region."""
+        head = self.heads[0]
+        assert isinstance(head, BoxHead)
+        return head.pool
+
     def forward(
         self, stage: int, pooled: Float[Tensor, "R D s s"]
     ) -> tuple[Float[Tensor, "R {self.classes}+1"], Float[Tensor, "R 1 4"]]:

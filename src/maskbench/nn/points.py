@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from maskbench.nn.blocks import kaiming
 from maskbench.ops.mask_kinds import MaskKind
 from maskbench.ops.points import cell_centres, in_frame, sample_masks, sample_points, sample_regions
-from maskbench.ops.regions import Regions
+from maskbench.ops.regions import Detected, Regions, mask_targets
 from maskbench.structures import Instances
 
 Draw = Callable[[int, int], Float[Tensor, "N S 2"]]
@@ -27,9 +27,58 @@ Draw = Callable[[int, int], Float[Tensor, "N S 2"]]
 
 @runtime_checkable
 class Refine(Protocol):
-    """Builds the refinement for features of `channels` and a mask head of `outputs` channels."""
+    """Builds the refinement for features of `channels` at a stride, and a mask head of `outputs` channels."""
 
-    def __call__(self, channels: int, outputs: int) -> PointRefinement: ...
+    def __call__(self, channels: int, stride: int, outputs: int) -> PointRefinement: ...
+
+
+def mask_losses(
+    logits: Float[Tensor, "N K m m"],
+    positives: Regions,
+    targets: Sequence[Instances],
+    kind: MaskKind,
+    refinement: PointRefinement | None,
+    finest: Float[Tensor, "B D h w"],
+    *,
+    soft: bool = False,
+    draw: Draw | None = None,
+) -> dict[str, Float[Tensor, ""]]:
+    """How far masks are from the truth in their cells, `mask`, and at points, `point`, if they are refined.
+
+    Args:
+        logits: of the regions that hold an object.
+        positives: these regions.
+        targets: what they match.
+        kind: what the channels stand for.
+        refinement: of the masks, if any.
+        finest: the level that it reads.
+        soft: whether a cell's truth is the share of it that is set.
+        draw: random points (default: uniform).
+    """
+    wanted = mask_targets(positives, targets, logits.shape[-1], soft=soft)
+    losses = {"mask": kind.loss(logits, positives.all_labels(), wanted)}
+    if refinement is not None:
+        losses["point"] = refinement.loss(finest, positives, logits, targets, kind, draw)
+    return losses
+
+
+def mask_probabilities(
+    logits: Float[Tensor, "N K m m"],
+    found: Sequence[Detected],
+    kind: MaskKind,
+    refinement: PointRefinement | None,
+    finest: Float[Tensor, "B D h w"],
+) -> Float[Tensor, "N s s"]:
+    """Inside the box of everything that was found, as coarse as the logits or refined."""
+    labels = torch.cat([image.labels for image in found])
+    if refinement is None:
+        return kind.margin(logits, labels).sigmoid()
+    return refinement.refine(finest, [image.boxes for image in found], logits, labels, kind).sigmoid()
+
+
+def mask_size(coarse: int, refinement: PointRefinement | None) -> int:
+    """Cells a side of a mask, of those of its logits."""
+    return coarse if refinement is None else coarse << refinement.subdivisions
 
 
 class PointRefinement(nn.Module):
@@ -37,6 +86,7 @@ class PointRefinement(nn.Module):
 
     Args:
         channels: of the fine features.
+        stride: of their level, in network pixels.
         outputs: of the mask head whose masks are refined.
         width: of the point head's layers, of which there are `depth`.
         points: how many an instance is trained on.
@@ -49,6 +99,7 @@ class PointRefinement(nn.Module):
     def __init__(
         self,
         channels: int,
+        stride: int,
         outputs: int,
         *,
         width: int = 256,
@@ -60,6 +111,7 @@ class PointRefinement(nn.Module):
         budget: int = 784,
     ) -> None:
         super().__init__()
+        self.stride = stride
         self.points, self.oversample, self.important = points, oversample, important
         self.subdivisions, self.budget = subdivisions, budget
         self.layers = nn.ModuleList(
@@ -83,7 +135,6 @@ class PointRefinement(nn.Module):
     def loss(
         self,
         feature: Float[Tensor, "B D h w"],
-        stride: int,
         positives: Regions,
         coarse: Float[Tensor, "N K m m"],
         targets: Sequence[Instances],
@@ -93,8 +144,7 @@ class PointRefinement(nn.Module):
         """How far the logits at the chosen points are from the true masks there, bilinear and not rounded.
 
         Args:
-            feature: the finest level, `stride` network pixels a cell.
-            stride: see there.
+            feature: the finest level.
             positives: the regions that hold an object.
             coarse: their masks' logits.
             targets: what they match.
@@ -103,9 +153,9 @@ class PointRefinement(nn.Module):
         """
         labels = torch.cat(positives.labels)
         points = self.choose(coarse, labels, kind, draw or _uniform_on(coarse.device))
-        fine = sample_regions(feature, positives.boxes, points, stride)
+        fine = sample_regions(feature, positives.boxes, points, self.stride)
         logits = self(fine, sample_points(coarse, points)).float()
-        size = (feature.shape[2] * stride, feature.shape[3] * stride)
+        size = (feature.shape[2] * self.stride, feature.shape[3] * self.stride)
         parts = points.split([len(boxes) for boxes in positives.boxes])
         wanted = [
             sample_masks(target.masks.dense(), match, in_frame(part, boxes, size))
@@ -130,7 +180,6 @@ class PointRefinement(nn.Module):
     def refine(
         self,
         feature: Float[Tensor, "B D h w"],
-        stride: int,
         boxes: Sequence[Float[Tensor, "_n 4"]],
         coarse: Float[Tensor, "N K m m"],
         labels: Int64[Tensor, " N"],
@@ -148,14 +197,10 @@ class PointRefinement(nn.Module):
                 continue  # the next step asks for every cell
             cells = refined.abs().flatten(1).topk(min(self.budget, height * width), dim=1, largest=False).indices
             points = cell_centres(cells, (height, width))
-            fine = sample_regions(feature, boxes, points, stride)
+            fine = sample_regions(feature, boxes, points, self.stride)
             asked = kind.margin(self(fine, sample_points(coarse, points)), labels).to(refined.dtype)
             refined = refined.flatten(1).scatter(1, cells, asked).view_as(refined)
         return refined[:, 0]
-
-    def size(self, coarse: int) -> int:
-        """Cells a side of a refined mask, of those of a coarse one."""
-        return coarse << self.subdivisions
 
 
 def _uniform_on(device: torch.device) -> Draw:

@@ -5,12 +5,35 @@ R regions   C classes   s cells a side of a pooled region   m cells a side of a 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskbench.nn.blocks import kaiming
 from maskbench.nn.upsample import TransposedConv, Upsample
+from maskbench.ops.roi_pool import RegionPool, pool
+
+
+@dataclass(frozen=True)
+class PyramidPool:
+    """The features of regions, each from the level of P2…P5 that fits its size (FPN, section 4.2); P6 is the RPN's.
+
+    Args:
+        strides: of all levels, P6 among them.
+        how: makes cells of a region.
+    """
+
+    strides: tuple[int, ...]
+    how: RegionPool
+
+    def __call__(
+        self, features: Sequence[Float[Tensor, "B D _h _w"]], boxes: Sequence[Float[Tensor, "_r 4"]], size: int
+    ) -> Float[Tensor, "R D s s"]:
+        """Regions of every image under each other, as `size` × `size` cells."""
+        return pool(features[:-1], self.strides[:-1], boxes, size, how=self.how)
 
 
 class BoxHead(nn.Module):

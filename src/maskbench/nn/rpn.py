@@ -108,6 +108,10 @@ class RPN(nn.Module):
         pre_nms, post_nms = (counts[0 if training else 1] for counts in (self.pre_nms, self.post_nms))
         return [self._select(output, row, frame, pre_nms, post_nms) for row, frame in enumerate(frames)]
 
+    def boxes(self, output: RPNOutput, frames: Sequence[Frame], *, training: bool) -> list[Float[Tensor, "_r 4"]]:
+        """The proposals without their objectness."""
+        return [boxes for boxes, _ in self.proposals(output, frames, training=training)]
+
     def _select(
         self, output: RPNOutput, row: int, frame: Frame, pre_nms: int, post_nms: int
     ) -> tuple[Float[Tensor, "R 4"], Float[Tensor, " R"]]:
