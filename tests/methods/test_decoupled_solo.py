@@ -1,23 +1,19 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from goldens import Golden, resampled_twice
-from maskbench.errors import ConfigError
+from grid_methods import Answer, Build, FirstGoldenTests, FirstTrainingTests, PredictionTests
 from maskbench.methods import decoupled_solo
-from maskbench.methods.decoupled_solo import DecoupledSOLO, Raw, product
-from maskbench.ops.grid import cell_scores, resized
-from maskbench.ops.masks import pairwise_iou, shrink
+from maskbench.methods.decoupled_solo import DecoupledSOLO, Raw, paint
+from maskbench.ops.grid import resized
+from maskbench.ops.masks import shrink
 from maskbench.structures import Batch, Instances
-from squares import FRAME, GRIDS, losses_of, neighbours, settings_of, squares, thin_backbone
-
-LOSSES = {"loss_mask": "mask", "loss_cls": "class"}
+from squares import GRIDS, losses_of, settings_of, squares, thin_backbone
 
 
 @pytest.fixture(scope="module")
@@ -30,18 +26,7 @@ def raw(golden: Golden) -> Raw:
     return golden.method(golden.method.prepare(golden.batch))
 
 
-class TestGolden:
-    """Weights and batch of the goldens give what MMDetection computes from them."""
-
-    @torch.no_grad()
-    def test_features(self, golden: Golden) -> None:
-        images = golden.method.prepare(golden.batch)
-        golden.holds("input", images)
-        features = golden.method.backbone(images)
-        for name, maps in (("backbone", features), ("fpn", golden.method.fpn(features))):
-            for level, level_map in enumerate(maps):
-                golden.holds(f"{name}{level}", level_map)
-
+class TestGolden(FirstGoldenTests):
     @torch.no_grad()
     def test_heads(self, golden: Golden, raw: Raw) -> None:
         size = raw.columns[0].shape[2:]
@@ -51,27 +36,9 @@ class TestGolden:
                 golden.holds(f"raw/mask_{axis}{level}", maps)
                 golden.holds(f"act/mask_{axis}{level}", torch.stack([resized(one.sigmoid(), size) for one in maps]))
 
-    @torch.no_grad()
-    def test_scores_of_cells(self, golden: Golden, raw: Raw) -> None:
-        scores = cell_scores(raw.logits, points=True).split([side**2 for side in golden.method.grids.sides], dim=1)
-        for level, (side, found) in enumerate(zip(golden.method.grids.sides, scores, strict=True)):
-            golden.holds(f"act/cls{level}", found.transpose(1, 2).unflatten(2, (side, side)))
-
-    def test_cells_and_what_they_learn(self, golden: Golden) -> None:
-        grids = golden.method.grids
-        for image, target in enumerate(golden.batch.targets):
-            owners = grids.owners(grids.claims(target), target)
-            labels = grids.labels(owners, target, background=80)
-            for level, (here, cell) in enumerate(grids.split(owners.cell)):
-                row, column = golden[f"train/img{image}/lvl{level}/pos"].unbind(dim=1)
-                theirs = (row * grids.sides[level] + column).sort()
-                order = cell.argsort()
-                assert torch.equal(cell[order], theirs.values)
-                masks = torch.from_numpy(golden.arrays.mask_targets(image, level))
-                wanted = shrink(target.masks.dense(), golden.method.strides[level] // 2)
-                assert torch.equal(wanted[owners.instance[here][order]], masks[theirs.indices])
-                part = slice(*grids.starts[level : level + 2])
-                assert torch.equal(labels[part], golden[f"train/img{image}/lvl{level}/labels"].flatten())
+    def positives(self, golden: Golden, image: int, level: int) -> Tensor:
+        row, column = golden[f"train/img{image}/lvl{level}/pos"].unbind(dim=1)
+        return row * golden.method.grids.sides[level] + column
 
     @torch.no_grad()
     def test_suppression_and_detections(
@@ -82,25 +49,19 @@ class TestGolden:
             golden.holds_suppression(image, *suppressed[image])
             golden.holds_instances(f"pred/{image}", found, overlap=0.99)
 
-    def test_losses_and_gradients(self, golden: Golden, raw: Raw, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(golden.method, "forward", lambda images: raw)
-        losses = golden.method.loss(golden.batch)
-        golden.holds_losses("loss_full", losses, LOSSES)
-        torch.stack(list(losses.values())).sum().backward()
-        golden.holds_gradients("loss_full")
 
-
-def build(classes: tuple[str, ...], **settings: Any) -> DecoupledSOLO:
+@pytest.fixture
+def build(classes: tuple[str, ...]) -> Build:
     narrow = {"width": 8, "head_width": 8, "head_depth": 1, **GRIDS}
-    return DecoupledSOLO(backbone=thin_backbone(), classes=classes, **{**narrow, **settings})
+    return lambda **settings: DecoupledSOLO(backbone=thin_backbone(), classes=classes, **{**narrow, **settings})
 
 
 @pytest.fixture
-def method(classes: tuple[str, ...]) -> DecoupledSOLO:
-    return build(classes)
+def answer() -> Answer:
+    return truthful
 
 
-def answer(method: DecoupledSOLO, target: Instances, every_cell: bool = False) -> Raw:
+def truthful(method: DecoupledSOLO, target: Instances, every_cell: bool = False) -> Raw:
     """The output that says the truth about one image.
 
     The map of a column shows all objects that have a cell in it, and so does that of a row: objects that share neither
@@ -138,22 +99,22 @@ class TestNetwork:
             found[f"{name} along y"] = not torch.allclose(inside, inside[:, :, :1], rtol=1e-4)
         return found
 
-    def test_each_tower_knows_its_own_axis(self, classes: tuple[str, ...]) -> None:
-        assert self.moved(build(classes)) == {
+    def test_each_tower_knows_its_own_axis(self, build: Build) -> None:
+        assert self.moved(build()) == {
             "columns along x": True,
             "columns along y": False,
             "rows along x": False,
             "rows along y": True,
         }
 
-    def test_a_shared_tower_knows_both(self, classes: tuple[str, ...]) -> None:
-        made = build(classes, shared_tower=True)
+    def test_a_shared_tower_knows_both(self, build: Build) -> None:
+        made = build(shared_tower=True)
         assert len(made.mask_towers) == 1
         assert all(self.moved(made).values())
 
     @pytest.mark.parametrize("shared_tower", [True, False])
-    def test_without_coordinates_nothing_tells_where_it_is(self, classes: tuple[str, ...], shared_tower: bool) -> None:
-        made = build(classes, coordinates=False, shared_tower=shared_tower)
+    def test_without_coordinates_nothing_tells_where_it_is(self, build: Build, shared_tower: bool) -> None:
+        made = build(coordinates=False, shared_tower=shared_tower)
         assert not any(self.moved(made).values())
 
 
@@ -172,105 +133,39 @@ def test_the_light_variant(root: Path, classes: tuple[str, ...], batch: Batch) -
     assert torch.isfinite(torch.stack(list(losses.values()))).all()
 
 
-class TestPrediction:
+class TestPrediction(PredictionTests):
+    overlap = 0.8  # a product of two probabilities of one half is a quarter: outlines shrink
+
     def test_a_cell_is_its_column_and_its_row(self) -> None:
         columns, rows = torch.rand(3, 2, 4), torch.rand(3, 2, 4)
-        found = product(columns, rows, torch.tensor([5, 6]))  # row 1 column 2, row 2 column 0
+        found = paint([columns], [rows], 0, torch.tensor([5, 6]))  # row 1 column 2, row 2 column 0
         torch.testing.assert_close(found, torch.stack([columns[2] * rows[1], columns[0] * rows[2]]))
-        assert product(columns, rows, torch.zeros(0, dtype=torch.long)).shape == (0, 2, 4)
-
-    def test_the_truth_gives_what_can_be_drawn_of_it(
-        self, method: DecoupledSOLO, batch: Batch, truth: list[Instances]
-    ) -> None:
-        for single, ceiling, true in zip(batch, method.ceiling(batch), truth, strict=True):
-            (found,) = method.instances(answer(method, single.targets[0]), single.frames)
-            overlap, row = pairwise_iou(ceiling.masks.dense(), found.masks.dense()).max(dim=1)
-            assert overlap.min() > 0.8  # a product of two probabilities of one half is a quarter: outlines shrink
-            assert sorted(row.tolist()) == list(range(len(true)))
-            assert torch.equal(found.labels[row], ceiling.labels)
-            torch.testing.assert_close(found.scores, torch.ones(len(true)), atol=0.2, rtol=0)
-
-    def test_nothing_above_the_threshold(self, method: DecoupledSOLO, batch: Batch) -> None:
-        single = next(iter(batch))
-        silent = answer(method, single.targets[0])
-        (found,) = method.instances(silent._replace(logits=[-level.abs() for level in silent.logits]), single.frames)
-        assert (len(found), found.masks.size) == (0, single.frames[0].photo)
-
-    def test_neighbouring_cells_are_duplicates_or_not(self, method: DecoupledSOLO) -> None:
-        raw = answer(method, neighbours())
-        raw.logits[0][..., 5] -= 18  # the object further right is a little less certain
-        assert len(method.instances(raw, [FRAME])[0]) == 1
-        method.points_nms = False
-        assert len(method.instances(raw, [FRAME])[0]) == 2
-
-    @pytest.mark.parametrize(("suppression", "kept"), [("matrix", 2), ("mask", 1)])
-    def test_a_duplicate_decays_or_goes(self, classes: tuple[str, ...], suppression: str, kept: int) -> None:
-        """A certain object of two levels, so of two cells: Matrix NMS leaves the second more than it must have."""
-        method = build(classes, suppression=suppression)
-        method.point = replace(method.point, max_instances=2)
-        raw = answer(method, squares(20), every_cell=True)
-        assert len(method.instances(raw, [FRAME])[0]) == kept
+        assert paint([columns], [rows], 0, torch.zeros(0, dtype=torch.long)).shape == (0, 2, 4)
 
 
-class TestTraining:
-    def test_the_truth_costs_nothing(
-        self, method: DecoupledSOLO, batch: Batch, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+class TestTraining(FirstTrainingTests):
+    def test_the_truth_costs_nothing(self, build: Build, batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+        method = build()
         for target in batch.targets:
-            losses = losses_of(method, answer(method, target, every_cell=True), target, monkeypatch)
+            losses = losses_of(method, truthful(method, target, every_cell=True), target, monkeypatch)
             assert losses == pytest.approx({"mask": 0, "class": 0}, abs=1e-3)
 
     def test_a_mask_costs_its_dice_at_half_the_stride_of_its_level(
-        self, method: DecoupledSOLO, monkeypatch: pytest.MonkeyPatch
+        self, build: Build, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A square of 32 pixels, which levels 1 and 2 learn, painted everywhere with a probability of ½ · ½.
 
         At stride 4 it has 64 of 1,024 cells, at stride 8 it has 16 of 256: as large a share.
         """
-        target = squares(32)
-        raw = answer(method, target)
+        method, target = build(), squares(32)
+        raw = truthful(method, target)
         blank = raw._replace(columns=[0 * maps for maps in raw.columns], rows=[0 * maps for maps in raw.rows])
         losses = losses_of(method, blank, target, monkeypatch)
         assert losses["mask"] == pytest.approx(3 * (1 - 2 * 64 / 4 / (64 + 1024 / 16)), rel=1e-3)
 
-    def test_of_two_instances_on_one_cell_the_last_or_the_smallest_is_learnt(
-        self, classes: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        both = squares(24, 20)  # on the same cells of the first two levels, of classes 0 and 1
-        order = torch.tensor([1, 0])
-        for shared, target, learnt in (
-            ("reference", both, both[1:]),
-            ("reference", both[order], both[:1]),
-            ("smallest", both, both[1:]),
-            ("smallest", both[order], both[1:]),
-        ):
-            method = build(classes, shared_cells=shared)
-            losses = losses_of(method, answer(method, learnt, every_cell=True), target, monkeypatch)
-            assert losses == pytest.approx({"mask": 0, "class": 0}, abs=1e-3)
 
-    def test_without_objects_the_class_loss_alone_remains(
-        self, method: DecoupledSOLO, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        losses = losses_of(method, answer(method, squares(16)), Instances.empty((128, 128)), monkeypatch)
-        # One wrong logit of 20 costs (1 − α) · 20 and is divided by one more than no positive cell.
-        assert losses == pytest.approx({"mask": 0, "class": 0.75 * 20}, rel=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"grids": (40, 36)}, r"5 levels, grids \[40, 36\]"),
-        ({"shared_cells": "first"}, "shared_cells='first': expected one of reference, smallest"),
-        ({"suppression": "soft"}, "suppression='soft': expected one of matrix, mask"),
-    ],
-)
-def test_settings_that_make_no_sense(classes: tuple[str, ...], settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        build(classes, **settings)
-
-
-def test_masks_and_classes_start_improbable(classes: tuple[str, ...]) -> None:
+def test_masks_and_classes_start_improbable(build: Build) -> None:
     """As released: at one in a hundred, or what is background everywhere would outweigh all objects."""
-    method = build(classes)
+    method = build()
     for layer in (*method.rows, *method.columns, method.classify):
         torch.testing.assert_close(layer.bias.sigmoid(), torch.full_like(layer.bias, 0.01))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -7,9 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from maskbench.errors import ConfigError
-from maskbench.ops.grid import Claims, Grids, cell_scores, fitting, flat, grid_cells, head_levels, resized
+from maskbench.ops.grid import Claims, Grids, cell_scores, fitting, flat, grid_cells, head_levels, losses, resized
 from maskbench.ops.suppress import points_nms
-from maskbench.structures import Frame, Instances, Masks
+from maskbench.structures import Batch, Frame, Instances, Masks
 
 GRIDS = (40, 36, 24, 16, 12)
 RANGES = ((1, 96), (48, 192), (96, 384), (192, 768), (384, 2048))
@@ -157,11 +159,34 @@ class TestGrids:
         target = instances((0, 0, 32, 32), (0, 0, 64, 64))
         masks = target.masks.dense()
         masks[:, 12:16, 12:16] = False
-        drawn = grids().redrawn(target, Frame(1, photo=(64, 64), resized=(64, 64))).masks.dense()
+        frames = (Frame(1, photo=(64, 64), resized=(64, 64)), Frame(2, photo=(30, 40), resized=(60, 64)))
+        batch = Batch(torch.zeros(2, 3, 64, 64, dtype=torch.uint8), (target, instances()), frames)
+        found, nothing = grids().redrawn(batch)
+        drawn = found.masks.dense()
         assert torch.equal(drawn[:, 14, 14], torch.tensor([False, True]))
         assert torch.equal(drawn[:, 24, 24], torch.tensor([True, True]))
-        nothing = grids().redrawn(instances(), Frame(1, photo=(30, 40), resized=(60, 64)))
         assert (len(nothing), nothing.masks.size) == (0, (30, 40))
+
+    def test_masks_of_two_levels_meet_at_one_size(self) -> None:
+        """Each cell's mask is as probable as its number is high, on cells of 4 and of 8 pixels."""
+        asked = []
+
+        def paint(level: int, cell: Tensor) -> Tensor:
+            asked.append((level, cell.tolist()))
+            side = (16, 8)[level]
+            return (cell / 100)[:, None, None].expand(-1, side, side)
+
+        maps = grids().painted(torch.tensor([17, 3, 15]), (16, 16), paint)
+        assert asked == [(0, [3, 15]), (1, [1])]
+        wanted = torch.tensor([0.01, 0.03, 0.15])[:, None, None].expand(-1, 16, 16)
+        torch.testing.assert_close(maps, wanted)
+
+    def test_a_mask_is_compared_at_half_the_stride_of_its_level(self) -> None:
+        """Painted everywhere, a square that covers a quarter of the image costs 1 − 2 · ¼ / (¼ + 1) on every level."""
+        target = instances((0, 0, 32, 32))
+        owners = Claims(torch.tensor([0, 1, 17]), torch.tensor([0, 0, 0]))
+        losses = grids().mask_losses(owners, target, lambda level, cell: torch.ones(len(cell), *[(16, 8)[level]] * 2))
+        torch.testing.assert_close(torch.stack(losses), torch.tensor([2 * 0.6, 0.6]), rtol=1e-3, atol=0)
 
     def test_a_grid_and_a_range_for_each_level(self) -> None:
         with pytest.raises(ConfigError, match=r"2 levels, grids \[4, 2\], ranges \[\(1, 9\)\]"):
@@ -203,3 +228,13 @@ class TestLevels:
 def test_a_size_fits_the_levels_whose_range_holds_it() -> None:
     boxes = torch.tensor([[0.0, 0, 16, 64], [5, 5, 5, 5], [0, 0, 10, 9]])  # √(16 · 64) = 32
     assert fitting(boxes, ((1, 32), (32, 64))).tolist() == [[True, True], [False, False], [True, False]]
+
+
+def test_masks_count_by_positive_cells_and_classes_by_one_more() -> None:
+    """Two cells of class 0 of two images of five cells, all logits 0; background has the share 1 − α of the loss."""
+    logits = [torch.zeros(2, 3, 2, 2), torch.zeros(2, 3, 1, 1)]
+    labels = [torch.tensor([0, 3, 3, 3, 3]), torch.tensor([3, 3, 3, 3, 0])]
+    found = losses(logits, labels, [torch.tensor(0.5), torch.tensor(0.7)], mask_weight=3.0)
+    entropy = 0.25 * math.log(2)  # (1 − p)² of p = ½
+    wanted = {"mask": 3 * 1.2 / 2, "class": entropy * (2 * 0.25 + 28 * 0.75) / 3}
+    assert {name: loss.item() for name, loss in found.items()} == pytest.approx(wanted)

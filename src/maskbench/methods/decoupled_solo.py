@@ -7,9 +7,9 @@ A cells of all grids   K candidates   h w cells of a level, 2h 2w of its masks
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple, Unpack
 
-import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,9 +17,9 @@ from torch.nn import functional as F
 from maskbench.methods.base import Common, Segmenter
 from maskbench.nn.blocks import predictor, tower, with_coordinates, zero_of
 from maskbench.nn.fpn import FPN
-from maskbench.ops.grid import Claims, Grids, cell_scores, flat, head_levels, resized
-from maskbench.ops.losses import dice, focal
-from maskbench.ops.masks import instances_of, shrink, to_photo
+from maskbench.ops import grid
+from maskbench.ops.grid import Grids, cell_scores, head_levels, resized
+from maskbench.ops.masks import instances_of, to_photo
 from maskbench.ops.suppress import Candidates, Selection
 from maskbench.structures import Batch, Frame, Instances, OperatingPoint
 
@@ -116,32 +116,13 @@ class DecoupledSOLO(Segmenter):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         raw = self(self.prepare(batch))
-        mask_losses, labels = [zero_of(*raw.columns, *raw.rows)], []
+        overlaps, labels = [zero_of(*raw.columns, *raw.rows)], []
         for image, target in enumerate(batch.targets):
             owners = self.grids.owners(self.grids.claims(target), target)
             labels.append(self.grids.labels(owners, target, background=len(self.classes)))
             columns, rows = ([level[image].float().sigmoid() for level in maps] for maps in (raw.columns, raw.rows))
-            mask_losses += self.mask_losses(columns, rows, owners, target)
-        label = torch.stack(labels).flatten()
-        positives = (label < len(self.classes)).sum()
-        return {
-            "mask": self.mask_weight * torch.stack(mask_losses).sum() / positives.clamp(min=1),
-            "class": focal(flat(raw.logits).float().flatten(0, 1), label) / (positives + 1),
-        }
-
-    def mask_losses(
-        self,
-        columns: Sequence[Float[Tensor, "_s _h _w"]],
-        rows: Sequence[Float[Tensor, "_s _h _w"]],
-        owners: Claims,
-        target: Instances,
-    ) -> list[Float[Tensor, ""]]:
-        """The dice losses of one image, summed level by level: masks are compared at half their level's stride."""
-        sums, masks = [], target.masks.dense()
-        for level, (here, cell) in enumerate(self.grids.split(owners.cell)):
-            wanted = shrink(masks, self.strides[level] // 2)[owners.instance[here]]
-            sums.append(dice(product(columns[level], rows[level], cell), wanted).sum())
-        return sums
+            overlaps += self.grids.mask_losses(owners, target, partial(paint, columns, rows))
+        return grid.losses(raw.logits, labels, overlaps, self.mask_weight)
 
     # Prediction ------------------------------------------------------------------------------------------------------
 
@@ -161,22 +142,23 @@ class DecoupledSOLO(Segmenter):
         size = columns[0].shape[1:]
         columns, rows = ([resized(level.float().sigmoid(), size) for level in maps] for maps in (columns, rows))
 
-        def paint(chosen: Int64[Tensor, " K"]) -> Float[Tensor, "K H W"]:
-            maps = torch.zeros((len(chosen), *size), device=chosen.device)
-            for level, (here, cell) in enumerate(self.grids.split(candidates.cells[chosen])):
-                maps[here] = product(columns[level], rows[level], cell)
-            return maps
+        def painted(chosen: Int64[Tensor, " K"]) -> Float[Tensor, "K H W"]:
+            return self.grids.painted(candidates.cells[chosen], size, partial(paint, columns, rows))
 
-        kept, scores = self.select(candidates, self.grids.stride_of(candidates.cells), size, paint, self.point)
-        return instances_of(to_photo(paint(kept), frame, self.mask_stride), candidates.labels[kept], scores)
+        kept, scores = self.select(candidates, self.grids.stride_of(candidates.cells), size, painted, self.point)
+        return instances_of(to_photo(painted(kept), frame, self.mask_stride), candidates.labels[kept], scores)
 
     def ceiling(self, batch: Batch) -> list[Instances]:
         """The truth as the levels can draw it, resampled to the photo as a prediction is."""
-        return [self.grids.redrawn(*image) for image in zip(batch.targets, batch.frames, strict=True)]
+        return self.grids.redrawn(batch)
 
 
-def product(
-    columns: Float[Tensor, "S h w"], rows: Float[Tensor, "S h w"], cell: Int64[Tensor, " K"]
-) -> Float[Tensor, "K h w"]:
+def paint(
+    columns: Sequence[Float[Tensor, "_s _h _w"]],
+    rows: Sequence[Float[Tensor, "_s _h _w"]],
+    level: int,
+    cell: Int64[Tensor, " K"],
+) -> Float[Tensor, "K _h _w"]:
     """Mask probabilities of a level's cells, numbered row by row: that of the cell's column × that of its row."""
-    return columns[cell % len(columns)] * rows[cell // len(rows)]
+    side = len(rows[level])
+    return columns[level][cell % side] * rows[level][cell // side]

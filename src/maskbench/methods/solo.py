@@ -7,6 +7,7 @@ A cells of all grids   P positive cells of a level   K candidates   h w cells of
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple, Unpack
 
 import torch
@@ -17,9 +18,9 @@ from torch.nn import functional as F
 from maskbench.methods.base import Common, Segmenter
 from maskbench.nn.blocks import predictor, tower, with_coordinates, zero_of
 from maskbench.nn.fpn import FPN
-from maskbench.ops.grid import Claims, Grids, cell_scores, flat, head_levels, resized
-from maskbench.ops.losses import dice, focal
-from maskbench.ops.masks import instances_of, shrink, to_photo
+from maskbench.ops import grid
+from maskbench.ops.grid import Grids, cell_scores, head_levels
+from maskbench.ops.masks import instances_of, to_photo
 from maskbench.ops.suppress import Candidates, Selection
 from maskbench.structures import Batch, Frame, Instances, OperatingPoint
 
@@ -122,32 +123,23 @@ class SOLO(Segmenter):
         )
         return F.interpolate(maps.float()[:, None], scale_factor=2, mode="bilinear")[:, 0]
 
+    def paint(
+        self, features: Sequence[Float[Tensor, "E _h _w"]], level: int, cell: Int64[Tensor, " P"]
+    ) -> Float[Tensor, "P _H _W"]:
+        """The mask probabilities of some cells of a level of one image."""
+        return self.mask_logits(level, cell, features[level]).sigmoid()
+
     # Loss ------------------------------------------------------------------------------------------------------------
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         raw = self(self.prepare(batch))
-        mask_losses, labels = [zero_of(*raw.features, *self.masks.parameters())], []
+        overlaps, labels = [zero_of(*raw.features, *self.masks.parameters())], []
         for row, target in enumerate(batch.targets):
             owners = self.grids.owners(self.grids.claims(target), target)
             labels.append(self.grids.labels(owners, target, background=len(self.classes)))
-            mask_losses += self.mask_losses([features[row] for features in raw.features], owners, target)
-        label = torch.stack(labels).flatten()
-        positives = (label < len(self.classes)).sum()
-        return {
-            "mask": self.mask_weight * torch.stack(mask_losses).sum() / positives.clamp(min=1),
-            "class": focal(flat(raw.logits).float().flatten(0, 1), label) / (positives + 1),
-        }
-
-    def mask_losses(
-        self, features: Sequence[Float[Tensor, "E _h _w"]], owners: Claims, target: Instances
-    ) -> list[Float[Tensor, ""]]:
-        """The dice losses of one image, summed level by level: masks are compared at half their level's stride."""
-        sums, masks = [], target.masks.dense()
-        for level, (rows, cell) in enumerate(self.grids.split(owners.cell)):
-            painted = self.mask_logits(level, cell, features[level]).sigmoid()
-            wanted = shrink(masks, self.strides[level] // 2)[owners.instance[rows]]
-            sums.append(dice(painted, wanted).sum())
-        return sums
+            paint = partial(self.paint, [features[row] for features in raw.features])
+            overlaps += self.grids.mask_losses(owners, target, paint)
+        return grid.losses(raw.logits, labels, overlaps, self.mask_weight)
 
     # Prediction ------------------------------------------------------------------------------------------------------
 
@@ -162,14 +154,11 @@ class SOLO(Segmenter):
         size = (2 * features[0].shape[1], 2 * features[0].shape[2])
 
         def paint(rows: Int64[Tensor, " K"]) -> Float[Tensor, "K H W"]:
-            maps = torch.zeros((len(rows), *size), device=rows.device)
-            for level, (here, cell) in enumerate(self.grids.split(candidates.cells[rows])):
-                maps[here] = resized(self.mask_logits(level, cell, features[level]).sigmoid(), size)
-            return maps
+            return self.grids.painted(candidates.cells[rows], size, partial(self.paint, features))
 
         kept, scores = self.select(candidates, self.grids.stride_of(candidates.cells), size, paint, self.point)
         return instances_of(to_photo(paint(kept), frame, self.mask_stride), candidates.labels[kept], scores)
 
     def ceiling(self, batch: Batch) -> list[Instances]:
         """The truth as the levels can draw it, resampled to the photo as a prediction is."""
-        return [self.grids.redrawn(*image) for image in zip(batch.targets, batch.frames, strict=True)]
+        return self.grids.redrawn(batch)

@@ -18,8 +18,9 @@ from maskbench.methods.base import Common, Segmenter
 from maskbench.nn.blocks import predictor, tower, with_coordinates, zero_of
 from maskbench.nn.fpn import FPN
 from maskbench.nn.semantic import SemanticFPN
+from maskbench.ops import grid
 from maskbench.ops.grid import Grids, cell_scores, flat, head_levels
-from maskbench.ops.losses import dice, focal
+from maskbench.ops.losses import dice
 from maskbench.ops.masks import instances_of, shrink, to_photo
 from maskbench.ops.suppress import Candidates, Selection
 from maskbench.structures import Batch, Frame, Instances, OperatingPoint
@@ -122,12 +123,7 @@ class SOLOv2(Segmenter):
             painted = self.paint(kernels[row, learns.cell], raw.features[row])
             wanted = shrink(target.masks.dense(), self.mask_stride)[learns.instance]
             overlaps.append(dice(painted, wanted).sum())
-        label = torch.stack(labels).flatten()
-        positives = (label < len(self.classes)).sum()
-        return {
-            "mask": self.mask_weight * torch.stack(overlaps).sum() / positives.clamp(min=1),
-            "class": focal(flat(raw.logits).float().flatten(0, 1), label) / (positives + 1),
-        }
+        return grid.losses(raw.logits, labels, overlaps, self.mask_weight)
 
     def paint(self, kernels: Float[Tensor, "P E"], features: Float[Tensor, "E h w"]) -> Float[Tensor, "P h w"]:
         """Mask probabilities: each kernel is a 1×1 convolution over the mask features."""

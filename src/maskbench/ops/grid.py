@@ -5,7 +5,7 @@ N instances   L levels   S cells a side of a level   A cells of all levels   P p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
@@ -15,11 +15,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from maskbench.errors import ConfigError
+from maskbench.ops.losses import dice, focal
 from maskbench.ops.masks import centres_of_mass, instances_of, shrink, to_photo
 from maskbench.ops.suppress import points_nms
-from maskbench.structures import Frame, Instances, Size
+from maskbench.structures import Batch, Frame, Instances, Size
 
 SharedCells = Literal["reference", "smallest"]
+
+Paint = Callable[[int, Int64[Tensor, " K"]], Float[Tensor, "K h w"]]
+"""A level and some of its cells, numbered row by row → their mask probabilities at half the level's stride."""
 
 
 class Cells(NamedTuple):
@@ -113,8 +117,28 @@ class Grids:
         labels = torch.full((self.starts[-1],), background, device=owners.cell.device)
         return labels.index_copy(0, owners.cell, target.labels[owners.instance].long())
 
-    def redrawn(self, target: Instances, frame: Frame) -> Instances:
+    def mask_losses(self, owners: Claims, target: Instances, paint: Paint) -> list[Float[Tensor, ""]]:
+        """The dice losses of one image, summed level by level: masks are compared at half their level's stride."""
+        sums, masks = [], target.masks.dense()
+        for level, (rows, cell) in enumerate(self.split(owners.cell)):
+            wanted = shrink(masks, self.strides[level] // 2)[owners.instance[rows]]
+            sums.append(dice(paint(level, cell), wanted).sum())
+        return sums
+
+    # Masks of several levels at one size -----------------------------------------------------------------------------
+
+    def painted(self, cell: Int64[Tensor, " K"], size: Size | torch.Size, paint: Paint) -> Float[Tensor, "K H W"]:
+        """The masks of cells of any level."""
+        maps = torch.zeros((len(cell), *size), device=cell.device)
+        for level, (rows, own) in enumerate(self.split(cell)):
+            maps[rows] = resized(paint(level, own), size)
+        return maps
+
+    def redrawn(self, batch: Batch) -> list[Instances]:
         """The truth in photo pixels, each mask drawn at half the stride of the finest level of its size."""
+        return [self._redrawn(*image) for image in zip(batch.targets, batch.frames, strict=True)]
+
+    def _redrawn(self, target: Instances, frame: Frame) -> Instances:
         masks = target.masks.dense().to(target.boxes.device)
         maps = shrink(masks, self.strides[0] // 2).float()
         level = fitting(target.boxes, self.ranges).long().argmax(dim=1)  # the first that fits; level 0 where none does
@@ -122,6 +146,28 @@ class Grids:
             rows = (level == index).nonzero()[:, 0]
             maps[rows] = resized(shrink(masks[rows], self.strides[index] // 2).float(), maps.shape[1:])
         return instances_of(to_photo(maps, frame, self.strides[0] // 2), target.labels, target.scores)
+
+
+def losses(
+    logits: Sequence[Float[Tensor, "B C _s _s"]],
+    labels: Sequence[Int64[Tensor, " A"]],
+    overlaps: Sequence[Float[Tensor, ""]],
+    mask_weight: float,
+) -> dict[str, Float[Tensor, ""]]:
+    """What the family learns from: classes of all cells and masks of positive ones (SOLO, section 3.3.2).
+
+    Args:
+        logits: of every level's grid.
+        labels: the class that each cell of an image learns; C is background.
+        overlaps: sums of dice losses of positive cells.
+        mask_weight: of the dice losses against the focal loss.
+    """
+    label = torch.stack(list(labels)).flatten()
+    positives = (label < logits[0].shape[1]).sum()
+    return {
+        "mask": mask_weight * torch.stack(list(overlaps)).sum() / positives.clamp(min=1),
+        "class": focal(flat(logits).float().flatten(0, 1), label) / (positives + 1),
+    }
 
 
 def head_levels(levels: Sequence[Float[Tensor, "B D _h _w"]]) -> list[Tensor]:
