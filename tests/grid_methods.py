@@ -31,6 +31,7 @@ class GoldenTests:
 
     every_claim: ClassVar[bool] = False
     """Whether a cell learns the masks of all who claim it, at the finest stride, and not its owner's at its level's."""
+    gradient_tolerance: ClassVar[float] = 1e-3
 
     @torch.no_grad()
     def test_features(self, golden: Golden) -> None:
@@ -46,7 +47,7 @@ class GoldenTests:
         losses = golden.method.loss(golden.batch)
         golden.holds_losses("loss_full", losses, {"loss_mask": "mask", "loss_cls": "class"})
         torch.stack(list(losses.values())).sum().backward()
-        golden.holds_gradients("loss_full")
+        golden.holds_gradients("loss_full", self.gradient_tolerance)
 
     def test_cells_and_what_they_learn(self, golden: Golden) -> None:
         """The labels of all cells of an image, and the masks that the positive ones learn."""
@@ -73,6 +74,9 @@ class GoldenTests:
 
 class FirstGoldenTests(GoldenTests):
     """The goldens of SOLO's first version hold the scores of its cells besides."""
+
+    gradient_tolerance = 2e-3
+    """Two small norms of the backbone, of which much cancels out, are off by 1.4e-3 in double precision likewise."""
 
     @torch.no_grad()
     def test_scores_of_cells(self, golden: Golden, raw: Any) -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,13 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from goldens import RPN_LOSSES, Golden
+from goldens import RPN_LOSSES, Golden, region_golden
 from maskbench.errors import ConfigError
 from maskbench.methods.cascade_mask_rcnn import CascadeMaskRCNN, Raw
 from maskbench.nn.backbone import Backbone
 from maskbench.nn.cascade import average_logits
 from maskbench.nn.points import PointRefinement
-from maskbench.ops.assign import Sampler
 from maskbench.ops.regions import Detected
 from maskbench.structures import Batch
 
@@ -25,12 +23,7 @@ LOSSES = {**RPN_LOSSES, **{f"s{t}.{theirs}": f"s{t}_{ours}" for t in range(3) fo
 
 @pytest.fixture(scope="module")
 def golden(shared: Path) -> Golden:
-    golden = Golden(shared / "goldens", "cascade-mask-rcnn", CascadeMaskRCNN)
-    # The reference takes every candidate, so that no draw is involved.
-    golden.method.sampler = Sampler(10**6, 0.25)
-    golden.method.rpn.sampler = Sampler(10**6, 0.5)
-    golden.method.point = replace(golden.method.point, max_instances=40)  # of 100: a mask takes its time
-    return golden
+    return region_golden(shared / "goldens", "cascade-mask-rcnn", CascadeMaskRCNN)
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from goldens import RPN_LOSSES, Golden
+from goldens import RPN_LOSSES, Golden, region_golden
 from maskbench.errors import ConfigError
 from maskbench.methods.htc import HTC, Raw
 from maskbench.nn.backbone import Backbone
-from maskbench.ops.assign import Sampler
 from maskbench.ops.regions import Detected
 from maskbench.structures import Batch
 
@@ -26,12 +25,7 @@ LOSSES = {
 
 @pytest.fixture(scope="module")
 def golden(shared: Path) -> Golden:
-    golden = Golden(shared / "goldens", "htc", HTC, semantic_classes=183)
-    # The reference takes every candidate, so that no draw is involved.
-    golden.method.sampler = Sampler(10**6, 0.25)
-    golden.method.rpn.sampler = Sampler(10**6, 0.5)
-    golden.method.point = replace(golden.method.point, max_instances=40)  # of 100: a mask takes its time
-    return golden
+    return region_golden(shared / "goldens", "htc", HTC, semantic_classes=183)
 
 
 @pytest.fixture(scope="module")

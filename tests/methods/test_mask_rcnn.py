@@ -11,13 +11,12 @@ from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from goldens import RPN_LOSSES, Golden, near
+from goldens import RPN_LOSSES, Golden, near, region_golden
 from maskbench.errors import ConfigError
 from maskbench.methods.mask_rcnn import MaskRCNN, Raw
 from maskbench.nn.backbone import Backbone
 from maskbench.nn.roi import MaskHead
 from maskbench.nn.upsample import BilinearConv, NearestConv
-from maskbench.ops.assign import Sampler
 from maskbench.ops.masks import crop_and_resize, pairwise_iou
 from maskbench.ops.regions import Detected
 from maskbench.runtime.compose import build_method
@@ -30,12 +29,7 @@ LOSSES = {**RPN_LOSSES, "loss_cls": "class", "loss_bbox": "box", "loss_mask": "m
 
 @pytest.fixture(scope="module")
 def golden(shared: Path) -> Golden:
-    golden = Golden(shared / "goldens", "mask-rcnn", MaskRCNN)
-    # The reference takes every candidate, so that no draw is involved.
-    golden.method.sampler = Sampler(10**6, 0.25)
-    golden.method.rpn.sampler = Sampler(10**6, 0.5)
-    golden.method.point = replace(golden.method.point, max_instances=40)  # of 100: a mask takes its time
-    return golden
+    return region_golden(shared / "goldens", "mask-rcnn", MaskRCNN)
 
 
 @pytest.fixture(scope="module")

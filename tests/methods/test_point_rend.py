@@ -1,15 +1,13 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from goldens import RPN_LOSSES, Golden
+from goldens import RPN_LOSSES, Golden, region_golden
 from maskbench.methods.point_rend import CoarseHead, PointRend, Raw
-from maskbench.ops.assign import Sampler
 from maskbench.ops.points import sample_points, sample_regions
 from maskbench.ops.regions import sample
 
@@ -18,11 +16,7 @@ LOSSES = {**RPN_LOSSES, "loss_cls": "class", "loss_bbox": "box", "loss_mask": "m
 
 @pytest.fixture(scope="module")
 def golden(shared: Path) -> Golden:
-    golden = Golden(shared / "goldens", "point-rend", PointRend)
-    # The reference takes every candidate, so that no draw is involved.
-    golden.method.sampler = Sampler(10**6, 0.25)
-    golden.method.rpn.sampler = Sampler(10**6, 0.5)
-    return golden
+    return region_golden(shared / "goldens", "point-rend", PointRend)
 
 
 @pytest.fixture(scope="module")
@@ -76,15 +70,10 @@ class TestGolden:
 
     @torch.no_grad()
     def test_detections(self, golden: Golden, raw: Raw) -> None:
-        point = golden.method.point
-        golden.method.point = replace(point, max_instances=30)  # of 100: a mask takes its time
-        try:
-            for image, found in enumerate(golden.method.detect(raw.features, golden.proposals(), golden.batch.frames)):
-                golden.holds_instances(f"pred_fixed/{image}", found)
-            for image, found in enumerate(golden.method.instances(raw, golden.batch.frames)):
-                golden.holds_instances(f"pred/{image}", found)
-        finally:
-            golden.method.point = point
+        for image, found in enumerate(golden.method.detect(raw.features, golden.proposals(), golden.batch.frames)):
+            golden.holds_instances(f"pred_fixed/{image}", found)
+        for image, found in enumerate(golden.method.instances(raw, golden.batch.frames)):
+            golden.holds_instances(f"pred/{image}", found)
 
     def test_losses_and_gradients(self, golden: Golden, raw: Raw) -> None:
         method, batch = golden.method, golden.batch
