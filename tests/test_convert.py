@@ -149,15 +149,20 @@ class TestPredict:
 
 
 class TestByName:
+    @pytest.mark.parametrize(
+        ("name", "frozen_norm"), [("maskrcnn_resnet50_fpn", True), ("maskrcnn_resnet50_fpn_v2", False)]
+    )
     def test_a_name_is_fetched_and_converted(
-        self, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, name: str, frozen_norm: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        model = torchvision.models.detection.maskrcnn_resnet50_fpn(weights=None, weights_backbone=None)
-        entry = type(torchvision.models.get_model_weights("maskrcnn_resnet50_fpn").COCO_V1)
+        model = getattr(torchvision.models.detection, name)(weights=None, weights_backbone=None)
+        entry = type(torchvision.models.get_model_weights(name).COCO_V1)
         monkeypatch.setattr(entry, "get_state_dict", lambda self, **_: model.state_dict())
         from maskbench.runtime.published import load_weights
 
-        trained = load_weights("torchvision/maskrcnn_resnet50_fpn")
+        trained = load_weights(f"torchvision/{name}")
+        trained_norms = [module for module in trained.method.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+        assert (not trained_norms) is frozen_norm
         assert trained.category_ids == tuple(COCO)
         assert trained.method.pool.how.aligned is False  # type: ignore[attr-defined]
         assert (trained.cfg.transforms.eval.short, trained.cfg.transforms.eval.long) == (800, 1333)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.models.detection import MaskRCNN as Theirs
+from torchvision.models.detection import maskrcnn_resnet50_fpn_v2
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops.misc import FrozenBatchNorm2d
 
@@ -31,24 +32,35 @@ LOSSES = {
 }
 
 
-@pytest.fixture(scope="module")
-def theirs() -> Theirs:
-    """maskrcnn_resnet50_fpn with frozen norms, and weights at which everything is found somewhere."""
-    torch.manual_seed(0)
+def first() -> Theirs:
+    """maskrcnn_resnet50_fpn with frozen norms, which without weights it has not."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of arguments that torchvision itself has deprecated
         backbone = resnet_fpn_backbone(
             backbone_name="resnet50", weights=None, norm_layer=FrozenBatchNorm2d, trainable_layers=5
         )
-    model = Theirs(backbone, len(CLASSES) + 1).eval()
+    return Theirs(backbone, len(CLASSES) + 1)
+
+
+def second() -> Theirs:
+    """maskrcnn_resnet50_fpn_v2, whose norms are all trained."""
+    return maskrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None, num_classes=len(CLASSES) + 1)
+
+
+@pytest.fixture(scope="module", params=[first, second])
+def theirs(request: pytest.FixtureRequest) -> Theirs:
+    """With weights at which everything is found somewhere."""
+    torch.manual_seed(0)
+    model = request.param().eval()
     loud = {"cls_score.weight": 0.1, "cls_logits.weight": 0.05, "bbox_pred.weight": 0.02, "mask_fcn_logits.weight": 0.3}
     for name, weight in model.named_parameters():
         for ending, std in loud.items():
             if name.endswith(ending):
                 torch.nn.init.normal_(weight, std=std)
-    for name, buffer in model.named_buffers():
+    for name, values in model.state_dict().items():
         if name.endswith("bn3.weight"):
-            buffer.fill_(0.25)  # or the features of a random network grow with its depth
+            values.fill_(0.25)  # or the features of a random network grow with its depth
+    for name, buffer in model.named_buffers():
         if name.endswith("running_mean"):
             buffer.uniform_(-0.1, 0.1)
         if name.endswith("running_var"):
@@ -61,9 +73,11 @@ def theirs() -> Theirs:
 
 @pytest.fixture(scope="module")
 def method(theirs: Theirs) -> MaskRCNN:
-    state, arguments = theirs.state_dict(), {"style": "pytorch", "classes": CLASSES}
-    published = publish(state, layout="torchvision", method="mask_rcnn", **arguments)
-    method = make(published.method, backbone=make(published.backbone), classes=CLASSES)
+    normed = "backbone.fpn.inner_blocks.0.1.weight" in theirs.state_dict()
+    arguments = {"style": "torchvision_v2" if normed else "pytorch", "classes": CLASSES}
+    published = publish(theirs.state_dict(), layout="torchvision", method="mask_rcnn", **arguments)
+    backbone = make({**published.backbone, "frozen_stages": 0})  # as torchvision builds it without weights
+    method = make(published.method, backbone=backbone, classes=CLASSES)
     assert fit(method, published.weights) == ()
     method.sampler, method.rpn.sampler = Sampler(10**6, 0.25), Sampler(10**6, 0.5)
     return method.eval()
@@ -113,7 +127,8 @@ def test_detections(theirs: Theirs, method: MaskRCNN, photos: Batch) -> None:
 def test_losses(theirs: Theirs, method: MaskRCNN, photos: Batch) -> None:
     wanted = theirs.train()(*as_theirs(photos))
     theirs.eval()
-    found = method.loss(photos)
+    found = method.train().loss(photos)
+    method.eval()
     torch.testing.assert_close(
         {name: found[name].item() for name in LOSSES.values()},
         {ours: wanted[theirs].item() for theirs, ours in LOSSES.items()},

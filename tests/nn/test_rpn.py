@@ -86,7 +86,7 @@ class TestAnchors:
         quiet = [torch.zeros(1, 6, 64 // stride, 96 // stride) for stride in STRIDES]
         loud = [level.clone() for level in quiet]
         loud[0][0, :, 5, 7] = 100.0
-        rpn.conv.weight.data.uniform_(0.1, 1.0)
+        rpn.convs[0].weight.data.uniform_(0.1, 1.0)
         changed = (rpn(loud).logits[0] != rpn(quiet).logits[0])[0]
         centres = (rpn(quiet).anchors[0][changed][:, :2] + rpn(quiet).anchors[0][changed][:, 2:]) / 2
         assert len(centres) == 27  # three anchors on each of the nine cells a 3×3 convolution reaches

@@ -379,7 +379,7 @@ class TestErrors:
         assert not [name for name in published.weights if "norm" in name]
 
     def test_what_is_missing(self) -> None:
-        with pytest.raises(WeightsError, match=r"1 are missing:\n  rpn\.conv\.weight$"):
+        with pytest.raises(WeightsError, match=r"1 are missing:\n  rpn\.convs\.0\.weight$"):
             self.change(lambda state: state.pop("proposal_generator.rpn_head.conv.weight"))
         with pytest.raises(WeightsError, match=r"are missing:\n.*box_head.classify.weight"):
             self.change(lambda state: state.pop("roi_heads.box_predictor.cls_score.weight"))

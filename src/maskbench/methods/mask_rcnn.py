@@ -90,9 +90,12 @@ class MaskRCNN(Segmenter):
         pre_nms: the best anchors of a level that enter the proposals' NMS, in training and in prediction.
         post_nms: how many an image keeps after it, likewise.
         regions: how many an image trains on, and the share of positives among them.
-        box_width: of the box head's two layers.
+        rpn_depth: convolutions of the RPN.
+        box_width: of the box head's layers, two of them, or one behind convolutions.
+        box_convs: convolutions of the box head.
         mask_width: of the mask head, which has `mask_depth` convolutions.
         mask_depth: see there.
+        norm: whether pyramid and heads have batch normalisation, as torchvision's second version.
         nms: overlap at which the lower-scored box of a class goes.
         pool: how the features of a region become cells.
         mask: what the channels of the mask head stand for.
@@ -113,9 +116,12 @@ class MaskRCNN(Segmenter):
         pre_nms: tuple[int, int] = (2000, 1000),
         post_nms: tuple[int, int] = (1000, 1000),
         regions: tuple[int, float] = (512, 0.25),
+        rpn_depth: int = 1,
         box_width: int = 1024,
+        box_convs: int = 0,
         mask_width: int = 256,
         mask_depth: int = 4,
+        norm: bool = False,
         nms: float = 0.5,
         pool: RegionPool = RoIAlign(),
         mask: MaskKind = PerClassSigmoid(),
@@ -128,10 +134,11 @@ class MaskRCNN(Segmenter):
             raise ConfigError(f"variant={variant!r} of Mask R-CNN: expected one of {', '.join(VARIANTS)}")
         self.variant = VARIANTS[variant]
         outputs = mask.channels(len(self.classes))
-        self.fpn = FPN(self.backbone.channels, self.backbone.strides, width)
+        self.fpn = FPN(self.backbone.channels, self.backbone.strides, width, norm=norm)
         self.rpn = RPN(
             width,
             self.fpn.strides,
+            depth=rpn_depth,
             scales=anchor_scales,
             pre_nms=pre_nms,
             post_nms=post_nms,
@@ -139,8 +146,8 @@ class MaskRCNN(Segmenter):
             beta=self.variant.rpn_beta,
             rounded=self.variant.rounded,
         )
-        self.box_head = BoxHead(width, len(self.classes), width=box_width)
-        self.mask_head = MaskHead(width, outputs, width=mask_width, depth=mask_depth, upsample=upsample)
+        self.box_head = BoxHead(width, len(self.classes), width=box_width, convs=box_convs, norm=norm)
+        self.mask_head = MaskHead(width, outputs, width=mask_width, depth=mask_depth, norm=norm, upsample=upsample)
         self.refinement: PointRefinement | None = refine(width, self.fpn.strides[0], outputs) if refine else None
         self.sampler = Sampler(*regions)
         self.pool, self.mask_kind, self.nms = PyramidPool(self.fpn.strides, pool), mask, nms

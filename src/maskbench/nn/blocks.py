@@ -30,6 +30,22 @@ class ConvNormReLU(nn.Sequential):
             nn.init.normal_(conv.weight, std=std)
 
 
+class NormedConv(nn.Conv2d):
+    """A convolution without bias, then batch normalisation."""
+
+    def __init__(self, channels: int, width: int, kernel: int) -> None:
+        super().__init__(channels, width, kernel, padding=kernel // 2, bias=False)
+        self.norm = nn.BatchNorm2d(width)
+
+    def forward(self, input: Float[Tensor, "B D h w"]) -> Float[Tensor, "B E h w"]:
+        return self.norm(super().forward(input))
+
+
+def convolution(channels: int, width: int, kernel: int = 3, *, norm: bool = False) -> nn.Conv2d:
+    """A convolution that keeps the size, with a bias or with batch normalisation."""
+    return NormedConv(channels, width, kernel) if norm else nn.Conv2d(channels, width, kernel, padding=kernel // 2)
+
+
 def tower(channels: int, width: int, depth: int) -> nn.Sequential:
     """`depth` 3×3 convolutions with normalisation, the first from `channels`."""
     return nn.Sequential(*(ConvNormReLU(channels if step == 0 else width, width) for step in range(depth)))
@@ -52,8 +68,8 @@ def kaiming(*layers: nn.Module) -> None:
     for layer in layers:
         assert isinstance(layer, nn.Conv1d | nn.Conv2d | nn.ConvTranspose2d)
         nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-        assert layer.bias is not None
-        nn.init.zeros_(layer.bias)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
 
 
 def with_coordinates(features: Float[Tensor, "B D h w"], axes: str = "xy") -> Float[Tensor, "B _e h w"]:

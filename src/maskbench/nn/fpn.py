@@ -8,6 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from maskbench.nn.blocks import convolution
+
 
 class FPN(nn.Module):
     """Maps of one width on every level of a backbone, and one level more.
@@ -16,15 +18,19 @@ class FPN(nn.Module):
         channels: of the backbone's maps, fine to coarse.
         strides: of the same maps.
         width: channels of the pyramid.
+        norm: whether its convolutions have batch normalisation, and not a bias.
     """
 
-    def __init__(self, channels: Sequence[int], strides: Sequence[int], width: int = 256) -> None:
+    def __init__(
+        self, channels: Sequence[int], strides: Sequence[int], width: int = 256, *, norm: bool = False
+    ) -> None:
         super().__init__()
-        self.lateral = nn.ModuleList(nn.Conv2d(depth, width, 1) for depth in channels)
-        self.output = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in channels)
-        for conv in (*self.lateral, *self.output):
-            nn.init.xavier_uniform_(conv.weight)
-            nn.init.zeros_(conv.bias)
+        self.lateral = nn.ModuleList(convolution(depth, width, kernel=1, norm=norm) for depth in channels)
+        self.output = nn.ModuleList(convolution(width, width, norm=norm) for _ in channels)
+        for layer in (*self.lateral, *self.output):
+            nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
         self.strides = (*strides, 2 * strides[-1])
         self.width = width
 

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskbench.nn.blocks import kaiming
+from maskbench.nn.blocks import convolution, kaiming
 from maskbench.nn.upsample import TransposedConv, Upsample
 from maskbench.ops.roi_pool import RegionPool, pool
 
@@ -37,36 +37,52 @@ class PyramidPool:
 
 
 class BoxHead(nn.Module):
-    """Two fully connected layers, then a class (the last one is background) and the deltas of boxes.
+    """Fully connected layers, then a class (the last one is background) and the deltas of boxes.
 
     Args:
         channels: of a pooled region.
         classes: without background.
         pool: cells a side of a pooled region.
-        width: of the two layers.
+        width: of the layers, two of them, or one behind convolutions.
+        convs: how many convolutions of as many channels as come in are before them.
+        norm: whether the convolutions have batch normalisation.
         agnostic: one box for all classes, and not one for each.
     """
 
     def __init__(
-        self, channels: int, classes: int, *, pool: int = 7, width: int = 1024, agnostic: bool = False
+        self,
+        channels: int,
+        classes: int,
+        *,
+        pool: int = 7,
+        width: int = 1024,
+        convs: int = 0,
+        norm: bool = False,
+        agnostic: bool = False,
     ) -> None:
         super().__init__()
         self.pool, self.classes, self.boxes = pool, classes, 1 if agnostic else classes
-        first, second = nn.Linear(channels * pool * pool, width), nn.Linear(width, width)
-        self.hidden = nn.Sequential(nn.Flatten(), first, nn.ReLU(inplace=True), second, nn.ReLU(inplace=True))
+        self.convs = nn.ModuleList(convolution(channels, channels, norm=norm) for _ in range(convs))
+        layers = [nn.Linear(channels * pool * pool, width), *([] if convs else [nn.Linear(width, width)])]
+        self.hidden = nn.Sequential(nn.Flatten())
+        for layer in layers:
+            self.hidden.extend([layer, nn.ReLU(inplace=True)])
         self.classify = nn.Linear(width, classes + 1)
         self.regress = nn.Linear(width, 4 * self.boxes)
-        for layer in (first, second):
+        kaiming(*self.convs)
+        for layer in layers:
             nn.init.xavier_uniform_(layer.weight)
         nn.init.normal_(self.classify.weight, std=0.01)
         nn.init.normal_(self.regress.weight, std=0.001)
-        for layer in (first, second, self.classify, self.regress):
+        for layer in (*layers, self.classify, self.regress):
             nn.init.zeros_(layer.bias)
 
     def forward(
         self, regions: Float[Tensor, "R D s s"]
     ) -> tuple[Float[Tensor, "R {self.classes}+1"], Float[Tensor, "R {self.boxes} 4"]]:
         """Class logits and deltas."""
+        for conv in self.convs:
+            regions = F.relu(conv(regions))
         hidden = self.hidden(regions)
         return self.classify(hidden), self.regress(hidden).view(-1, self.boxes, 4)
 
@@ -80,6 +96,7 @@ class MaskHead(nn.Module):
         pool: cells a side of a pooled region.
         width: of the convolutions, of which there are `depth`.
         depth: see there.
+        norm: whether the convolutions have batch normalisation.
         upsample: the step that doubles the size.
     """
 
@@ -91,12 +108,13 @@ class MaskHead(nn.Module):
         pool: int = 14,
         width: int = 256,
         depth: int = 4,
+        norm: bool = False,
         upsample: Upsample = TransposedConv,
     ) -> None:
         super().__init__()
         self.pool = pool
         self.convs = nn.ModuleList(
-            nn.Conv2d(channels if step == 0 else width, width, 3, padding=1) for step in range(depth)
+            convolution(channels if step == 0 else width, width, norm=norm) for step in range(depth)
         )
         self.upsample = upsample(width)
         self.logits = nn.Conv2d(width, outputs, 1)

@@ -41,6 +41,7 @@ class RPN(nn.Module):
     Args:
         channels: of the pyramid, which is also the width of the head.
         strides: of the levels.
+        depth: convolutions before the two that predict.
         scales: sides of the anchors in strides of their level.
         ratios: height over width; every scale comes in each.
         pre_nms: the best of a level that enter NMS, in training and in prediction.
@@ -60,6 +61,7 @@ class RPN(nn.Module):
         channels: int,
         strides: Sequence[int],
         *,
+        depth: int = 1,
         scales: Sequence[float] = (8.0,),
         ratios: Sequence[float] = (0.5, 1.0, 2.0),
         pre_nms: tuple[int, int] = (2000, 1000),
@@ -74,7 +76,7 @@ class RPN(nn.Module):
         super().__init__()
         self.strides, self.pre_nms, self.post_nms, self.nms = tuple(strides), pre_nms, post_nms, nms
         self.matcher, self.sampler, self.beta, self.inside, self.rounded = matcher, sampler, beta, inside, rounded
-        self.conv = predictor(channels, channels)
+        self.convs = nn.ModuleList(predictor(channels, channels) for _ in range(depth))
         sides = torch.tensor([[scale / ratio**0.5, scale * ratio**0.5] for ratio in ratios for scale in scales])
         self.register_buffer("shapes", torch.cat([-sides, sides], dim=1) / 2, persistent=False)
         self.objectness = predictor(channels, len(sides), kernel=1)
@@ -83,7 +85,9 @@ class RPN(nn.Module):
     def forward(self, features: Sequence[Float[Tensor, "B D _h _w"]]) -> RPNOutput:
         logits, deltas, anchors = [], [], []
         for feature, stride in zip(features, self.strides, strict=True):
-            hidden = F.relu(self.conv(feature))
+            hidden = feature
+            for conv in self.convs:
+                hidden = F.relu(conv(hidden))
             logits.append(self.objectness(hidden).permute(0, 2, 3, 1).flatten(1))
             deltas.append(self.deltas(hidden).permute(0, 2, 3, 1).reshape(len(feature), -1, 4))
             anchors.append(self.anchors(feature.shape[-2], feature.shape[-1], stride))

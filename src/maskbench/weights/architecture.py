@@ -107,8 +107,11 @@ def _classes(shapes: Shapes, box_head: str) -> int | None:
 def _mask_rcnn(shapes: Shapes) -> Read:
     settings = {
         **_two_stage(shapes, "box_head"),
+        "rpn_depth": shapes.count(r"rpn\.convs\.\d+\.weight"),
+        "box_convs": shapes.count(r"box_head\.convs\.\d+\.weight"),
         "mask_width": shapes.size("mask_head.convs.0.weight"),
         "mask_depth": shapes.count(r"mask_head\.convs\.\d+\.weight"),
+        "norm": (shapes.has("fpn.lateral.0.norm.") and shapes.has("mask_head.convs.0.norm.")) or None,
     }
     return Read(_classes(shapes, "box_head"), settings)
 

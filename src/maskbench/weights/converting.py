@@ -32,7 +32,7 @@ ALLOWANCES = {
 OUR_EPS = 1e-5
 """What our batch normalisation adds to the variance."""
 
-FROZEN = {"frozen_stages": 2, "frozen_norm": True}
+FROZEN_STAGES = 2
 """As all of these were trained, and as `conf/backbone/resnet50.yaml` has it."""
 
 T = TypeVar("T")
@@ -115,9 +115,10 @@ def publish(
         body = resnet(weights)
     except WeightsError as error:
         raise refused(f" {error}{Account(unmatched=tuple(unmatched))}") from None
-    trained = STYLES[_style(known, method, style, body, state)]
+    kind = "backbone" if method == "backbone" else _kind(body, weights)
+    trained = STYLES[_style(known, kind, style, state)]
     weights = _for_rgb(weights, trained)
-    backbone = {"_target_": _target(Backbone), "weights": "scratch", **FROZEN, **body, **_facts(trained)}
+    backbone = {"_target_": _target(Backbone), "weights": "scratch", **body, **_facts(trained)}
     if method == "backbone":
         weights, left_out = _settled(weights, on_paper(backbone), ours, unmatched, refused, allow)
         return Published(
@@ -219,7 +220,14 @@ def _target(kind: type) -> str:
 # How the backbone was trained ----------------------------------------------------------------------------------------
 
 
-def _style(layout: Layout, method: str, given: str | None, body: Mapping[str, Any], state: Mapping[str, Tensor]) -> str:
+def _kind(body: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str:
+    """Which of a layout's unusual cases it is (`Layout.usual`), if any."""
+    if "resnext" in body["name"] or "cardinality" in body.get("options", {}):
+        return "resnext"
+    return "normed" if "fpn.lateral.0.norm.weight" in weights else ""
+
+
+def _style(layout: Layout, kind: str, given: str | None, state: Mapping[str, Tensor]) -> str:
     """The name of the style: as given, as the file's pixel statistics tell, or the usual one."""
     if given is not None:
         _chosen("style", given, dict.fromkeys(layout.styles))
@@ -232,9 +240,7 @@ def _style(layout: Layout, method: str, given: str | None, body: Mapping[str, An
                 f"{' or '.join(fitting) or 'unknown'}; expected {given or ' or '.join(layout.styles)}"
             )
         return given or fitting[0]
-    resnext = "resnext" in body["name"] or "cardinality" in body.get("options", {})
-    special = layout.usual.get("backbone" if method == "backbone" else "resnext" if resnext else "")
-    return given or special or layout.styles[0]
+    return given or layout.usual.get(kind) or layout.styles[0]
 
 
 def _has(style: Style, mean: Sequence[float], std: Sequence[float]) -> bool:
@@ -249,8 +255,13 @@ def _rounded(values: Sequence[float]) -> list[float]:
 
 def _facts(style: Style) -> dict[str, Any]:
     """What our backbone has to be told."""
-    pixels = {"mean": list(style.mean), "std": list(style.std)}
-    return {**pixels, "stride_in_1x1": True} if style.stride_in_1x1 else pixels
+    facts = {
+        "frozen_stages": FROZEN_STAGES,
+        "frozen_norm": style.frozen_norm,
+        "mean": list(style.mean),
+        "std": list(style.std),
+    }
+    return {**facts, "stride_in_1x1": True} if style.stride_in_1x1 else facts
 
 
 def _for_rgb(weights: Mapping[str, Tensor], style: Style) -> dict[str, Tensor]:

@@ -7,7 +7,9 @@ from torchvision.models import get_model_weights
 from maskbench.errors import WeightsError
 from maskbench.weights.converting import Published, publish
 
-NAMES = {"torchvision/maskrcnn_resnet50_fpn": ("mask_rcnn", "COCO_V1")}
+NAMES = {
+    f"torchvision/{name}": ("mask_rcnn", "COCO_V1") for name in ("maskrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn_v2")
+}
 """Name → our method, and which of torchvision's entries it is."""
 
 

@@ -33,7 +33,7 @@ PYRAMID: Rules = (
 )
 
 RPN: Rules = (
-    (r"proposal_generator\.rpn_head\.conv", "rpn.conv"),
+    (r"proposal_generator\.rpn_head\.conv", "rpn.convs.0"),
     (r"proposal_generator\.rpn_head\.objectness_logits", "rpn.objectness"),
     (r"proposal_generator\.rpn_head\.anchor_deltas", "rpn.deltas"),
 )

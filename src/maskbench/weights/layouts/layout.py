@@ -23,6 +23,7 @@ class Style:
         bgr: whether the first convolution takes blue first.
         stride_in_1x1: whether a block that halves the map does so in its first convolution.
         norm_eps: what its batch normalisation adds to the variance.
+        frozen_norm: whether its statistics and affine parameters stayed as they were.
     """
 
     mean: tuple[float, ...] = RGB_MEAN
@@ -30,6 +31,7 @@ class Style:
     bgr: bool = False
     stride_in_1x1: bool = False
     norm_eps: float = 1e-5
+    frozen_norm: bool = True
 
 
 STYLES: dict[str, Style] = {
@@ -40,6 +42,8 @@ STYLES: dict[str, Style] = {
     "caffe2": Style(bgr=True),
     # the detectors of version 1 (COCO_V1), whose frozen normalisation adds nothing
     "torchvision": Style(norm_eps=0.0),
+    # and those of version 2, whose normalisation was trained
+    "torchvision_v2": Style(frozen_norm=False),
 }
 """By the name that the setting `style` has."""
 
@@ -51,7 +55,8 @@ class Layout:
     Args:
         methods: our method's stem → the rules for its names.
         styles: those that its backbones may have, the usual one first.
-        usual: the usual style where it is another: of a `resnext`, or where a `backbone` was published alone.
+        usual: the usual style where it is another: of a `resnext`, of a method whose pyramid is `normed`, or of a
+            `backbone` published alone.
         ignored: regular expressions of what is no weight of ours: anchors, pixel statistics, a classifier.
         arrange: brings renamed weights into our order, of classes for instance.
         settings: of our methods that follow from the layout and not from shapes; a nested part by its `_target_`.

@@ -16,7 +16,7 @@ PYRAMID: Rules = (
 )
 
 RPN: Rules = (
-    (r"rpn_head\.rpn_conv", "rpn.conv"),
+    (r"rpn_head\.rpn_conv", "rpn.convs.0"),
     (r"rpn_head\.rpn_cls", "rpn.objectness"),
     (r"rpn_head\.rpn_reg", "rpn.deltas"),
 )

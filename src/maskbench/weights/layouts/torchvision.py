@@ -1,4 +1,4 @@
-"""torchvision's Mask R-CNN (`maskrcnn_resnet50_fpn`), whose first class is background, and its ResNets."""
+"""torchvision's Mask R-CNN (`maskrcnn_resnet50_fpn` and `_v2`), whose first class is background, and its ResNets."""
 
 from __future__ import annotations
 
@@ -13,18 +13,25 @@ BACKBONE: Rules = ((r"(?:backbone\.body\.)?(conv1|bn1|layer[1-4])", r"backbone.b
 
 MASK_RCNN: Rules = (
     *BACKBONE,
-    # newer versions have each convolution in a sequence of its own
+    # newer versions have each convolution in a sequence of its own, with its norm if it has one
+    (r"backbone\.fpn\.inner_blocks\.(\d)\.1", r"fpn.lateral.\1.norm"),
+    (r"backbone\.fpn\.layer_blocks\.(\d)\.1", r"fpn.output.\1.norm"),
     (r"backbone\.fpn\.inner_blocks\.(\d)(?:\.0)?", r"fpn.lateral.\1"),
     (r"backbone\.fpn\.layer_blocks\.(\d)(?:\.0)?", r"fpn.output.\1"),
-    (r"rpn\.head\.conv(?:\.0\.0)?", "rpn.conv"),
+    (r"rpn\.head\.conv\.(\d)\.0", r"rpn.convs.\1"),
+    (r"rpn\.head\.conv", "rpn.convs.0"),
     (r"rpn\.head\.cls_logits", "rpn.objectness"),
     (r"rpn\.head\.bbox_pred", "rpn.deltas"),
     (r"roi_heads\.box_head\.fc6", "box_head.hidden.1"),
     (r"roi_heads\.box_head\.fc7", "box_head.hidden.3"),
+    (r"roi_heads\.box_head\.(\d)\.0", r"box_head.convs.\1"),
+    (r"roi_heads\.box_head\.(\d)\.1", r"box_head.convs.\1.norm"),
+    (r"roi_heads\.box_head\.\d", "box_head.hidden.1"),
     (r"roi_heads\.box_predictor\.cls_score", "box_head.classify"),
     (r"roi_heads\.box_predictor\.bbox_pred", "box_head.regress"),
     (r"roi_heads\.mask_head\.mask_fcn(\d+)", lambda found: f"mask_head.convs.{int(found[1]) - 1}"),
     (r"roi_heads\.mask_head\.(\d+)\.0", r"mask_head.convs.\1"),
+    (r"roi_heads\.mask_head\.(\d+)\.1", r"mask_head.convs.\1.norm"),
     (r"roi_heads\.mask_predictor\.conv5_mask", "mask_head.upsample"),
     (r"roi_heads\.mask_predictor\.mask_fcn_logits", "mask_head.logits"),
 )
@@ -57,8 +64,8 @@ POOL = {"_target_": "maskbench.ops.roi_pool.RoIAlign", "sampling": 2, "reduce": 
 
 TORCHVISION = Layout(
     methods={"backbone": BACKBONE, "mask_rcnn": MASK_RCNN},
-    styles=("torchvision", "pytorch"),
-    usual={"backbone": "pytorch"},
+    styles=("torchvision", "torchvision_v2", "pytorch"),
+    usual={"backbone": "pytorch", "normed": "torchvision_v2"},
     ignored=(r"fc\..*",),
     arrange=arrange,
     settings={"mask_rcnn": {"variant": "torchvision", "post_nms": [2000, 1000], "pool": POOL}},
