@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,6 +66,24 @@ def test_real_photographs_are_trained_on_and_judged(name: str, tmp_path: Path, s
     assert (metrics["images"], metrics["images_seen"]) == (4, 16)
     assert 0 <= metrics["segm"]["AP50"] <= 1
     assert metrics["ceiling"]["segm"]["AP50"] > 0.8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_a_compiled_backbone_is_trained(name: str, tmp_path: Path) -> None:
+    """In a process of its own, since shapes that are checked while they are traced are no numbers."""
+    settings = [
+        "data.root.images=8",
+        "data.root.val_images=2",
+        "data.root.size=64",
+        "data.tune_share=0",
+        "data.batch=4",
+    ]
+    settings += ["trainer.max_epochs=1", "threads=1", "logger=none", "speed.enabled=false", f"runs={tmp_path}"]
+    command = [sys.executable, "-m", "maskbench.train", f"method=small/{name}", "backbone.compile=true", *settings]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout.splitlines()[-1])["images_seen"] == 8
 
 
 @pytest.mark.slow

@@ -33,6 +33,7 @@ class Backbone(nn.Module):
         std: likewise.
         stride_in_1x1: whether a bottleneck block that halves the map does so in its first convolution, 1×1, as MSRA's
             original ResNets do, and not in its second.
+        compile: whether its graph is compiled, at the first call and anew for other sizes (`torch.compile`).
         options: passed on to timm, for instance the number of channels of each stage.
 
     Raises:
@@ -55,6 +56,7 @@ class Backbone(nn.Module):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         stride_in_1x1: bool = False,
+        compile: bool = False,
         options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -68,6 +70,8 @@ class Backbone(nn.Module):
         self.stride_in_1x1 = stride_in_1x1
         _freeze_stages(body, [info["module"] for info in body.feature_info.info], frozen_stages)
         self.body = fold_frozen_norms(freeze_batch_norm_2d(body) if frozen_norm else body)
+        if compile:
+            self.body.compile()  # in place, so that names of weights stay
 
     def normalise(self, images: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
         """RGB bytes → zero mean and unit variance."""
