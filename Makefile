@@ -85,8 +85,9 @@ test: export OMP_NUM_THREADS = 1
 test: $(READY) ## Run the tests that need no network and no patience, with coverage
 	$(RUN) -m pytest -n 2 --dist loadfile -m "not slow" --cov --cov-report=term --cov-fail-under=90 $(ARGS)
 
+test-slow: export OMP_NUM_THREADS = 1
 test-slow: $(READY) ## Run the tests that take minutes: overfitting, real data, killed processes
-	$(RUN) -m pytest -m slow $(ARGS)
+	$(RUN) -m pytest -n 2 -m slow $(ARGS)
 
 check: $(READY) ## Check format, lint and types
 	$(RUN) -m ruff format --check

@@ -149,11 +149,14 @@ class Golden:
 
 
 def region_golden(folder: Path, stem: str, method: type[Segmenter], **settings: Any) -> Golden:
-    """A two-stage method's, which trains on every candidate as the reference does, so that no draw is involved."""
+    """A two-stage method's, which trains on every candidate as the reference does, so that no draw is involved.
+
+    Of an image it reads forty instances.
+    """
     golden = Golden(folder, stem, method, **settings)
     golden.method.sampler = Sampler(10**6, 0.25)
     golden.method.rpn.sampler = Sampler(10**6, 0.5)
-    golden.method.point = replace(golden.method.point, max_instances=40)  # of 100: a mask takes its time
+    golden.method.point = replace(golden.method.point, max_instances=40)  # a mask takes its time
     return golden
 
 

@@ -161,8 +161,8 @@ class TestByName:
         from maskbench.runtime.published import load_weights
 
         trained = load_weights(f"torchvision/{name}")
-        trained_norms = [module for module in trained.method.modules() if isinstance(module, torch.nn.BatchNorm2d)]
-        assert (not trained_norms) is frozen_norm
+        norms = [layer for layer in trained.method.backbone.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
+        assert (not norms) is frozen_norm
         assert trained.category_ids == tuple(COCO)
         assert trained.method.pool.how.aligned is False  # type: ignore[attr-defined]
         assert (trained.cfg.transforms.eval.short, trained.cfg.transforms.eval.long) == (800, 1333)

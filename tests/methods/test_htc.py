@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from goldens import RPN_LOSSES, Golden, region_golden
 from maskbench.errors import ConfigError
 from maskbench.methods.htc import HTC, Raw
 from maskbench.nn.backbone import Backbone
+from maskbench.nn.points import PointRefinement
 from maskbench.ops.regions import Detected
 from maskbench.structures import Batch
 
@@ -167,3 +169,13 @@ class TestSwitches:
         torch.testing.assert_close(every.masks(features, None, found), torch.stack(maps).mean(dim=0))
         with pytest.raises(ConfigError, match="last or all"):
             self.build(classes, mask_stages="first")
+
+    def test_refined_masks(self, classes: tuple[str, ...], batch: Batch) -> None:
+        method = self.build(classes, refine=partial(PointRefinement, width=8, subdivisions=2))
+        losses = method.loss(batch)
+        assert [name for name in losses if name.endswith("point")] == ["s2_point"]
+        for fine, coarse in zip(method.ceiling(batch), self.build(classes).ceiling(batch), strict=True):
+            assert not torch.equal(fine.masks.dense(), coarse.masks.dense())
+        features = [torch.randn(1, 8, 128 // stride, 128 // stride) for stride in method.fpn.strides]
+        found = [Detected(batch.targets[0].boxes, batch.targets[0].labels, torch.ones(3))]
+        assert method.masks(features, None, found).shape == (3, 112, 112)

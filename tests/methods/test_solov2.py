@@ -84,12 +84,15 @@ def truthful(method: SOLOv2, targets: Sequence[Instances], every_cell: bool = Fa
 
 
 class TestPrediction(PredictionTests):
-    overlap = 0.999
+    overlap, drawable, score = 0.999, 0.9, 0.9999
 
     def test_images_of_a_batch_are_their_own(self, method: SOLOv2, batch: Batch, truth: list[Instances]) -> None:
         found = method.instances(truthful(method, batch.targets), batch.frames)
-        assert [len(instances) for instances in found] == [len(true) for true in truth]
-        assert [instances.masks.size for instances in found] == [frame.photo for frame in batch.frames]
+        for instances, single, true in zip(found, batch, truth, strict=True):
+            (alone,) = method.instances(truthful(method, single.targets), single.frames)
+            assert len(instances) == len(true)
+            assert torch.equal(instances.labels, alone.labels)
+            assert torch.equal(instances.masks.dense(), alone.masks.dense())
 
     @pytest.mark.parametrize(("cells", "kept"), [(8, 0), (9, 1)])
     def test_a_mask_is_larger_than_the_stride_of_its_level(self, method: SOLOv2, cells: int, kept: int) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from maskbench.errors import ConfigError
-from maskbench.ops.grid import Claims, Grids, cell_scores, fitting, flat, grid_cells, head_levels, losses, resized
+from maskbench.ops.grid import Claims, Grids, cell_scores, fitting, flat, grid_cells, grid_losses, head_levels, resized
 from maskbench.ops.suppress import points_nms
 from maskbench.structures import Batch, Frame, Instances, Masks
 
@@ -234,7 +234,7 @@ def test_masks_count_by_positive_cells_and_classes_by_one_more() -> None:
     """Two cells of class 0 of two images of five cells, all logits 0; background has the share 1 − α of the loss."""
     logits = [torch.zeros(2, 3, 2, 2), torch.zeros(2, 3, 1, 1)]
     labels = [torch.tensor([0, 3, 3, 3, 3]), torch.tensor([3, 3, 3, 3, 0])]
-    found = losses(logits, labels, [torch.tensor(0.5), torch.tensor(0.7)], mask_weight=3.0)
+    found = grid_losses(logits, labels, [torch.tensor(0.5), torch.tensor(0.7)], mask_weight=3.0)
     entropy = 0.25 * math.log(2)  # (1 − p)² of p = ½
     wanted = {"mask": 3 * 1.2 / 2, "class": entropy * (2 * 0.25 + 28 * 0.75) / 3}
     assert {name: loss.item() for name, loss in found.items()} == pytest.approx(wanted)

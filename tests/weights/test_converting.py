@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.models import resnet50
-from torchvision.models.detection import maskrcnn_resnet50_fpn
+from torchvision.models import resnet50, resnext50_32x4d
+from torchvision.models.detection import maskrcnn_resnet50_fpn, maskrcnn_resnet50_fpn_v2
+from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
 
 from checkpoints import R101, THIN, Drawn, detectron2, mmdetection_solov2
 from maskbench.errors import ConfigError, WeightsError
@@ -228,6 +229,15 @@ class TestTorchvision:
     def test_a_norm_that_adds_to_the_variance(self, theirs: Any) -> None:
         state, name = theirs.state_dict(), "backbone.body.bn1.running_var"
         published = publish(state, layout="torchvision", method="mask_rcnn", style="pytorch")
+        assert torch.equal(published.weights[name], state[name])
+
+    def test_norms_of_the_second_version_add_to_the_variance_whatever_the_backbone(self) -> None:
+        model = maskrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None)
+        model.backbone = _resnet_fpn_extractor(resnext50_32x4d(weights=None), 5, norm_layer=torch.nn.BatchNorm2d)
+        state, name = model.state_dict(), "backbone.body.bn1.running_var"
+        published = publish(state, layout="torchvision", method="mask_rcnn")
+        assert published.backbone["name"] == "resnext50_32x4d"
+        assert published.backbone["frozen_norm"] is False
         assert torch.equal(published.weights[name], state[name])
 
     def test_a_resnet_alone(self) -> None:

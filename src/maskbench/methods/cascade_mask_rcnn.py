@@ -20,15 +20,16 @@ from maskbench.errors import ConfigError
 from maskbench.methods.base import Common, Segmenter
 from maskbench.nn.cascade import Average, BoxCascade, average_logits, average_probabilities
 from maskbench.nn.fpn import FPN
-from maskbench.nn.points import PointRefinement, Refine, mask_losses, mask_probabilities, mask_size
-from maskbench.nn.roi import MaskHead, PyramidPool
+from maskbench.nn.masks import mask_losses, mask_probabilities, mask_size
+from maskbench.nn.points import PointRefinement, Refine
+from maskbench.nn.roi import MaskHead
 from maskbench.nn.rpn import DETECTRON2_MATCHER, MATCHER, RPN, RPNOutput
 from maskbench.nn.upsample import TransposedConv, Upsample
 from maskbench.ops import boxes as box_ops
 from maskbench.ops.assign import EVERY, Matcher, Sampler
 from maskbench.ops.mask_kinds import MaskKind, PerClassSigmoid
 from maskbench.ops.regions import Detected, Regions, detect, in_photo, redrawn, without_truth
-from maskbench.ops.roi_pool import RegionPool, RoIAlign
+from maskbench.ops.roi_pool import PyramidPool, RegionPool, RoIAlign
 from maskbench.structures import Batch, Frame, Instances, OperatingPoint
 
 
@@ -272,8 +273,11 @@ class CascadeMaskRCNN(Segmenter):
         """Probabilities inside each box that was found: the mean of the mask heads', or the last one's refined."""
         pooled = self.pool(features, [image.boxes for image in found], self._mask_head(0).pool)
         heads = self.mask_heads if self.refinement is None else self.mask_heads[-1:]
-        parts = (found, self.mask_kind, self.refinement, features[0])
-        return torch.stack([mask_probabilities(head(pooled).float(), *parts) for head in heads]).mean(dim=0)
+        maps = [
+            mask_probabilities(head(pooled).float(), found, self.mask_kind, self.refinement, features[0])
+            for head in heads
+        ]
+        return torch.stack(maps).mean(dim=0)
 
     def ceiling(self, batch: Batch) -> list[Instances]:
         """The truth cropped to its own boxes at the size of a mask, and pasted back."""

@@ -17,8 +17,7 @@ from torch.nn import functional as F
 from maskbench.methods.base import Common, Segmenter
 from maskbench.nn.blocks import predictor, tower, with_coordinates, zero_of
 from maskbench.nn.fpn import FPN
-from maskbench.ops import grid
-from maskbench.ops.grid import Grids, cell_scores, head_levels, resized
+from maskbench.ops.grid import Grids, cell_scores, grid_losses, head_levels, resized
 from maskbench.ops.masks import instances_of, to_photo
 from maskbench.ops.suppress import Candidates, Selection
 from maskbench.structures import Batch, Frame, Instances, OperatingPoint
@@ -116,13 +115,13 @@ class DecoupledSOLO(Segmenter):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         raw = self(self.prepare(batch))
-        overlaps, labels = [zero_of(*raw.columns, *raw.rows)], []
+        dices, labels = [zero_of(*raw.columns, *raw.rows)], []
         for image, target in enumerate(batch.targets):
             owners = self.grids.owners(self.grids.claims(target), target)
             labels.append(self.grids.labels(owners, target, background=len(self.classes)))
             columns, rows = ([level[image].float().sigmoid() for level in maps] for maps in (raw.columns, raw.rows))
-            overlaps += self.grids.mask_losses(owners, target, partial(paint, columns, rows))
-        return grid.losses(raw.logits, labels, overlaps, self.mask_weight)
+            dices += self.grids.mask_losses(owners, target, partial(paint, columns, rows))
+        return grid_losses(raw.logits, labels, dices, self.mask_weight)
 
     # Prediction ------------------------------------------------------------------------------------------------------
 
@@ -142,11 +141,11 @@ class DecoupledSOLO(Segmenter):
         size = columns[0].shape[1:]
         columns, rows = ([resized(level.float().sigmoid(), size) for level in maps] for maps in (columns, rows))
 
-        def painted(chosen: Int64[Tensor, " K"]) -> Float[Tensor, "K H W"]:
+        def masks_of(chosen: Int64[Tensor, " K"]) -> Float[Tensor, "K H W"]:
             return self.grids.painted(candidates.cells[chosen], size, partial(paint, columns, rows))
 
-        kept, scores = self.select(candidates, self.grids.stride_of(candidates.cells), size, painted, self.point)
-        return instances_of(to_photo(painted(kept), frame, self.mask_stride), candidates.labels[kept], scores)
+        kept, scores = self.select(candidates, self.grids.stride_of(candidates.cells), size, masks_of, self.point)
+        return instances_of(to_photo(masks_of(kept), frame, self.mask_stride), candidates.labels[kept], scores)
 
     def ceiling(self, batch: Batch) -> list[Instances]:
         """The truth as the levels can draw it, resampled to the photo as a prediction is."""

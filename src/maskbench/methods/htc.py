@@ -21,8 +21,9 @@ from maskbench.methods.base import Common, Segmenter
 from maskbench.nn.blocks import kaiming
 from maskbench.nn.cascade import BoxCascade, average_logits
 from maskbench.nn.fpn import FPN
-from maskbench.nn.points import PointRefinement, Refine, mask_losses, mask_probabilities, mask_size
-from maskbench.nn.roi import MaskHead, PyramidPool
+from maskbench.nn.masks import mask_losses, mask_probabilities, mask_size
+from maskbench.nn.points import PointRefinement, Refine
+from maskbench.nn.roi import MaskHead
 from maskbench.nn.rpn import RPN, RPNOutput
 from maskbench.nn.upsample import TransposedConv, Upsample
 from maskbench.ops import boxes as box_ops
@@ -31,7 +32,7 @@ from maskbench.ops.boxes import batch_index
 from maskbench.ops.mask_kinds import MaskKind, PerClassSigmoid
 from maskbench.ops.masks import label_map
 from maskbench.ops.regions import Detected, Regions, detect, in_photo, redrawn, without_truth
-from maskbench.ops.roi_pool import RegionPool, RoIAlign
+from maskbench.ops.roi_pool import PyramidPool, RegionPool, RoIAlign
 from maskbench.structures import UNKNOWN_CLASS, Batch, Frame, Instances, OperatingPoint
 
 
@@ -327,8 +328,10 @@ class HTC(Segmenter):
         pooled = self.pool(features, semantic, [image.boxes for image in found], self._mask_head(0).pool)
         last = len(self.mask_heads) - 1
         stages = range(last + 1) if self.mask_stages == "all" and self.refinement is None else [last]
-        parts = (found, self.mask_kind, self.refinement, features[0])
-        maps = [mask_probabilities(self.mask_logits(stage, pooled), *parts) for stage in stages]
+        maps = [
+            mask_probabilities(self.mask_logits(stage, pooled), found, self.mask_kind, self.refinement, features[0])
+            for stage in stages
+        ]
         return torch.stack(maps).mean(dim=0)
 
     def ceiling(self, batch: Batch) -> list[Instances]:

@@ -16,15 +16,16 @@ from torch import Tensor
 from maskbench.errors import ConfigError
 from maskbench.methods.base import Common, Segmenter
 from maskbench.nn.fpn import FPN
-from maskbench.nn.points import PointRefinement, Refine, mask_losses, mask_probabilities, mask_size
-from maskbench.nn.roi import BoxHead, MaskHead, PyramidPool
+from maskbench.nn.masks import mask_losses, mask_probabilities, mask_size
+from maskbench.nn.points import PointRefinement, Refine
+from maskbench.nn.roi import BoxHead, MaskHead
 from maskbench.nn.rpn import DETECTRON2_MATCHER, MATCHER, RPN, RPNOutput
 from maskbench.nn.upsample import TransposedConv, Upsample
 from maskbench.ops import boxes as box_ops
 from maskbench.ops.assign import Matcher, Sampler
 from maskbench.ops.mask_kinds import MaskKind, PerClassSigmoid
 from maskbench.ops.regions import Detected, Regions, box_losses, detect, in_photo, redrawn, sample
-from maskbench.ops.roi_pool import RegionPool, RoIAlign
+from maskbench.ops.roi_pool import PyramidPool, RegionPool, RoIAlign
 from maskbench.structures import Batch, Frame, Instances, OperatingPoint
 
 
@@ -90,12 +91,12 @@ class MaskRCNN(Segmenter):
         pre_nms: the best anchors of a level that enter the proposals' NMS, in training and in prediction.
         post_nms: how many an image keeps after it, likewise.
         regions: how many an image trains on, and the share of positives among them.
-        rpn_depth: convolutions of the RPN.
-        box_width: of the box head's layers, two of them, or one behind convolutions.
-        box_convs: convolutions of the box head.
+        rpn_depth: convolutions of the RPN before the two that predict.
+        box_width: of the box head's fully connected layers: two, or one where convolutions come before.
+        box_convs: convolutions before them.
         mask_width: of the mask head, which has `mask_depth` convolutions.
         mask_depth: see there.
-        norm: whether pyramid and heads have batch normalisation, as torchvision's second version.
+        norm: whether the pyramid and the convolutions of box and mask head have batch normalisation (the RPN has none).
         nms: overlap at which the lower-scored box of a class goes.
         pool: how the features of a region become cells.
         mask: what the channels of the mask head stand for.
@@ -190,8 +191,9 @@ class MaskRCNN(Segmenter):
     ) -> dict[str, Tensor]:
         """Mean over positives and cells, of the true class's mask alone if each class has one (section 3.1)."""
         logits = self.mask_head(self.pool(features, positives.boxes, self.mask_head.pool)).float()
-        parts = (self.mask_kind, self.refinement, features[0])
-        return mask_losses(logits, positives, targets, *parts, soft=self.variant.soft)
+        return mask_losses(
+            logits, positives, targets, self.mask_kind, self.refinement, features[0], soft=self.variant.soft
+        )
 
     # Prediction ------------------------------------------------------------------------------------------------------
 

@@ -18,15 +18,16 @@ from torch.nn import functional as F
 from maskbench.methods.base import Common, Segmenter
 from maskbench.nn.blocks import kaiming
 from maskbench.nn.fpn import FPN
-from maskbench.nn.points import Draw, PointRefinement, mask_losses, mask_probabilities, mask_size
-from maskbench.nn.roi import BoxHead, PyramidPool
+from maskbench.nn.masks import mask_losses, mask_probabilities, mask_size
+from maskbench.nn.points import Draw, PointRefinement
+from maskbench.nn.roi import BoxHead
 from maskbench.nn.rpn import RPN, RPNOutput
 from maskbench.ops import boxes as box_ops
 from maskbench.ops.assign import Matcher, Sampler
 from maskbench.ops.mask_kinds import MaskKind, PerClassSigmoid
 from maskbench.ops.points import grid_points, sample_regions
 from maskbench.ops.regions import Detected, Regions, box_losses, detect, in_photo, redrawn, sample
-from maskbench.ops.roi_pool import RegionPool, RoIAlign
+from maskbench.ops.roi_pool import PyramidPool, RegionPool, RoIAlign
 from maskbench.structures import Batch, Frame, Instances, OperatingPoint
 
 

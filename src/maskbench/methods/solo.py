@@ -18,8 +18,7 @@ from torch.nn import functional as F
 from maskbench.methods.base import Common, Segmenter
 from maskbench.nn.blocks import predictor, tower, with_coordinates, zero_of
 from maskbench.nn.fpn import FPN
-from maskbench.ops import grid
-from maskbench.ops.grid import Grids, cell_scores, head_levels
+from maskbench.ops.grid import Grids, cell_scores, grid_losses, head_levels
 from maskbench.ops.masks import instances_of, to_photo
 from maskbench.ops.suppress import Candidates, Selection
 from maskbench.structures import Batch, Frame, Instances, OperatingPoint
@@ -133,13 +132,13 @@ class SOLO(Segmenter):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         raw = self(self.prepare(batch))
-        overlaps, labels = [zero_of(*raw.features, *self.masks.parameters())], []
+        dices, labels = [zero_of(*raw.features, *self.masks.parameters())], []
         for row, target in enumerate(batch.targets):
             owners = self.grids.owners(self.grids.claims(target), target)
             labels.append(self.grids.labels(owners, target, background=len(self.classes)))
-            paint = partial(self.paint, [features[row] for features in raw.features])
-            overlaps += self.grids.mask_losses(owners, target, paint)
-        return grid.losses(raw.logits, labels, overlaps, self.mask_weight)
+            features = [level[row] for level in raw.features]
+            dices += self.grids.mask_losses(owners, target, partial(self.paint, features))
+        return grid_losses(raw.logits, labels, dices, self.mask_weight)
 
     # Prediction ------------------------------------------------------------------------------------------------------
 
@@ -153,11 +152,11 @@ class SOLO(Segmenter):
         candidates = Candidates.of(scores, self.point)
         size = (2 * features[0].shape[1], 2 * features[0].shape[2])
 
-        def paint(rows: Int64[Tensor, " K"]) -> Float[Tensor, "K H W"]:
+        def masks_of(rows: Int64[Tensor, " K"]) -> Float[Tensor, "K H W"]:
             return self.grids.painted(candidates.cells[rows], size, partial(self.paint, features))
 
-        kept, scores = self.select(candidates, self.grids.stride_of(candidates.cells), size, paint, self.point)
-        return instances_of(to_photo(paint(kept), frame, self.mask_stride), candidates.labels[kept], scores)
+        kept, scores = self.select(candidates, self.grids.stride_of(candidates.cells), size, masks_of, self.point)
+        return instances_of(to_photo(masks_of(kept), frame, self.mask_stride), candidates.labels[kept], scores)
 
     def ceiling(self, batch: Batch) -> list[Instances]:
         """The truth as the levels can draw it, resampled to the photo as a prediction is."""

@@ -18,8 +18,7 @@ from maskbench.methods.base import Common, Segmenter
 from maskbench.nn.blocks import predictor, tower, with_coordinates, zero_of
 from maskbench.nn.fpn import FPN
 from maskbench.nn.semantic import SemanticFPN
-from maskbench.ops import grid
-from maskbench.ops.grid import Grids, cell_scores, flat, head_levels
+from maskbench.ops.grid import Grids, cell_scores, flat, grid_losses, head_levels
 from maskbench.ops.losses import dice
 from maskbench.ops.masks import instances_of, shrink, to_photo
 from maskbench.ops.suppress import Candidates, Selection
@@ -114,7 +113,7 @@ class SOLOv2(Segmenter):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         raw = self(self.prepare(batch))
         kernels = flat(raw.kernels)
-        overlaps, labels = [zero_of(raw.features, *raw.kernels)], []
+        dices, labels = [zero_of(raw.features, *raw.kernels)], []
         for row, target in enumerate(batch.targets):
             claims = self.grids.claims(target)
             owners = self.grids.owners(claims, target)
@@ -122,8 +121,8 @@ class SOLOv2(Segmenter):
             learns = claims if self.grids.shared == "reference" else owners
             painted = self.paint(kernels[row, learns.cell], raw.features[row])
             wanted = shrink(target.masks.dense(), self.mask_stride)[learns.instance]
-            overlaps.append(dice(painted, wanted).sum())
-        return grid.losses(raw.logits, labels, overlaps, self.mask_weight)
+            dices.append(dice(painted, wanted).sum())
+        return grid_losses(raw.logits, labels, dices, self.mask_weight)
 
     def paint(self, kernels: Float[Tensor, "P E"], features: Float[Tensor, "E h w"]) -> Float[Tensor, "P h w"]:
         """Mask probabilities: each kernel is a 1×1 convolution over the mask features."""
@@ -144,12 +143,12 @@ class SOLOv2(Segmenter):
     ) -> Instances:
         candidates = Candidates.of(scores, self.point)
 
-        def paint(rows: Int64[Tensor, " K"]) -> Float[Tensor, "K h w"]:
+        def masks_of(rows: Int64[Tensor, " K"]) -> Float[Tensor, "K h w"]:
             return self.paint(kernels[candidates.cells[rows]], features)
 
         strides = self.grids.stride_of(candidates.cells)
-        kept, scores = self.select(candidates, strides, features.shape[1:], paint, self.point)
-        return instances_of(to_photo(paint(kept), frame, self.mask_stride), candidates.labels[kept], scores)
+        kept, scores = self.select(candidates, strides, features.shape[1:], masks_of, self.point)
+        return instances_of(to_photo(masks_of(kept), frame, self.mask_stride), candidates.labels[kept], scores)
 
     def ceiling(self, batch: Batch) -> list[Instances]:
         """The truth at stride 4, resampled to the photo as a prediction is."""

@@ -30,8 +30,11 @@ class ConvNormReLU(nn.Sequential):
             nn.init.normal_(conv.weight, std=std)
 
 
-class NormedConv(nn.Conv2d):
-    """A convolution without bias, then batch normalisation."""
+class ConvBatchNorm(nn.Conv2d):
+    """A convolution without bias, then batch normalisation.
+
+    The norm lies inside it, so that the convolution's weight has the same name with and without one.
+    """
 
     def __init__(self, channels: int, width: int, kernel: int) -> None:
         super().__init__(channels, width, kernel, padding=kernel // 2, bias=False)
@@ -43,7 +46,7 @@ class NormedConv(nn.Conv2d):
 
 def convolution(channels: int, width: int, kernel: int = 3, *, norm: bool = False) -> nn.Conv2d:
     """A convolution that keeps the size, with a bias or with batch normalisation."""
-    return NormedConv(channels, width, kernel) if norm else nn.Conv2d(channels, width, kernel, padding=kernel // 2)
+    return ConvBatchNorm(channels, width, kernel) if norm else nn.Conv2d(channels, width, kernel, padding=kernel // 2)
 
 
 def tower(channels: int, width: int, depth: int) -> nn.Sequential:

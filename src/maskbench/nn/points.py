@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from maskbench.nn.blocks import kaiming
 from maskbench.ops.mask_kinds import MaskKind
 from maskbench.ops.points import cell_centres, in_frame, sample_masks, sample_points, sample_regions
-from maskbench.ops.regions import Detected, Regions, mask_targets
+from maskbench.ops.regions import Regions
 from maskbench.structures import Instances
 
 Draw = Callable[[int, int], Float[Tensor, "N S 2"]]
@@ -30,55 +30,6 @@ class Refine(Protocol):
     """Builds the refinement for features of `channels` at a stride, and a mask head of `outputs` channels."""
 
     def __call__(self, channels: int, stride: int, outputs: int) -> PointRefinement: ...
-
-
-def mask_losses(
-    logits: Float[Tensor, "N K m m"],
-    positives: Regions,
-    targets: Sequence[Instances],
-    kind: MaskKind,
-    refinement: PointRefinement | None,
-    finest: Float[Tensor, "B D h w"],
-    *,
-    soft: bool = False,
-    draw: Draw | None = None,
-) -> dict[str, Float[Tensor, ""]]:
-    """How far masks are from the truth in their cells, `mask`, and at points, `point`, if they are refined.
-
-    Args:
-        logits: of the regions that hold an object.
-        positives: these regions.
-        targets: what they match.
-        kind: what the channels stand for.
-        refinement: of the masks, if any.
-        finest: the level that it reads.
-        soft: whether a cell's truth is the share of it that is set.
-        draw: random points (default: uniform).
-    """
-    wanted = mask_targets(positives, targets, logits.shape[-1], soft=soft)
-    losses = {"mask": kind.loss(logits, positives.all_labels(), wanted)}
-    if refinement is not None:
-        losses["point"] = refinement.loss(finest, positives, logits, targets, kind, draw)
-    return losses
-
-
-def mask_probabilities(
-    logits: Float[Tensor, "N K m m"],
-    found: Sequence[Detected],
-    kind: MaskKind,
-    refinement: PointRefinement | None,
-    finest: Float[Tensor, "B D h w"],
-) -> Float[Tensor, "N s s"]:
-    """Inside the box of everything that was found, as coarse as the logits or refined."""
-    labels = torch.cat([image.labels for image in found])
-    if refinement is None:
-        return kind.margin(logits, labels).sigmoid()
-    return refinement.refine(finest, [image.boxes for image in found], logits, labels, kind).sigmoid()
-
-
-def mask_size(coarse: int, refinement: PointRefinement | None) -> int:
-    """Cells a side of a mask, of those of its logits."""
-    return coarse if refinement is None else coarse << refinement.subdivisions
 
 
 class PointRefinement(nn.Module):

@@ -1,12 +1,9 @@
-"""The heads that look at one region (Mask R-CNN, figure 4, right; Faster R-CNN's two layers for the box).
+"""The heads that look at one region (Mask R-CNN, figure 4, right; for the box Faster R-CNN's two layers, or more).
 
 R regions   C classes   s cells a side of a pooled region   m cells a side of a mask
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -14,26 +11,6 @@ from torch.nn import functional as F
 
 from maskbench.nn.blocks import convolution, kaiming
 from maskbench.nn.upsample import TransposedConv, Upsample
-from maskbench.ops.roi_pool import RegionPool, pool
-
-
-@dataclass(frozen=True)
-class PyramidPool:
-    """The features of regions, each from the level of P2…P5 that fits its size (FPN, section 4.2); P6 is the RPN's.
-
-    Args:
-        strides: of all levels, P6 among them.
-        how: makes cells of a region.
-    """
-
-    strides: tuple[int, ...]
-    how: RegionPool
-
-    def __call__(
-        self, features: Sequence[Float[Tensor, "B D _h _w"]], boxes: Sequence[Float[Tensor, "_r 4"]], size: int
-    ) -> Float[Tensor, "R D s s"]:
-        """Regions of every image under each other, as `size` × `size` cells."""
-        return pool(features[:-1], self.strides[:-1], boxes, size, how=self.how)
 
 
 class BoxHead(nn.Module):
@@ -43,8 +20,8 @@ class BoxHead(nn.Module):
         channels: of a pooled region.
         classes: without background.
         pool: cells a side of a pooled region.
-        width: of the layers, two of them, or one behind convolutions.
-        convs: how many convolutions of as many channels as come in are before them.
+        width: of the fully connected layers: two, or one where convolutions come before.
+        convs: convolutions before them, as wide as what comes in.
         norm: whether the convolutions have batch normalisation.
         agnostic: one box for all classes, and not one for each.
     """

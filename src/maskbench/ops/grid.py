@@ -23,7 +23,7 @@ from maskbench.structures import Batch, Frame, Instances, Size
 SharedCells = Literal["reference", "smallest"]
 
 Paint = Callable[[int, Int64[Tensor, " K"]], Float[Tensor, "K h w"]]
-"""A level and some of its cells, numbered row by row → their mask probabilities at half the level's stride."""
+"""A level and some of its cells, numbered row by row → mask probabilities, at half its stride or at the size wanted."""
 
 
 class Cells(NamedTuple):
@@ -128,7 +128,7 @@ class Grids:
     # Masks of several levels at one size -----------------------------------------------------------------------------
 
     def painted(self, cell: Int64[Tensor, " K"], size: Size | torch.Size, paint: Paint) -> Float[Tensor, "K H W"]:
-        """The masks of cells of any level."""
+        """Mask probabilities of cells, numbered through the levels, each level's brought to `size`."""
         maps = torch.zeros((len(cell), *size), device=cell.device)
         for level, (rows, own) in enumerate(self.split(cell)):
             maps[rows] = resized(paint(level, own), size)
@@ -148,10 +148,10 @@ class Grids:
         return instances_of(to_photo(maps, frame, self.strides[0] // 2), target.labels, target.scores)
 
 
-def losses(
+def grid_losses(
     logits: Sequence[Float[Tensor, "B C _s _s"]],
     labels: Sequence[Int64[Tensor, " A"]],
-    overlaps: Sequence[Float[Tensor, ""]],
+    dices: Sequence[Float[Tensor, ""]],
     mask_weight: float,
 ) -> dict[str, Float[Tensor, ""]]:
     """What the family learns from: classes of all cells and masks of positive ones (SOLO, section 3.3.2).
@@ -159,13 +159,13 @@ def losses(
     Args:
         logits: of every level's grid.
         labels: the class that each cell of an image learns; C is background.
-        overlaps: sums of dice losses of positive cells.
+        dices: sums of the dice losses of positive cells.
         mask_weight: of the dice losses against the focal loss.
     """
     label = torch.stack(list(labels)).flatten()
     positives = (label < logits[0].shape[1]).sum()
     return {
-        "mask": mask_weight * torch.stack(list(overlaps)).sum() / positives.clamp(min=1),
+        "mask": mask_weight * torch.stack(list(dices)).sum() / positives.clamp(min=1),
         "class": focal(flat(logits).float().flatten(0, 1), label) / (positives + 1),
     }
 

@@ -196,3 +196,22 @@ def pool(
         parts.append(how(feature.float(), rois[rows].float(), size, 1 / stride).to(feature.dtype))
         order.append(rows)
     return torch.cat(parts)[torch.cat(order).argsort()]
+
+
+@dataclass(frozen=True)
+class PyramidPool:
+    """The features of regions, each from the level of P2…P5 that fits its size (FPN, section 4.2); P6 is the RPN's.
+
+    Args:
+        strides: of all levels, P6 among them.
+        how: makes cells of a region.
+    """
+
+    strides: tuple[int, ...]
+    how: RegionPool
+
+    def __call__(
+        self, features: Sequence[Float[Tensor, "B D _h _w"]], boxes: Sequence[Float[Tensor, "_ 4"]], size: int
+    ) -> Float[Tensor, "N D s s"]:
+        """Regions of every image under each other, as `size` × `size` cells; `features` are those of all levels."""
+        return pool(features[:-1], self.strides[:-1], boxes, size, how=self.how)

@@ -111,7 +111,7 @@ def _mask_rcnn(shapes: Shapes) -> Read:
         "box_convs": shapes.count(r"box_head\.convs\.\d+\.weight"),
         "mask_width": shapes.size("mask_head.convs.0.weight"),
         "mask_depth": shapes.count(r"mask_head\.convs\.\d+\.weight"),
-        "norm": (shapes.has("fpn.lateral.0.norm.") and shapes.has("mask_head.convs.0.norm.")) or None,
+        "norm": shapes.has("fpn.lateral.0.norm."),
     }
     return Read(_classes(shapes, "box_head"), settings)
 

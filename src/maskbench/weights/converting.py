@@ -33,7 +33,7 @@ OUR_EPS = 1e-5
 """What our batch normalisation adds to the variance."""
 
 FROZEN_STAGES = 2
-"""As all of these were trained, and as `conf/backbone/resnet50.yaml` has it."""
+"""With which training goes on, as torchvision's does by default and as `conf/backbone/resnet50.yaml` has it."""
 
 T = TypeVar("T")
 
@@ -115,8 +115,7 @@ def publish(
         body = resnet(weights)
     except WeightsError as error:
         raise refused(f" {error}{Account(unmatched=tuple(unmatched))}") from None
-    kind = "backbone" if method == "backbone" else _kind(body, weights)
-    trained = STYLES[_style(known, kind, style, state)]
+    trained = STYLES[_style(known, _kinds(method, body, weights), style, state)]
     weights = _for_rgb(weights, trained)
     backbone = {"_target_": _target(Backbone), "weights": "scratch", **body, **_facts(trained)}
     if method == "backbone":
@@ -220,14 +219,16 @@ def _target(kind: type) -> str:
 # How the backbone was trained ----------------------------------------------------------------------------------------
 
 
-def _kind(body: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str:
-    """Which of a layout's unusual cases it is (`Layout.usual`), if any."""
-    if "resnext" in body["name"] or "cardinality" in body.get("options", {}):
-        return "resnext"
-    return "normed" if "fpn.lateral.0.norm.weight" in weights else ""
+def _kinds(method: str, body: Mapping[str, Any], weights: Mapping[str, Tensor]) -> list[str]:
+    """The unusual cases that a checkpoint is (`Layout.usual`)."""
+    if method == "backbone":
+        return ["backbone"]
+    resnext = "resnext" in body["name"] or "cardinality" in body.get("options", {})
+    normed = "fpn.lateral.0.norm.weight" in weights
+    return [kind for kind, is_one in (("resnext", resnext), ("normed", normed)) if is_one]
 
 
-def _style(layout: Layout, kind: str, given: str | None, state: Mapping[str, Tensor]) -> str:
+def _style(layout: Layout, kinds: Sequence[str], given: str | None, state: Mapping[str, Tensor]) -> str:
     """The name of the style: as given, as the file's pixel statistics tell, or the usual one."""
     if given is not None:
         _chosen("style", given, dict.fromkeys(layout.styles))
@@ -240,7 +241,7 @@ def _style(layout: Layout, kind: str, given: str | None, state: Mapping[str, Ten
                 f"{' or '.join(fitting) or 'unknown'}; expected {given or ' or '.join(layout.styles)}"
             )
         return given or fitting[0]
-    return given or layout.usual.get(kind) or layout.styles[0]
+    return given or next((layout.usual[kind] for kind in kinds if kind in layout.usual), layout.styles[0])
 
 
 def _has(style: Style, mean: Sequence[float], std: Sequence[float]) -> bool:

@@ -8,7 +8,8 @@ from maskbench.errors import WeightsError
 from maskbench.weights.converting import Published, publish
 
 NAMES = {
-    f"torchvision/{name}": ("mask_rcnn", "COCO_V1") for name in ("maskrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn_v2")
+    "torchvision/maskrcnn_resnet50_fpn": ("mask_rcnn", "COCO_V1"),
+    "torchvision/maskrcnn_resnet50_fpn_v2": ("mask_rcnn", "COCO_V1"),
 }
 """Name → our method, and which of torchvision's entries it is."""
 

@@ -40,9 +40,9 @@ STYLES: dict[str, Style] = {
     "caffe": Style(std=(1.0, 1.0, 1.0), bgr=True, stride_in_1x1=True),
     # ResNeXt-101-32x8d as trained with Caffe2
     "caffe2": Style(bgr=True),
-    # the detectors of version 1 (COCO_V1), whose frozen normalisation adds nothing
+    # maskrcnn_resnet50_fpn, whose frozen normalisation adds nothing
     "torchvision": Style(norm_eps=0.0),
-    # and those of version 2, whose normalisation was trained
+    # maskrcnn_resnet50_fpn_v2, whose normalisation was trained
     "torchvision_v2": Style(frozen_norm=False),
 }
 """By the name that the setting `style` has."""
