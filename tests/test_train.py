@@ -219,6 +219,7 @@ def test_two_processes_never_train_one_run(run: Path, tmp_path: Path) -> None:
         (["checkpoint=best", "trainer.check_val_every_n_epoch=3"], "none of 2 epochs has one: set it to 2 or less"),
         (["evaluation.iou_types=[mask]"], r"iou_types=\['mask'\]: expected one or more of segm, bbox"),
         (["evaluation.iou_types=[]"], "expected one or more of segm, bbox"),
+        (["trainer.max_epochs=x"], "trainer.max_epochs=x: expected a whole number"),
         (["speed.images=0"], r"speed\.images=0: expected at least 1"),
         (["+trainer.enable_progress_bar=false"], "enable_progress_bar of lightning.Trainer: .* leave it out"),
         (["+trainer.enable_checkpointing=true"], "enable_checkpointing of lightning.Trainer: .* leave it out"),
@@ -237,6 +238,17 @@ def test_the_best_weights_are_not_chosen_where_there_is_nothing_to_find(
     monkeypatch.setattr(CocoDataModule, "objects", lambda *_: 0)
     with pytest.raises(ConfigError, match="no object is in any of its 4 photos: raise"):
         call(train, *TINY, "checkpoint=best", f"runs={tmp_path}", "logger=none")
+
+
+@pytest.mark.parametrize(
+    ("device", "there", "told"), [("cpu", True, True), ("cpu", False, False), ("cuda", True, False)]
+)
+def test_an_idle_gpu_is_told(
+    device: str, there: bool, told: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: there)
+    training._tell_of_gpu(torch.device(device))
+    assert ("trainer.accelerator=auto takes it" in capsys.readouterr().err) is told
 
 
 @pytest.mark.parametrize("limit", [1, 100])

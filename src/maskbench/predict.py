@@ -34,7 +34,8 @@ def predict(cfg: DictConfig) -> dict[str, Any]:
     if not found.drawn:
         highest = "nothing was found" if found.highest_score is None else f"the highest is {found.highest_score:.2f}"
         complain(f"No score reaches {cfg.score}, so that nothing is drawn: {highest}. score=... sets another.")
-    say(f"{len(found.overlays)} overlays and predictions.json are in {cfg.out}")
+    of = f" of {len(photos)}" if found.broken else ""
+    say(f"{len(found.overlays)}{of} overlays and predictions.json are in {cfg.out}")
     return {
         "out": cfg.out,
         "images": len(found.overlays),

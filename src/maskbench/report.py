@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from maskbench.runtime import verb
-from maskbench.runtime.console import say, show
+from maskbench.runtime.console import percent, say, show
 from maskbench.runtime.run_folder import read_json
 
 
@@ -37,9 +37,9 @@ def report(cfg: DictConfig) -> dict[str, Any]:
 
 def _number(row: dict[str, Any], name: str) -> str:
     value = row.get(name)
-    if value is None:
-        return "–"
-    return str(int(value)) if name == "n" else f"{value:.1f}" if name == "FPS" else f"{value:.4f}"
+    if name.startswith("AP"):
+        return percent(value)
+    return "–" if value is None else f"{value:.1f}" if name == "FPS" else str(int(value))
 
 
 def main() -> None:

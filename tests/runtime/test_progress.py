@@ -39,7 +39,7 @@ def test_a_line_tells_the_ap_of_its_own_epoch_alone(tmp_path: Path, capsys: pyte
     every = {"max_epochs": 3, "check_val_every_n_epoch": 2}
     Trainer(accelerator="cpu", default_root_dir=tmp_path, callbacks=[Lines()], **QUIET, **few, **every).fit(Validated())
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("epoch ")]
-    assert ["AP 0.5" in line for line in lines] == [False, True, False]
+    assert ["AP 50" in line for line in lines] == [False, True, False]
 
 
 def test_the_bar_tells_loss_and_speed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,7 +36,7 @@ def test_a_log_file_gets_a_line_a_change(tmp_path: Path) -> None:
         seen.tick()
         seen.finished("a", "done")
     lines = [line.split("  ", 1)[1] for line in text.getvalue().splitlines()]
-    assert lines == ["a  started", "a  epoch 2/4 AP 0.200 251 images/s", "a  done 0:00"]
+    assert lines == ["a  started", "a  epoch 2/4 AP 20.0 251 images/s", "a  done 0:00"]
     assert seen.summary() == "1 of 2 done · 1 waiting"
 
 
@@ -117,7 +117,7 @@ def test_a_terminal_shows_a_table(tmp_path: Path) -> None:
         seen.finished("b", "failed", "boom")
     assert "● running" in text.getvalue()
     assert "✗ failed" in text.getvalue()
-    assert "0.100" in text.getvalue()
+    assert "10.0" in text.getvalue()
 
 
 def test_a_small_screen_shows_what_matters(tmp_path: Path) -> None:

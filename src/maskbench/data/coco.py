@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import pickle
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -179,7 +179,7 @@ class CocoFile:
                 )
             if category_id not in self.categories:
                 raise self._error(
-                    f"annotation {annotation_id} has category {category_id}, but there are {list(self.categories)}",
+                    f"annotation {annotation_id} has category {category_id}, but there are {_few(self.categories)}",
                     "list the category, or remove the annotation",
                 )
             wrong = _wrong_segmentation(segmentation, self.records[image_id].size)
@@ -222,6 +222,12 @@ def missing_annotations(path: Path) -> str:
         f"{path}: no such file; {there}; set data.root to the data set's folder and data.train_annotations, "
         "data.test_annotations (and data.tune_annotations) to the json files in it"
     )
+
+
+def _few(ids: Collection[int]) -> str:
+    """The first of many, and their number."""
+    shown = ", ".join(map(str, sorted(ids)[:8]))
+    return f"{shown}, … ({len(ids)} in all)" if len(ids) > 8 else shown
 
 
 def _wrong_segmentation(segmentation: Any, size: tuple[int, int]) -> str | None:

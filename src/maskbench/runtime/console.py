@@ -36,13 +36,13 @@ def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> N
 
 
 def show_scores(title: str, metrics: Mapping[str, Any]) -> None:
-    """COCO's numbers, a column an IoU type."""
+    """COCO's numbers × 100, a column an IoU type."""
     scores: dict[str, dict[str, float]] = {kind: metrics[kind] for kind in ("segm", "bbox") if kind in metrics}
     names = list(dict.fromkeys(name for numbers in scores.values() for name in numbers))
-    rows = [[name, *(_fraction(numbers.get(name)) for numbers in scores.values())] for name in names]
-    show(title, ["", *scores], rows)
+    rows = [[name, *(percent(numbers.get(name)) for numbers in scores.values())] for name in names]
+    show(title, ["× 100", *scores], rows)
 
 
-def _fraction(value: float | None) -> str:
-    # COCO writes −1 where the data set has no object of a kind
-    return "–" if value is None or value < 0 else f"{value:.4f}"
+def percent(value: float | None) -> str:
+    """An AP or AR as papers write it, × 100; COCO writes −1 where the data set has no object of a kind."""
+    return "–" if value is None or value < 0 else f"{100 * value:.1f}"

@@ -47,9 +47,10 @@ class Bar(RichProgressBar):
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         found = trainer.callback_metrics
-        named = {"loss": found.get("train/loss"), "AP": found.get("tune/AP")}
+        named = {"loss": (found.get("train/loss"), 1), "AP": (found.get("tune/AP"), 100)}
         rate = self._images / max(1e-9, time.perf_counter() - self._since)
-        return {name: float(value) for name, value in named.items() if value is not None} | {"images/s": rate}
+        shown = {name: scale * float(value) for name, (value, scale) in named.items() if value is not None}
+        return shown | {"images/s": rate}
 
 
 class Lines(Callback):
@@ -68,7 +69,9 @@ class Lines(Callback):
         if not trainer.is_global_zero:
             return
         found = trainer.callback_metrics
-        tune = {"AP": "tune/AP"} if self._validated else {}  # Lightning keeps that of an earlier epoch
-        named = {"loss": "loss", **tune, "images/s": "images_per_second", "minutes": "minutes"}
-        numbers = "  ".join(f"{label} {float(found[key]):.3g}" for label, key in named.items() if key in found)
+        tune = {"AP": ("tune/AP", 100)} if self._validated else {}  # Lightning keeps that of an earlier epoch
+        named = {"loss": ("loss", 1), **tune, "images/s": ("images_per_second", 1), "minutes": ("minutes", 1)}
+        numbers = "  ".join(
+            f"{label} {scale * float(found[key]):.3g}" for label, (key, scale) in named.items() if key in found
+        )
         say(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {numbers}")

@@ -31,7 +31,9 @@ class RunFolder:
         """The run in `path`; raises `RunError` when there is none."""
         run = cls(Path(path))
         if not run.config.is_file():
-            raise RunError(f"{run.path}: no run (expected a folder with {run.config.name}, as train writes it)")
+            below = sorted(config.parent.name for config in run.path.glob(f"*/{run.config.name}"))
+            hint = f"; in it are {', '.join(below[:4])}{', …' if below[4:] else ''}" if below else ""
+            raise RunError(f"{run.path}: no run (expected a folder with {run.config.name}, as train writes it){hint}")
         return run
 
     @property

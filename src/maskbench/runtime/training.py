@@ -72,6 +72,7 @@ def train(trial: Composed, done: Callable[[], None]) -> None:
         if leads():
             _describe(trial, data, device)
             _tell_of_limit(data, method.point.max_instances)
+            _tell_of_gpu(device)
         _fit(trainer, method, data, run)
         if file == BEST:
             fit_weights(method, read_checkpoint(run.checkpoints / BEST)["state_dict"], run.checkpoints / BEST)
@@ -90,10 +91,12 @@ def train(trial: Composed, done: Callable[[], None]) -> None:
 
 
 def _require_measurable(cfg: DictConfig) -> None:
-    """Raise where what is measured after training is unknown or nothing."""
+    """Raise where the length of training makes no sense, or what is measured after it is unknown or nothing."""
     known, found = get_args(IouType), list(cfg.evaluation.iou_types)
     if not found or not set(found) <= set(known):
         raise ConfigError(f"evaluation.iou_types={found}: expected one or more of {', '.join(known)}")
+    if not isinstance(epochs := cfg.trainer.get("max_epochs"), int | None):
+        raise ConfigError(f"trainer.max_epochs={epochs}: expected a whole number")
     if cfg.speed.enabled and cfg.speed.images < 1:
         raise ConfigError(
             f"speed.images={cfg.speed.images}: expected at least 1 (speed.enabled=false leaves the stopwatch out)"
@@ -129,6 +132,12 @@ def _describe(trial: Composed, data: CocoDataModule, device: torch.device) -> No
     write_json(run.fairness, fairness(settings, trial.fingerprint, environment(device)))
     named = {"name": trial.data_name, "fingerprint": trial.fingerprint}
     write_json(run.data, named | data.profile.as_dict())
+
+
+def _tell_of_gpu(device: torch.device) -> None:
+    """That one is left idle."""
+    if device.type == "cpu" and torch.cuda.is_available():
+        say("Training on the CPU, although there is a GPU: trainer=default or trainer.accelerator=auto takes it.")
 
 
 def _tell_of_limit(data: CocoDataModule, limit: int) -> None:

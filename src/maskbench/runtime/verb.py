@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import functools
 import json
+import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 import maskbench
 from maskbench.errors import MaskbenchError
+from maskbench.runtime.command_line import explain, usage
 from maskbench.runtime.console import complain, say
 from maskbench.runtime.ranks import leads
 
@@ -33,6 +37,9 @@ def config_folder() -> Path:
 
 def run(name: str, task: Task) -> None:
     """Compose `conf/NAME.yaml` with the command line, hand it to `task`, print what it returns as a line of JSON."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(usage(name, config_folder()))
+        return
 
     @functools.wraps(task)
     def printed(cfg: DictConfig) -> None:
@@ -41,11 +48,16 @@ def run(name: str, task: Task) -> None:
             if leads():
                 print(json.dumps(found), flush=True)
 
+    # Or Hydra prints what it thinks of an error, and exits.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=name)(printed)()
     except KeyboardInterrupt as interruption:  # which says how to go on, where somebody along its way knew
         say(f"\n{str(interruption) or 'Interrupted.'}")
         raise SystemExit(INTERRUPTED) from None
+    except HydraException as error:
+        complain(explain(error, config_folder()))
+        raise SystemExit(1) from None
 
 
 @contextmanager

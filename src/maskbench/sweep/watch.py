@@ -184,7 +184,7 @@ class Watch:
             if row.phase == "running" and row.look() and row.progress:
                 found = row.progress
                 rate = f"{found.images_per_second:.0f} images/s" if found.images_per_second else ""
-                ap = f"AP {_number(found.ap)}" if found.ap_of == found.epochs else ""
+                ap = f"AP {_percent(found.ap)}" if found.ap_of == found.epochs else ""
                 self._say(row.name, " ".join(filter(None, [f"epoch {found.epoch}", ap, rate])))
         if self._live:
             self._live.refresh()
@@ -204,7 +204,7 @@ class Watch:
                 escape(row.name),
                 Text(f"{symbol} {row.phase}", style),
                 found.epoch if found else "",
-                _number(found.ap) if found else "",
+                _percent(found.ap) if found else "",
                 f"{found.images_per_second:.0f}" if found and found.images_per_second else "",
                 _duration(row.elapsed),
                 _duration(row.left),
@@ -288,8 +288,8 @@ def _float(text: str | None) -> float | None:
     return value if value == value else None
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}"
 
 
 def _duration(seconds: float | None) -> str:
