@@ -76,7 +76,7 @@ def break_(content: dict, path: str, value: Any) -> dict:
         ("annotations.1.id", 5, "annotation id 5 occurs twice"),
         ("categories.1.id", 9, "category id 9 occurs twice"),
         ("annotations.0.image_id", 8, "annotation 5 belongs to image 8, which `images` does not list"),
-        ("annotations.0.category_id", 1, r"annotation 5 has category 1, but there are \[4, 9\]"),
+        ("annotations.0.category_id", 1, r"annotation 5 has category 1, but there are 4, 9"),
         ("annotations.0.segmentation", None, r"annotations\[0\] \(id 5\) lacks `segmentation`"),
         ("annotations.0.segmentation", "polygon", "annotation 5 is 'polygon', expected polygons or an RLE"),
         ("annotations.0.segmentation", [], "annotation 5 has no polygon"),
