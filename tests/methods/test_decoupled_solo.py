@@ -146,7 +146,7 @@ class TestPrediction(PredictionTests):
 class TestTraining(FirstTrainingTests):
     def test_the_truth_costs_nothing(self, build: Build, batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
         method = build()
-        for target in batch.targets:
+        for target in (*batch.targets, squares(24), squares(20)):
             losses = losses_of(method, truthful(method, target, every_cell=True), target, monkeypatch)
             assert losses == pytest.approx({"mask": 0, "class": 0}, abs=1e-3)
 

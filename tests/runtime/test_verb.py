@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError
 
@@ -47,6 +48,25 @@ def test_an_interrupted_verb_says_so(
         run("report", task)
     assert stopped.value.code == INTERRUPTED
     assert capsys.readouterr().err.strip() == told
+
+
+def test_what_hydra_cannot_compose_is_one_message(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["train", "trainer.epochs=1"])
+    with pytest.raises(SystemExit) as stopped:
+        run("train", lambda cfg: {})
+    assert stopped.value.code == 1
+    assert capsys.readouterr().err.startswith("there is no setting trainer.epochs; did you mean trainer.max_epochs")
+
+
+def test_what_hydra_cannot_build_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def task(cfg: DictConfig) -> dict[str, Any]:
+        raise InstantiationException("a bug")
+
+    monkeypatch.setattr("sys.argv", ["report", "study=some"])
+    with pytest.raises(InstantiationException):
+        run("report", task)
 
 
 def test_a_bug_keeps_its_traceback() -> None:

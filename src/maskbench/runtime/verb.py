@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.errors import HydraException
+from hydra.errors import ConfigCompositionException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
@@ -55,7 +55,7 @@ def run(name: str, task: Task) -> None:
     except KeyboardInterrupt as interruption:  # which says how to go on, where somebody along its way knew
         say(f"\n{str(interruption) or 'Interrupted.'}")
         raise SystemExit(INTERRUPTED) from None
-    except HydraException as error:
+    except (ConfigCompositionException, OverrideParseException) as error:  # Hydra's others may be bugs of ours
         complain(explain(error, config_folder()))
         raise SystemExit(1) from None
 
