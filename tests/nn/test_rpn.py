@@ -33,7 +33,7 @@ def truth(*boxes: tuple[int, int, int, int]) -> Instances:
     return Instances(Masks(masks), Masks(masks).boxes(), labels, torch.ones(len(boxes)))
 
 
-def answer(rpn: RPN, targets: list[Instances], certainty: float = 12.0) -> RPNOutput:
+def answer(rpn: RPN, targets: list[Instances]) -> RPNOutput:
     """The output that says the truth: every positive anchor is one, and moves onto its box."""
     output = rpn(features())
     sizes = [len(level) for level in output.anchors]
@@ -42,13 +42,19 @@ def answer(rpn: RPN, targets: list[Instances], certainty: float = 12.0) -> RPNOu
     for target in targets:
         matches = rpn.matcher(anchors, target.boxes)
         positive = matches >= 0
-        logits.append(torch.where(positive, certainty, -certainty))
+        logits.append(torch.where(positive, 12.0, -12.0))
         moved = torch.zeros(len(anchors), 4)
         moved[positive] = box_ops.encode(anchors[positive], target.boxes[matches[positive]])
         deltas.append(moved)
     return RPNOutput(
         list(torch.stack(logits).split(sizes, dim=1)), list(torch.stack(deltas).split(sizes, dim=1)), output.anchors
     )
+
+
+def says(rpn: RPN, output: RPNOutput) -> None:
+    """From now on the network says this, wherever it is asked."""
+    logits, deltas = torch.cat(output.logits, dim=1).flatten(), torch.cat(output.deltas, dim=1).flatten(0, 1)
+    rpn.at = lambda features, numbers: (logits[numbers], deltas[numbers])  # type: ignore[method-assign]
 
 
 class TestAnchors:
@@ -122,39 +128,84 @@ class TestProposals:
         torch.testing.assert_close(scores, torch.tensor([3.0, 2.0, 1.0]).sigmoid())
 
 
+class TestAt:
+    @pytest.mark.parametrize("depth", [1, 2])
+    def test_some_anchors_say_what_they_say_among_all(self, depth: int) -> None:
+        """At corners and edges too, where a convolution sees zeros outside, and its own bias nowhere."""
+        rpn, levels = RPN(6, STRIDES, depth=depth), features()
+        for conv in rpn.convs:
+            torch.nn.init.normal_(conv.weight, std=0.3)
+            torch.nn.init.ones_(conv.bias)
+        output = rpn(levels)
+        logits, deltas = torch.cat(output.logits, dim=1).flatten(), torch.cat(output.deltas, dim=1).flatten(0, 1)
+        numbers = torch.randperm(len(logits))
+        for some in (numbers, numbers[:7], numbers[:7].repeat(2), numbers[:0]):
+            again, moved = rpn.at(levels, some)
+            torch.testing.assert_close(again, logits[some])
+            torch.testing.assert_close(moved, deltas[some])
+
+    def test_gradients_are_those_of_the_pass_over_whole_maps(self) -> None:
+        rpn, levels = RPN(6, STRIDES, depth=2), [level.requires_grad_() for level in features()]
+        leaves = [*levels, *rpn.parameters()]
+        with torch.no_grad():
+            count = sum(logits.numel() for logits in rpn(levels).logits)
+        numbers = torch.randperm(count)[:50]
+        some = sum(said.square().sum() for said in rpn.at(levels, numbers))
+        output = RPN.forward.__wrapped__(rpn, levels)  # as it would be if it were differentiated
+        logits, deltas = torch.cat(output.logits, dim=1).flatten(), torch.cat(output.deltas, dim=1).flatten(0, 1)
+        whole = logits[numbers].square().sum() + deltas[numbers].square().sum()
+        for one, other in zip(torch.autograd.grad(some, leaves), torch.autograd.grad(whole, leaves), strict=True):
+            torch.testing.assert_close(one, other)
+
+
 class TestLosses:
     def test_the_truth_costs_nothing(self, rpn: RPN) -> None:
         targets = [truth((8, 8, 24, 24), (50, 10, 58, 18)), truth()]
-        losses = rpn.losses(answer(rpn, targets), targets, FRAMES)
+        output = answer(rpn, targets)
+        says(rpn, output)
+        losses = rpn.losses(features(), output, targets, FRAMES)
         assert losses["rpn_objectness"].item() == pytest.approx(0, abs=1e-4)
         assert losses["rpn_box"].item() == pytest.approx(0, abs=1e-6)
 
     def test_both_are_divided_by_the_number_of_sampled_anchors(self, rpn: RPN) -> None:
         """Every delta off by 0.1 costs 0.4 a positive anchor; every logit of 0 costs log 2."""
         targets = [truth((8, 8, 24, 24)), truth((40, 20, 56, 36))]
-        output = answer(rpn, targets, certainty=0.0)
+        output = answer(rpn, targets)
         matches = [rpn.matcher(torch.cat(output.anchors), target.boxes) for target in targets]
         positives = sum(int((match >= 0).sum()) for match in matches)
-        off = RPNOutput(output.logits, [level + 0.1 for level in output.deltas], output.anchors)
-        losses = rpn.losses(off, targets, FRAMES)
+        unsure = [torch.zeros_like(level) for level in output.logits]
+        says(rpn, RPNOutput(unsure, [level + 0.1 for level in output.deltas], output.anchors))
+        losses = rpn.losses(features(), output, targets, FRAMES)
         assert losses["rpn_objectness"].item() == pytest.approx(math.log(2))
         assert losses["rpn_box"].item() == pytest.approx(0.4 * positives / (2 * rpn.sampler.count))
 
     def test_without_objects_only_objectness_is_learnt(self, rpn: RPN) -> None:
-        losses = rpn.losses(rpn(features()), [truth(), truth()], FRAMES)
+        levels = features()
+        losses = rpn.losses(levels, rpn(levels), [truth(), truth()], FRAMES)
         torch.stack(list(losses.values())).sum().backward()
         assert losses["rpn_box"].item() == 0
         assert all(parameter.grad is not None for parameter in rpn.parameters())
         assert rpn.objectness.weight.grad is not None
         assert rpn.objectness.weight.grad.any()
 
+    def test_without_an_anchor_to_learn_from_every_weight_has_a_gradient(self, rpn: RPN) -> None:
+        """As DistributedDataParallel wants it: all anchors of a small photograph cross its edge."""
+        rpn.inside = True
+        levels, tiny = features(), (Frame(1, photo=(2, 2), resized=(2, 2)),) * 2
+        losses = rpn.losses(levels, rpn(levels), [truth(), truth()], tiny)
+        total = torch.stack(list(losses.values())).sum()
+        total.backward()
+        assert total.item() == 0
+        assert all(parameter.grad is not None and not parameter.grad.any() for parameter in rpn.parameters())
+
     def test_small_mistakes_cost_less_with_a_smooth_loss(self, rpn: RPN) -> None:
         targets = [truth((8, 8, 24, 24)), truth()]
-        said = answer(rpn, targets)
-        off = said._replace(deltas=[deltas + 0.1 for deltas in said.deltas])
-        sharp = rpn.losses(off, targets, FRAMES)["rpn_box"].item()
+        output = answer(rpn, targets)
+        says(rpn, output._replace(deltas=[deltas + 0.1 for deltas in output.deltas]))
+        sharp = rpn.losses(features(), output, targets, FRAMES)["rpn_box"].item()
         rpn.beta = 1.0
-        assert rpn.losses(off, targets, FRAMES)["rpn_box"].item() == pytest.approx(sharp * 0.1 / 2, rel=1e-3)
+        smooth = rpn.losses(features(), output, targets, FRAMES)["rpn_box"].item()
+        assert smooth == pytest.approx(sharp * 0.1 / 2, rel=1e-3)
 
     def test_anchors_over_the_edge_can_be_left_out(self, rpn: RPN) -> None:
         anchors, target = torch.cat(rpn(features()).anchors), truth((0, 0, 16, 16))

@@ -217,7 +217,7 @@ class HTC(Segmenter):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         raw = self(self.prepare(batch))
         proposals = self.rpn.boxes(raw.rpn, batch.frames, training=True)
-        losses = self.rpn.losses(raw.rpn, batch.targets, batch.frames)
+        losses = self.rpn.losses(raw.features, raw.rpn, batch.targets, batch.frames)
         if raw.semantic is not None:
             losses["semantic"] = self.semantic_loss(raw.semantic.logits, batch)
         return {**losses, **self.roi_losses(raw.features, raw.semantic, proposals, batch.targets, batch.frames)}

@@ -1,6 +1,6 @@
 """Region proposal network (Ren et al., NeurIPS 2015), over a feature pyramid (Lin et al., CVPR 2017, section 4.1).
 
-B images   A anchors of an image, all levels   K anchors a cell
+B images   A anchors of an image, all levels   K anchors a cell   N anchors that a loss looks at
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import batched_nms
 
-from maskbench.nn.blocks import predictor, zero_of
+from maskbench.nn.blocks import predictor
 from maskbench.ops import boxes as box_ops
 from maskbench.ops.assign import IGNORED, Matcher, Sampler
 from maskbench.ops.suppress import best
+from maskbench.ops.windows import windows
 from maskbench.structures import Frame, Instances
 
 MATCHER = Matcher(positive=0.7, negative=0.3, low_quality=0.3)
@@ -37,6 +38,10 @@ class RPNOutput(NamedTuple):
 
 class RPN(nn.Module):
     """Anchors, their objectness and the proposals they become.
+
+    A loss sees a few hundred of an image's hundred thousand anchors. So the pass over whole maps, which proposals come
+    from, is not differentiated, and the loss looks at its anchors again, from the windows of the maps that they were
+    computed from: the same losses and gradients, without the activations and the backward pass of all the others.
 
     Args:
         channels: of the pyramid, which is also the width of the head.
@@ -82,12 +87,14 @@ class RPN(nn.Module):
         self.objectness = predictor(channels, len(sides), kernel=1)
         self.deltas = predictor(channels, 4 * len(sides), kernel=1)
 
+    @torch.no_grad()
     def forward(self, features: Sequence[Float[Tensor, "B D _h _w"]]) -> RPNOutput:
+        """Every anchor, without gradients: those are `losses`'."""
         logits, deltas, anchors = [], [], []
         for feature, stride in zip(features, self.strides, strict=True):
             hidden = feature
             for conv in self.convs:
-                hidden = F.relu(conv(hidden))
+                hidden = F.relu_(conv(hidden))
             logits.append(self.objectness(hidden).permute(0, 2, 3, 1).flatten(1))
             deltas.append(self.deltas(hidden).permute(0, 2, 3, 1).reshape(len(feature), -1, 4))
             anchors.append(self.anchors(feature.shape[-2], feature.shape[-1], stride))
@@ -133,27 +140,44 @@ class RPN(nn.Module):
         return boxes[kept], score[kept]
 
     def losses(
-        self, output: RPNOutput, targets: Sequence[Instances], frames: Sequence[Frame]
+        self,
+        features: Sequence[Float[Tensor, "B D _h _w"]],
+        output: RPNOutput,
+        targets: Sequence[Instances],
+        frames: Sequence[Frame],
     ) -> dict[str, Float[Tensor, ""]]:
         """Objectness and box loss of the sampled anchors, both divided by how many were sampled in the batch."""
-        logits, deltas = torch.cat(output.logits, dim=1).float(), torch.cat(output.deltas, dim=1).float()
         anchors = torch.cat(output.anchors)
-        objectness, regression, sampled = [zero_of(logits)], [zero_of(deltas)], 0
-        for row, (target, frame) in enumerate(zip(targets, frames, strict=True)):
+        numbers, positives, moves = [], [], []
+        for image, (target, frame) in enumerate(zip(targets, frames, strict=True)):
             matches = self.match(anchors, target, frame)
             positive, negative = self.sampler(matches)
-            sampled += len(positive) + len(negative)
-            rows = torch.cat([positive, negative])
-            truth = torch.zeros_like(logits[row, rows])
-            truth[: len(positive)] = 1
-            objectness.append(F.binary_cross_entropy_with_logits(logits[row, rows], truth, reduction="sum"))
-            wanted = box_ops.encode(anchors[positive], target.boxes[matches[positive]])
-            regression.append(F.smooth_l1_loss(deltas[row, positive], wanted, beta=self.beta, reduction="sum"))
-        count = max(1, sampled)
+            numbers.append(image * len(anchors) + torch.cat([positive, negative]))
+            positives.append(torch.cat([torch.ones_like(positive), torch.zeros_like(negative)]).bool())
+            moves.append(box_ops.encode(anchors[positive], target.boxes[matches[positive]]))
+        logits, deltas = self.at(features, torch.cat(numbers))
+        real = torch.cat(positives)
+        count = max(1, len(real))
         return {
-            "rpn_objectness": torch.stack(objectness).sum() / count,
-            "rpn_box": torch.stack(regression).sum() / count,
+            "rpn_objectness": F.binary_cross_entropy_with_logits(logits, real.float(), reduction="sum") / count,
+            "rpn_box": F.smooth_l1_loss(deltas[real], torch.cat(moves), beta=self.beta, reduction="sum") / count,
         }
+
+    def at(
+        self, features: Sequence[Float[Tensor, "B D _h _w"]], numbers: Int64[Tensor, " N"]
+    ) -> tuple[Float[Tensor, " N"], Float[Tensor, "N 4"]]:
+        """What `forward` says of some anchors, with gradients; they are numbered image by image, level by level."""
+        kinds = len(self.shapes)
+        cells, cell = (numbers // kinds).unique(return_inverse=True)
+        hidden, inside = windows(features, cells, reach=len(self.convs))
+        for conv in self.convs:
+            assert isinstance(conv, nn.Conv2d)
+            # each convolution sees zeros outside the map, and not what it would itself make of them
+            hidden = F.relu(F.conv2d(hidden * inside, conv.weight, conv.bias))
+            inside = inside[..., 1:-1, 1:-1]
+        logits = self.objectness(hidden).flatten(1)[cell, numbers % kinds]
+        deltas = self.deltas(hidden).view(len(cells), kinds, 4)[cell, numbers % kinds]
+        return logits.float(), deltas.float()
 
     def match(self, anchors: Float[Tensor, "A 4"], target: Instances, frame: Frame) -> Int64[Tensor, " A"]:
         """The true box of each anchor, as the matcher says; those that the loss leaves out are ignored."""
