@@ -3,8 +3,10 @@
     python benchmarks/beyond_the_pyramid.py [--methods mask_rcnn,solo] [--threads 2] [--repeats 5] [--device cuda]
 
 ResNet-50 with FPN, frozen norms, 80 classes, one photograph of 800 × 1333, random weights whose classifiers are loud
-enough that a hundred instances are found. The methods take turns in one process; medians in seconds. The last line is
-JSON. A random network's objects cost what a hundred real ones cost at the most: their candidates fill every limit.
+enough that a hundred instances are found. The methods take turns in one process; medians in seconds: backbone and
+pyramid, the heads that run on whole maps, and the rest, from candidates to masks of the photo (with the heads that run
+on regions). The last line is JSON. A random network's objects cost what a hundred real ones cost at the most: their
+candidates fill every limit, and their masks are large.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+from functools import partial
 
 import torch
 from hydra import compose, initialize_config_dir
@@ -23,8 +26,10 @@ from maskbench.runtime.verb import config_folder
 from maskbench.structures import Batch
 
 PAPERS = sorted(path.stem for path in (config_folder() / "method").glob("*.yaml") if "_target_" in path.read_text())
-LOUD = {"box_head.classify": 0.1, "cascade.heads": 0.1, "classify": 0.02}
+LOUD = {"box_head.classify": 0.1, "cascade.heads": 0.1, "classify": 0.05}
 """Standard deviations of what classifies: regions (in stages or not), or the cells of a grid or map."""
+DRAWN = ("masks", "columns", "rows")
+"""What draws a mask for each cell of a grid, and starts where it draws none."""
 
 
 def built(stem: str) -> Segmenter:
@@ -37,6 +42,8 @@ def built(stem: str) -> Segmenter:
         for part, std in LOUD.items():
             if name.startswith(part) and name.endswith("classify.weight"):
                 torch.nn.init.normal_(weight, std=std)
+        if name.startswith(DRAWN):
+            torch.nn.init.normal_(weight, mean=float(name.endswith("bias")), std=0.1)
     for name, buffer in method.backbone.named_buffers():
         if name.endswith("bn3.weight"):
             buffer.fill_(0.25)  # or features grow with the depth of a random network
@@ -47,6 +54,15 @@ def built(stem: str) -> Segmenter:
 def levels(method: Segmenter, batch: Batch) -> object:
     """Backbone and pyramid alone."""
     return method.fpn(method.backbone(method.prepare(batch)))
+
+
+@torch.inference_mode()
+def network(method: Segmenter, batch: Batch) -> object:
+    """What runs on whole maps."""
+    return method(method.prepare(batch))
+
+
+PARTS = {"pyramid": levels, "network": network, "whole": predicted}
 
 
 def main() -> None:
@@ -61,16 +77,22 @@ def main() -> None:
     batch = photo().to(device)
     methods = {stem: built(stem).to(device) for stem in chosen.methods.split(",")}
     found = {stem: predicted(method, batch) for stem, method in methods.items()}
-    whole: dict[str, list[float]] = {stem: [] for stem in methods}
-    pyramid: dict[str, list[float]] = {stem: [] for stem in methods}
+    times: dict[tuple[str, str], list[float]] = {(stem, part): [] for stem in methods for part in PARTS}
     for _ in range(chosen.repeats):
         for stem, method in methods.items():
-            whole[stem].append(timed(lambda method=method: predicted(method, batch), device))
-            pyramid[stem].append(timed(lambda method=method: levels(method, batch), device))
+            for part, run in PARTS.items():
+                times[stem, part].append(timed(partial(run, method, batch), device))
     table = {}
     for stem in methods:
-        total, inside = statistics.median(whole[stem]), statistics.median(pyramid[stem])
-        table[stem] = {"s": total, "pyramid_s": inside, "share_outside": 1 - inside / total, "instances": found[stem]}
+        pyramid, heads, whole = (statistics.median(times[stem, part]) for part in PARTS)
+        table[stem] = {
+            "s": whole,
+            "pyramid_s": pyramid,
+            "heads_s": heads - pyramid,
+            "rest_s": whole - heads,
+            "share_outside": 1 - pyramid / whole,
+            "instances": found[stem],
+        }
         print(f"{stem:20}", {name: round(value, 3) for name, value in table[stem].items()})
     print(json.dumps(table))
 

@@ -143,13 +143,18 @@ class TestToPhoto:
 
     def test_only_windows_are_sampled_of_small_masks(self, monkeypatch: pytest.MonkeyPatch) -> None:
         pixels: list[int] = []
-        sample = F.grid_sample
+        sample, upsample = F.grid_sample, mask_ops.UPSAMPLE
 
-        def watched(maps: Tensor, grid: Tensor, **options: Any) -> Tensor:
+        def windows(maps: Tensor, grid: Tensor, **options: Any) -> Tensor:
             pixels.append(len(maps) * maps.shape[1] * grid[0, ..., 0].numel())
             return sample(maps, grid, **options)
 
-        monkeypatch.setattr(F, "grid_sample", watched)
+        def whole(maps: Tensor, size: tuple[int, int], *arguments: Any) -> Tensor:
+            pixels.append(len(maps) * size[0] * size[1])
+            return upsample(maps, size, *arguments)
+
+        monkeypatch.setattr(F, "grid_sample", windows)
+        monkeypatch.setattr(mask_ops, "UPSAMPLE", whole)
         maps = torch.zeros(100, 100, 100)
         maps[:, 40:44, 40:44] = 1
         mask_ops.to_photo(maps, Frame(1, photo=(400, 400), resized=(400, 400)), stride=4)
@@ -173,14 +178,14 @@ class TestToPhoto:
 
     def test_no_slice_is_larger_than_asked_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
         made: list[int] = []
-        sample = F.grid_sample
+        sample = mask_ops.UPSAMPLE
 
-        def watched(maps: Tensor, *arguments: Any, **options: Any) -> Tensor:
-            made.append(maps.shape[1])
-            return sample(maps, *arguments, **options)
+        def watched(maps: Tensor, *arguments: Any) -> Tensor:
+            made.append(len(maps))
+            return sample(maps, *arguments)
 
         monkeypatch.setattr(mask_ops, "SLICE_PIXELS", 2 * 32 * 32 + 5)
-        monkeypatch.setattr(F, "grid_sample", watched)
+        monkeypatch.setattr(mask_ops, "UPSAMPLE", watched)
         mask_ops.to_photo(torch.rand(5, 8, 8), Frame(1, photo=(32, 32), resized=(32, 32)), stride=4)
         assert made == [2, 2, 1]
 

@@ -119,26 +119,31 @@ class SOLOv2(Segmenter):
             owners = self.grids.owners(claims, target)
             labels.append(self.grids.labels(owners, target, background=len(self.classes)))
             learns = claims if self.grids.shared == "reference" else owners
-            painted = self.paint(kernels[row, learns.cell], raw.features[row])
+            painted = self.paint(kernels[row, learns.cell], raw.features[row : row + 1])
             wanted = shrink(target.masks.dense(), self.mask_stride)[learns.instance]
             dices.append(dice(painted, wanted).sum())
         return grid_losses(raw.logits, labels, dices, self.mask_weight)
 
-    def paint(self, kernels: Float[Tensor, "P E"], features: Float[Tensor, "E h w"]) -> Float[Tensor, "P h w"]:
+    def paint(self, kernels: Float[Tensor, "P E"], features: Float[Tensor, "1 E h w"]) -> Float[Tensor, "P h w"]:
         """Mask probabilities: each kernel is a 1×1 convolution over the mask features."""
-        return torch.einsum("pe,ehw->phw", kernels, features).float().sigmoid()
+        if len(kernels) == 0:  # a convolution has an output
+            return features.new_zeros((0, *features.shape[2:]), dtype=torch.float32)
+        return F.conv2d(features, kernels[:, :, None, None])[0].contiguous().float().sigmoid()
 
     # Prediction ------------------------------------------------------------------------------------------------------
 
     def instances(self, raw: Raw, frames: Sequence[Frame]) -> list[Instances]:
         scores = cell_scores(raw.logits, points=self.points_nms)
-        return [self._instances(*image) for image in zip(scores, flat(raw.kernels), raw.features, frames, strict=True)]
+        return [
+            self._instances(*image)
+            for image in zip(scores, flat(raw.kernels), raw.features.split(1), frames, strict=True)
+        ]
 
     def _instances(
         self,
         scores: Float[Tensor, "A C"],
         kernels: Float[Tensor, "A E"],
-        features: Float[Tensor, "E h w"],
+        features: Float[Tensor, "1 E h w"],
         frame: Frame,
     ) -> Instances:
         candidates = Candidates.of(scores, self.point)
@@ -147,7 +152,7 @@ class SOLOv2(Segmenter):
             return self.paint(kernels[candidates.cells[rows]], features)
 
         strides = self.grids.stride_of(candidates.cells)
-        kept, scores = self.select(candidates, strides, features.shape[1:], masks_of, self.point)
+        kept, scores = self.select(candidates, strides, features.shape[2:], masks_of, self.point)
         return instances_of(to_photo(masks_of(kept), frame, self.mask_stride), candidates.labels[kept], scores)
 
     def ceiling(self, batch: Batch) -> list[Instances]:

@@ -28,6 +28,8 @@ WINDOW_SHARE, WINDOW_COST, WINDOW_GROUP = 6, 4096, 32
 """A mask is sampled in a window, beside others of about its size, if six times its pixels and what it costs apart are
 less than the photo's."""
 
+UPSAMPLE = torch.ops.aten.upsample_bilinear2d
+
 
 def centres_of_mass(masks: Bool[Tensor, "N H W"]) -> Float[Tensor, "N 2"]:
     """Mean row and column index of each mask's pixels (no half pixel added, as SOLO's reference has it)."""
@@ -138,8 +140,8 @@ def to_photo(maps: Float[Tensor, "N h w"], frame: Frame, stride: float, threshol
         first, extent = _windows(stack > threshold, cells, frame.photo)
         area = extent.prod(dim=1)
         large = (WINDOW_SHARE * (area + WINDOW_COST) >= height * width).nonzero()[:, 0]
-        # The masks are the channels of one image, so that the sampling positions are worked out once for all.
-        whole = _sampled(stack[None, large], rows[None], columns[None])[0] > threshold
+        # The operator itself: F.interpolate takes no scale beside a size, and the photo may cut the map's last cell.
+        whole = UPSAMPLE(stack[large, None], frame.photo, False, 1 / cells[0], 1 / cells[1])[:, 0] > threshold
         if len(large) == len(stack):
             return whole
         drawn = whole.new_zeros((len(stack), height, width)).index_copy_(0, large, whole)
