@@ -134,7 +134,7 @@ class TestSwitches:
         method = self.build(classes)
         for images, present in ((batch, {0, 1, 2}), (without_objects, {2})):
             maps = torch.stack([target.masks.dense().any(dim=0) for target in images.targets])
-            wanted = method._maps(images)
+            wanted = method._maps(images, stride=1)
             assert set(wanted.unique().tolist()) == {*present, 255}
             assert torch.equal(wanted < 2, maps)
             assert (wanted[1, images.frames[1].resized[0] :] == 255).all()

@@ -50,6 +50,7 @@ class DecoupledSOLO(Segmenter):
             (`ops.grid.Grids`).
         coordinates: whether the mask towers know where they are (CoordConv).
         mask_weight: of the dice loss.
+        mask_prior: probability with which a pixel starts to be part of a mask, in its row and in its column.
         points_nms: whether of neighbouring cells only the best of a class may stand for an object, as released.
         suppression: "matrix", Matrix NMS as released, or "mask", NMS on masks as in the paper.
         nms_sigma: of Matrix NMS.
@@ -75,6 +76,7 @@ class DecoupledSOLO(Segmenter):
         shared_cells: str = "reference",
         coordinates: bool = True,
         mask_weight: float = 3.0,
+        mask_prior: float = 0.01,
         points_nms: bool = True,
         suppression: str = "matrix",
         nms_sigma: float = 2.0,
@@ -92,8 +94,8 @@ class DecoupledSOLO(Segmenter):
         self.class_tower = tower(width, head_width, head_depth)
         self.mask_towers = nn.ModuleList(tower(width + len(axes), head_width, head_depth) for axes in self.axes)
         self.classify = predictor(head_width, len(self.classes), prior=0.01)
-        self.columns = nn.ModuleList(predictor(head_width, side, prior=0.01) for side in grids)
-        self.rows = nn.ModuleList(predictor(head_width, side, prior=0.01) for side in grids)
+        self.columns = nn.ModuleList(predictor(head_width, side, prior=mask_prior) for side in grids)
+        self.rows = nn.ModuleList(predictor(head_width, side, prior=mask_prior) for side in grids)
 
     # Network ---------------------------------------------------------------------------------------------------------
 

@@ -195,7 +195,7 @@ class HTC(Segmenter):
         stride = self.fpn.strides[SemanticBranch.place]
         cells = self._mask_head(0).pool
         fused = self.pyramid_pool.how(semantic.features.float(), batch_index(boxes), cells, 1 / stride)
-        return pooled + F.adaptive_avg_pool2d(fused, size).to(pooled.dtype)
+        return pooled + F.avg_pool2d(fused, cells // size).to(pooled.dtype)
 
     def mask_logits(self, stage: int, pooled: Float[Tensor, "P D s s"]) -> Float[Tensor, "P K m m"]:
         """Of a stage's mask head, which is given what the one before has seen of the same regions (section 3.2)."""
@@ -225,12 +225,12 @@ class HTC(Segmenter):
     def semantic_loss(self, logits: Float[Tensor, "B S h w"], batch: Batch) -> Float[Tensor, ""]:
         """Cross-entropy, the mean over all cells, those that are ignored among them, as in the reference."""
         stride = self.fpn.strides[SemanticBranch.place]
-        wanted = self._maps(batch)[:, ::stride, ::stride]
+        wanted = self._maps(batch, stride)
         cost = F.cross_entropy(logits.float(), wanted, ignore_index=UNKNOWN_CLASS, reduction="sum")
         return self.semantic_weight * cost / wanted.numel()
 
-    def _maps(self, batch: Batch) -> Int64[Tensor, "B H W"]:
-        """The data set's semantic maps, or the classes of the true masks on background.
+    def _maps(self, batch: Batch, stride: int) -> Int64[Tensor, "B h w"]:
+        """Every `stride`th pixel of the data set's semantic maps, or of the classes of the true masks on background.
 
         Raises:
             ConfigError: there are maps and the branch is not made for them, or the other way round.
@@ -241,13 +241,14 @@ class HTC(Segmenter):
                     "the data set has semantic maps, but method.semantic_classes is null: say how many classes they "
                     "have, or leave data.train_semantic out to learn from the union of the masks"
                 )
-            return torch.stack([self._union(*image) for image in zip(batch.targets, batch.frames, strict=True)])
+            images = zip(batch.targets, batch.frames, strict=True)
+            return torch.stack([self._union(target, frame, stride) for target, frame in images])
         if batch.semantic is None:
             raise ConfigError(
                 f"method.semantic_classes={self.semantic_classes}, but the data set has no semantic maps: name them in "
                 "data.train_semantic, or leave semantic_classes out to learn from the union of the masks"
             )
-        maps = batch.semantic.long()
+        maps = batch.semantic[:, ::stride, ::stride].long()
         highest = int(torch.where(maps == UNKNOWN_CLASS, -1, maps).amax())
         if highest >= self.semantic_classes:
             raise ConfigError(
@@ -256,12 +257,15 @@ class HTC(Segmenter):
             )
         return maps
 
-    def _union(self, target: Instances, frame: Frame) -> Int64[Tensor, "H W"]:
+    def _union(self, target: Instances, frame: Frame, stride: int) -> Int64[Tensor, "h w"]:
         """The class of each pixel, the one after the last for background, unknown where the image is padded."""
         background = target.labels.new_tensor([len(self.classes)])
-        classes = torch.cat([target.labels, background])[label_map(target.masks.dense())]
-        classes[frame.resized[0] :] = UNKNOWN_CLASS
-        classes[:, frame.resized[1] :] = UNKNOWN_CLASS
+        masks = target.masks.dense()
+        smallest_first = masks.sum(dim=(1, 2)).argsort(stable=True)
+        classes = torch.cat([target.labels, background])[label_map(masks[:, ::stride, ::stride], smallest_first)]
+        height, width = frame.resized
+        classes[-(-height // stride) :] = UNKNOWN_CLASS
+        classes[:, -(-width // stride) :] = UNKNOWN_CLASS
         return classes
 
     def roi_losses(

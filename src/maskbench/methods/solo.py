@@ -52,6 +52,7 @@ class SOLO(Segmenter):
             (`ops.grid.Grids`).
         coordinates: whether the mask tower knows where it is (CoordConv).
         mask_weight: of the dice loss.
+        mask_prior: probability with which a pixel starts to be part of a mask.
         points_nms: whether of neighbouring cells only the best of a class may stand for an object, as released.
         suppression: "matrix", Matrix NMS as released, or "mask", NMS on masks as in the paper.
         nms_sigma: of Matrix NMS.
@@ -76,6 +77,7 @@ class SOLO(Segmenter):
         shared_cells: str = "reference",
         coordinates: bool = True,
         mask_weight: float = 3.0,
+        mask_prior: float = 0.01,
         points_nms: bool = True,
         suppression: str = "matrix",
         nms_sigma: float = 2.0,
@@ -91,7 +93,7 @@ class SOLO(Segmenter):
         self.class_tower = tower(width, head_width, head_depth)
         self.mask_tower = tower(width + len(self.axes), head_width, head_depth)
         self.classify = predictor(head_width, len(self.classes), prior=0.01)
-        self.masks = nn.ModuleList(predictor(head_width, side**2, kernel=1, prior=0.01) for side in grids)
+        self.masks = nn.ModuleList(predictor(head_width, side**2, kernel=1, prior=mask_prior) for side in grids)
 
     # Network ---------------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskbench.nn.blocks import convolution, kaiming
-from maskbench.nn.upsample import TransposedConv, Upsample
+from maskbench.nn.upsample import Doubling, TransposedConv, Upsample
 
 
 class BoxHead(nn.Module):
@@ -59,7 +59,7 @@ class BoxHead(nn.Module):
     ) -> tuple[Float[Tensor, "R {self.classes}+1"], Float[Tensor, "R {self.boxes} 4"]]:
         """Class logits and deltas."""
         for conv in self.convs:
-            regions = F.relu(conv(regions))
+            regions = F.relu_(conv(regions))
         hidden = self.hidden(regions)
         return self.classify(hidden), self.regress(hidden).view(-1, self.boxes, 4)
 
@@ -93,7 +93,7 @@ class MaskHead(nn.Module):
         self.convs = nn.ModuleList(
             convolution(channels if step == 0 else width, width, norm=norm) for step in range(depth)
         )
-        self.upsample = upsample(width)
+        self.upsample: Doubling = upsample(width)
         self.logits = nn.Conv2d(width, outputs, 1)
         kaiming(*self.convs, self.logits)
 
@@ -109,9 +109,9 @@ class MaskHead(nn.Module):
     def look(self, regions: Float[Tensor, "R D s s"]) -> Float[Tensor, "R E s s"]:
         """What the convolutions make of regions; HTC hands it on to the next stage's head."""
         for conv in self.convs:
-            regions = F.relu(conv(regions))
+            regions = F.relu_(conv(regions))
         return regions
 
     def draw(self, seen: Float[Tensor, "R E s s"]) -> Float[Tensor, "R K m m"]:
         """Mask logits of what was seen."""
-        return self.logits(F.relu(self.upsample(seen)))
+        return self.upsample.predict(seen, self.logits)

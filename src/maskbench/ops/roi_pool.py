@@ -17,6 +17,7 @@ from torchvision.ops import roi_align, roi_pool
 
 from maskbench.errors import ConfigError
 from maskbench.ops.boxes import batch_index
+from maskbench.ops.levels import in_order
 
 
 @runtime_checkable
@@ -129,7 +130,7 @@ def _align_in_bags(
     counts = torch.full_like(extent, sampling) if sampling else (extent / size).ceil().clamp(min=1)
     # a region without extent has no samples, if their number goes by it
     real = torch.ones_like(extent) if sampling else (extent > 0).to(extent.dtype)
-    parts, order = [feature.new_zeros((0, size, size, feature.shape[1]))], []
+    parts, order = [], []
     # regions of one number of samples a bin at a time, of which there are a few
     for samples in counts.long().unique(dim=0):
         rows = (counts.long() == samples).all(dim=1).nonzero()[:, 0]
@@ -144,8 +145,9 @@ def _align_in_bags(
         )
         parts.append(bags.view(len(rows), size, size, -1))
         order.append(rows)
-    pooled = torch.cat(parts)
-    return pooled[torch.cat(order).argsort()].permute(0, 3, 1, 2) if order else pooled.permute(0, 3, 1, 2)
+    if not parts:
+        return feature.new_zeros((0, feature.shape[1], size, size))
+    return in_order(parts, order).permute(0, 3, 1, 2)
 
 
 def _taps(
@@ -195,7 +197,7 @@ def pool(
         # There is no kernel for half precision on every device; the result goes on in the precision of the features.
         parts.append(how(feature.float(), rois[rows].float(), size, 1 / stride).to(feature.dtype))
         order.append(rows)
-    return torch.cat(parts)[torch.cat(order).argsort()]
+    return in_order(parts, order)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
+from maskbench.ops.levels import in_order
+
 
 def windows(
     maps: Sequence[Float[Tensor, "B D _h _w"]], cells: Int64[Tensor, " N"], reach: int
@@ -37,8 +39,7 @@ def windows(
         pieces.append(piece)
         insides.append(inside)
         order.append(own)
-    back = torch.cat(order).argsort()
-    return torch.cat(pieces)[back].permute(0, 3, 1, 2), torch.cat(insides)[back][:, None]
+    return in_order(pieces, order).permute(0, 3, 1, 2), in_order(insides, order)[:, None]
 
 
 def _of_level(

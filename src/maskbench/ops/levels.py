@@ -1,0 +1,19 @@
+"""Rows that are worked on level by level of a pyramid, and put back in their order.
+
+N rows   n rows of a level
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Int64, Shaped
+from torch import Tensor
+
+
+def in_order(
+    parts: Sequence[Shaped[Tensor, "_n ..."]], rows: Sequence[Int64[Tensor, " _n"]]
+) -> Shaped[Tensor, "N ..."]:
+    """Parts of a whole put together; `rows` says which rows of it each part holds. The only part is the whole."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))[torch.cat(list(rows)).argsort()]
