@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from maskbench.nn import blocks
 from maskbench.nn.blocks import ConvNormReLU, predictor, tower, with_coordinates, zero_of
 
 
@@ -51,3 +52,25 @@ def test_zero_of_gives_every_weight_a_gradient_of_zeros() -> None:
     assert a.grad is not None
     assert b.grad is not None
     assert not a.grad.any()
+
+
+class TestInCache:
+    def test_a_few_rows_at_a_time_give_what_all_give(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(blocks, "CACHED_VALUES", 100)
+        made: list[int] = []
+
+        def work(one: Tensor, other: Tensor) -> Tensor:
+            made.append(len(one))
+            return one + 2 * other
+
+        one, other = torch.randn(2, 7, 3)
+        with torch.no_grad():
+            assert torch.equal(blocks.in_cache(work, one, other, values=40), one + 2 * other)
+            assert made == [2, 2, 2, 1]
+            assert blocks.in_cache(work, one[:0], other[:0], values=40).shape == (0, 3)
+
+    def test_what_is_learnt_from_is_worked_out_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(blocks, "CACHED_VALUES", 1)
+        made: list[int] = []
+        blocks.in_cache(lambda rows: made.append(len(rows)) or rows, torch.randn(7, 3), values=40)
+        assert made == [7]

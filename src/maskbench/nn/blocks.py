@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+CACHED_VALUES = 1 << 19
+"""2 MB in single precision."""
 
 
 class ConvNormReLU(nn.Sequential):
@@ -85,6 +89,20 @@ def with_coordinates(features: Float[Tensor, "B D h w"], axes: str = "xy") -> Fl
     x = torch.linspace(-1, 1, width, device=features.device, dtype=features.dtype)
     grids = {"x": x.expand(batch, 1, height, width), "y": y[:, None].expand(batch, 1, height, width)}
     return torch.cat([features, *(grids[axis] for axis in axes)], dim=1)
+
+
+def in_cache(work: Callable[..., Tensor], *inputs: Float[Tensor, "N ..."], values: int) -> Float[Tensor, "N ..."]:
+    """`work` of all rows; on a CPU, unless it is learnt from, of as many at a time as its cache holds.
+
+    Args:
+        work: of some rows of the inputs → as many rows.
+        inputs: of the same number of rows.
+        values: numbers that a row becomes on the way.
+    """
+    step = max(1, CACHED_VALUES // values)
+    if inputs[0].device.type != "cpu" or torch.is_grad_enabled() or len(inputs[0]) <= step:
+        return work(*inputs)
+    return torch.cat([work(*parts) for parts in zip(*(rows.split(step) for rows in inputs), strict=True)])
 
 
 def zero_of(*tensors: Tensor) -> Float[Tensor, ""]:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskbench.nn.blocks import convolution, kaiming
+from maskbench.nn.blocks import convolution, in_cache, kaiming
 from maskbench.nn.upsample import Doubling, TransposedConv, Upsample
 
 
@@ -114,4 +114,5 @@ class MaskHead(nn.Module):
 
     def draw(self, seen: Float[Tensor, "R E s s"]) -> Float[Tensor, "R K m m"]:
         """Mask logits of what was seen."""
-        return self.upsample.predict(seen, self.logits)
+        doubled = 4 * seen.shape[1:].numel()
+        return in_cache(lambda part: self.upsample.predict(part, self.logits), seen, values=doubled)
