@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import gzip
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,10 +24,11 @@ TINY = (
     "data.root.size=64",
     "data.tune_share=0.25",
     "trainer.max_epochs=2",
+    "optim.optimiser.lr=1e-4",
     "threads=1",
     "speed.images=2",
 )
-"""Overrides of a training that takes seconds."""
+"""Overrides of a training that takes seconds, and so few small steps that there are masks everywhere."""
 
 QUIET: dict[str, Any] = {
     "logger": False,
@@ -52,7 +55,10 @@ def call(task: Callable[[DictConfig], dict[str, Any]], *overrides: str) -> dict[
 @functools.cache
 def trained(base: Path) -> Path:
     """The folder of a finished run below `base`; trained on first call."""
-    return Path(call(train, *TINY, f"runs={base}", "study=trained")["run"])
+    folder = Path(call(train, *TINY, f"runs={base}", "study=trained")["run"])
+    with gzip.open(folder / "predictions.json.gz") as file:
+        assert json.load(file), "a run that found nothing shows little to the tests that read it"
+    return folder
 
 
 @pytest.fixture
