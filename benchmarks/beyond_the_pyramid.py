@@ -84,12 +84,12 @@ def main() -> None:
                 times[stem, part].append(timed(partial(run, method, batch), device))
     table = {}
     for stem in methods:
-        pyramid, heads, whole = (statistics.median(times[stem, part]) for part in PARTS)
+        pyramid, maps, whole = (statistics.median(times[stem, part]) for part in PARTS)
         table[stem] = {
             "s": whole,
             "pyramid_s": pyramid,
-            "heads_s": heads - pyramid,
-            "rest_s": whole - heads,
+            "heads_s": maps - pyramid,
+            "rest_s": whole - maps,
             "share_outside": 1 - pyramid / whole,
             "instances": found[stem],
         }

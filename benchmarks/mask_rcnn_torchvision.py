@@ -135,13 +135,14 @@ def peak_memory(who: str, work: str, device: torch.device) -> float:
     libraries = resident("VmRSS")
     run = workload(who, work, device)
     gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     for _ in range(3):
         run()
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resident("VmHWM") - libraries
+    return torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else resident("VmHWM") - libraries
 
 
 def resident(which: str) -> float:

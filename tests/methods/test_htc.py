@@ -138,6 +138,7 @@ class TestSwitches:
             assert set(wanted.unique().tolist()) == {*present, 255}
             assert torch.equal(wanted < 2, maps)
             assert (wanted[1, images.frames[1].resized[0] :] == 255).all()
+            assert torch.equal(method._maps(images, stride=8), wanted[:, ::8, ::8])
             drawn = torch.where(wanted == 255, 0, wanted)[:, ::8, ::8]
             logits = 20 * torch.nn.functional.one_hot(drawn, 3).permute(0, 3, 1, 2).float()
             assert method.semantic_loss(logits, images).item() == pytest.approx(0, abs=1e-4)

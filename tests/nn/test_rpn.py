@@ -144,6 +144,15 @@ class TestAt:
             torch.testing.assert_close(again, logits[some])
             torch.testing.assert_close(moved, deltas[some])
 
+    def test_weights_learn_under_autocast_after_a_pass_that_is_not_learnt_from(self) -> None:
+        """Autocast keeps the cast weights of the first pass, which had no gradients in torch before 2.11."""
+        rpn = RPN(6, STRIDES, depth=2)
+        with torch.autocast("cpu", torch.bfloat16):
+            levels = features()
+            count = sum(logits.numel() for logits in rpn(levels).logits)
+            sum(said.square().sum() for said in rpn.at(levels, torch.arange(count))).backward()
+        assert all(parameter.grad is not None and parameter.grad.any() for parameter in rpn.parameters())
+
     def test_gradients_are_those_of_the_pass_over_whole_maps(self) -> None:
         rpn, levels = RPN(6, STRIDES, depth=2), [level.requires_grad_() for level in features()]
         leaves = [*levels, *rpn.parameters()]

@@ -248,19 +248,20 @@ class HTC(Segmenter):
                 f"method.semantic_classes={self.semantic_classes}, but the data set has no semantic maps: name them in "
                 "data.train_semantic, or leave semantic_classes out to learn from the union of the masks"
             )
-        maps = batch.semantic[:, ::stride, ::stride].long()
-        highest = int(torch.where(maps == UNKNOWN_CLASS, -1, maps).amax())
+        maps = batch.semantic
+        highest = int(torch.where(maps == UNKNOWN_CLASS, 0, maps).amax())
         if highest >= self.semantic_classes:
             raise ConfigError(
                 f"method.semantic_classes={self.semantic_classes}, but a semantic map has class {highest}: classes "
                 f"count from 0, so there are at least {highest + 1}"
             )
-        return maps
+        return maps[:, ::stride, ::stride].long()
 
     def _union(self, target: Instances, frame: Frame, stride: int) -> Int64[Tensor, "h w"]:
         """The class of each pixel, the one after the last for background, unknown where the image is padded."""
         background = target.labels.new_tensor([len(self.classes)])
         masks = target.masks.dense()
+        # by the whole masks, and not by what of them the stride hits
         smallest_first = masks.sum(dim=(1, 2)).argsort(stable=True)
         classes = torch.cat([target.labels, background])[label_map(masks[:, ::stride, ::stride], smallest_first)]
         height, width = frame.resized

@@ -128,7 +128,8 @@ class SOLOv2(Segmenter):
         """Mask probabilities: each kernel is a 1×1 convolution over the mask features."""
         if len(kernels) == 0:  # a convolution has an output
             return features.new_zeros((0, *features.shape[2:]), dtype=torch.float32)
-        return F.conv2d(features, kernels[:, :, None, None])[0].contiguous().float().sigmoid()
+        painted = F.conv2d(features, kernels[:, :, None, None])[0]
+        return painted.contiguous().float().sigmoid()  # mask by mask, also where the features have channels last
 
     # Prediction ------------------------------------------------------------------------------------------------------
 

@@ -166,7 +166,10 @@ class RPN(nn.Module):
     def at(
         self, features: Sequence[Float[Tensor, "B D _h _w"]], numbers: Int64[Tensor, " N"]
     ) -> tuple[Float[Tensor, " N"], Float[Tensor, "N 4"]]:
-        """What `forward` says of some anchors, with gradients; they are numbered image by image, level by level."""
+        """What `forward` says of some anchors, with gradients; they are numbered image by image, level by level.
+
+        Under autocast both use the same weights, of which torch (from 2.11 on) casts those that are learnt from anew.
+        """
         kinds = len(self.shapes)
         cells, cell = (numbers // kinds).unique(return_inverse=True)
         hidden, inside = windows(features, cells, reach=len(self.convs))

@@ -29,6 +29,7 @@ WINDOW_SHARE, WINDOW_COST, WINDOW_GROUP = 6, 4096, 32
 less than the photo's."""
 
 UPSAMPLE = torch.ops.aten.upsample_bilinear2d
+"""The operator itself: F.interpolate takes no scale beside a size, and a photo may end inside a map's last cell."""
 
 
 def centres_of_mass(masks: Bool[Tensor, "N H W"]) -> Float[Tensor, "N 2"]:
@@ -140,7 +141,6 @@ def to_photo(maps: Float[Tensor, "N h w"], frame: Frame, stride: float, threshol
         first, extent = _windows(stack > threshold, cells, frame.photo)
         area = extent.prod(dim=1)
         large = (WINDOW_SHARE * (area + WINDOW_COST) >= height * width).nonzero()[:, 0]
-        # The operator itself: F.interpolate takes no scale beside a size, and the photo may cut the map's last cell.
         whole = UPSAMPLE(stack[large, None], frame.photo, False, 1 / cells[0], 1 / cells[1])[:, 0] > threshold
         if len(large) == len(stack):
             return whole
