@@ -65,7 +65,7 @@ class TestGolden:
 
     def test_losses_and_gradients(self, golden: Golden, raw: Raw) -> None:
         method, batch = golden.method, golden.batch
-        losses = method.rpn.losses(raw.features, raw.rpn, batch.targets, batch.frames)
+        losses = method.rpn.losses(raw.features, raw.rpn.anchors, batch.targets, batch.frames)
         losses["semantic"] = method.semantic_loss(raw.semantic.logits, batch)
         proposals = golden.proposals()
         losses |= method.roi_losses(raw.features, raw.semantic, proposals, batch.targets, batch.frames)

@@ -88,7 +88,7 @@ class TestGolden:
 
     def test_losses_and_gradients(self, golden: Golden, raw: Raw, proposals: list[Tensor]) -> None:
         method, targets = golden.method, golden.batch.targets
-        rpn_losses = method.rpn.losses(raw.features, raw.rpn, targets, golden.batch.frames)
+        rpn_losses = method.rpn.losses(raw.features, raw.rpn.anchors, targets, golden.batch.frames)
         losses = {**rpn_losses, **method.roi_losses(raw.features, proposals, targets)}
         golden.holds_losses("loss_fixed", losses, LOSSES)
         torch.stack(list(losses.values())).sum().backward()

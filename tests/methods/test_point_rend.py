@@ -77,7 +77,7 @@ class TestGolden:
 
     def test_losses_and_gradients(self, golden: Golden, raw: Raw) -> None:
         method, batch = golden.method, golden.batch
-        rpn_losses = method.rpn.losses(raw.features, raw.rpn, batch.targets, batch.frames)
+        rpn_losses = method.rpn.losses(raw.features, raw.rpn.anchors, batch.targets, batch.frames)
         losses = rpn_losses | method.roi_losses(raw.features, golden.proposals(), batch.targets, Draws(golden))
         golden.holds_losses("loss_fixed", losses, LOSSES)
         torch.stack(list(losses.values())).sum().backward()

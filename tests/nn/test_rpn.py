@@ -172,7 +172,7 @@ class TestLosses:
         targets = [truth((8, 8, 24, 24), (50, 10, 58, 18)), truth()]
         output = answer(rpn, targets)
         says(rpn, output)
-        losses = rpn.losses(features(), output, targets, FRAMES)
+        losses = rpn.losses(features(), output.anchors, targets, FRAMES)
         assert losses["rpn_objectness"].item() == pytest.approx(0, abs=1e-4)
         assert losses["rpn_box"].item() == pytest.approx(0, abs=1e-6)
 
@@ -184,13 +184,13 @@ class TestLosses:
         positives = sum(int((match >= 0).sum()) for match in matches)
         unsure = [torch.zeros_like(level) for level in output.logits]
         says(rpn, RPNOutput(unsure, [level + 0.1 for level in output.deltas], output.anchors))
-        losses = rpn.losses(features(), output, targets, FRAMES)
+        losses = rpn.losses(features(), output.anchors, targets, FRAMES)
         assert losses["rpn_objectness"].item() == pytest.approx(math.log(2))
         assert losses["rpn_box"].item() == pytest.approx(0.4 * positives / (2 * rpn.sampler.count))
 
     def test_without_objects_only_objectness_is_learnt(self, rpn: RPN) -> None:
         levels = features()
-        losses = rpn.losses(levels, rpn(levels), [truth(), truth()], FRAMES)
+        losses = rpn.losses(levels, rpn(levels).anchors, [truth(), truth()], FRAMES)
         torch.stack(list(losses.values())).sum().backward()
         assert losses["rpn_box"].item() == 0
         assert all(parameter.grad is not None for parameter in rpn.parameters())
@@ -201,7 +201,7 @@ class TestLosses:
         """As DistributedDataParallel wants it: all anchors of a small photograph cross its edge."""
         rpn.inside = True
         levels, tiny = features(), (Frame(1, photo=(2, 2), resized=(2, 2)),) * 2
-        losses = rpn.losses(levels, rpn(levels), [truth(), truth()], tiny)
+        losses = rpn.losses(levels, rpn(levels).anchors, [truth(), truth()], tiny)
         total = torch.stack(list(losses.values())).sum()
         total.backward()
         assert total.item() == 0
@@ -211,9 +211,9 @@ class TestLosses:
         targets = [truth((8, 8, 24, 24)), truth()]
         output = answer(rpn, targets)
         says(rpn, output._replace(deltas=[deltas + 0.1 for deltas in output.deltas]))
-        sharp = rpn.losses(features(), output, targets, FRAMES)["rpn_box"].item()
+        sharp = rpn.losses(features(), output.anchors, targets, FRAMES)["rpn_box"].item()
         rpn.beta = 1.0
-        smooth = rpn.losses(features(), output, targets, FRAMES)["rpn_box"].item()
+        smooth = rpn.losses(features(), output.anchors, targets, FRAMES)["rpn_box"].item()
         assert smooth == pytest.approx(sharp * 0.1 / 2, rel=1e-3)
 
     def test_anchors_over_the_edge_can_be_left_out(self, rpn: RPN) -> None:

@@ -196,7 +196,7 @@ class CascadeMaskRCNN(Segmenter):
         raw = self(self.prepare(batch))
         proposals = self.rpn.boxes(raw.rpn, batch.frames, training=True)
         return {
-            **self.rpn.losses(raw.features, raw.rpn, batch.targets, batch.frames),
+            **self.rpn.losses(raw.features, raw.rpn.anchors, batch.targets, batch.frames),
             **self.roi_losses(raw.features, proposals, batch.targets, batch.frames),
         }
 

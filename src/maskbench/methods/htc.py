@@ -30,7 +30,7 @@ from maskbench.ops import boxes as box_ops
 from maskbench.ops.assign import Sampler
 from maskbench.ops.boxes import batch_index
 from maskbench.ops.mask_kinds import MaskKind, PerClassSigmoid
-from maskbench.ops.masks import label_map
+from maskbench.ops.masks import label_map, smallest_first
 from maskbench.ops.regions import Detected, Regions, detect, in_photo, redrawn, without_truth
 from maskbench.ops.roi_pool import PyramidPool, RegionPool, RoIAlign
 from maskbench.structures import UNKNOWN_CLASS, Batch, Frame, Instances, OperatingPoint
@@ -217,7 +217,7 @@ class HTC(Segmenter):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         raw = self(self.prepare(batch))
         proposals = self.rpn.boxes(raw.rpn, batch.frames, training=True)
-        losses = self.rpn.losses(raw.features, raw.rpn, batch.targets, batch.frames)
+        losses = self.rpn.losses(raw.features, raw.rpn.anchors, batch.targets, batch.frames)
         if raw.semantic is not None:
             losses["semantic"] = self.semantic_loss(raw.semantic.logits, batch)
         return {**losses, **self.roi_losses(raw.features, raw.semantic, proposals, batch.targets, batch.frames)}
@@ -261,9 +261,9 @@ class HTC(Segmenter):
         """The class of each pixel, the one after the last for background, unknown where the image is padded."""
         background = target.labels.new_tensor([len(self.classes)])
         masks = target.masks.dense()
-        # by the whole masks, and not by what of them the stride hits
-        smallest_first = masks.sum(dim=(1, 2)).argsort(stable=True)
-        classes = torch.cat([target.labels, background])[label_map(masks[:, ::stride, ::stride], smallest_first)]
+        # smallest by the whole masks, and not by what of them the stride hits
+        rows = label_map(masks[:, ::stride, ::stride], smallest_first(masks))
+        classes = torch.cat([target.labels, background])[rows]
         height, width = frame.resized
         classes[-(-height // stride) :] = UNKNOWN_CLASS
         classes[:, -(-width // stride) :] = UNKNOWN_CLASS

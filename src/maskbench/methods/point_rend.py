@@ -153,7 +153,7 @@ class PointRend(Segmenter):
         raw = self(self.prepare(batch))
         proposals = self.rpn.boxes(raw.rpn, batch.frames, training=True)
         return {
-            **self.rpn.losses(raw.features, raw.rpn, batch.targets, batch.frames),
+            **self.rpn.losses(raw.features, raw.rpn.anchors, batch.targets, batch.frames),
             **self.roi_losses(raw.features, proposals, batch.targets),
         }
 

@@ -142,19 +142,19 @@ class RPN(nn.Module):
     def losses(
         self,
         features: Sequence[Float[Tensor, "B D _h _w"]],
-        output: RPNOutput,
+        anchors: Sequence[Float[Tensor, "_a 4"]],
         targets: Sequence[Instances],
         frames: Sequence[Frame],
     ) -> dict[str, Float[Tensor, ""]]:
         """Objectness and box loss of the sampled anchors, both divided by how many were sampled in the batch."""
-        anchors = torch.cat(output.anchors)
+        every = torch.cat(list(anchors))
         numbers, positives, moves = [], [], []
         for image, (target, frame) in enumerate(zip(targets, frames, strict=True)):
-            matches = self.match(anchors, target, frame)
+            matches = self.match(every, target, frame)
             positive, negative = self.sampler(matches)
-            numbers.append(image * len(anchors) + torch.cat([positive, negative]))
+            numbers.append(image * len(every) + torch.cat([positive, negative]))
             positives.append(torch.cat([torch.ones_like(positive), torch.zeros_like(negative)]).bool())
-            moves.append(box_ops.encode(anchors[positive], target.boxes[matches[positive]]))
+            moves.append(box_ops.encode(every[positive], target.boxes[matches[positive]]))
         logits, deltas = self.at(features, torch.cat(numbers))
         real = torch.cat(positives)
         count = max(1, len(real))

@@ -149,7 +149,7 @@ def to_photo(maps: Float[Tensor, "N h w"], frame: Frame, stride: float, threshol
             tall, wide = extent[group].amax(dim=0).tolist()
             y = first[group, :1].clamp(max=height - tall) + torch.arange(tall, device=maps.device)
             x = first[group, 1:].clamp(max=width - wide) + torch.arange(wide, device=maps.device)
-            inside = _sampled(stack[group, None], rows[y], columns[x])[:, 0] > threshold
+            inside = _sampled(stack[group], rows[y], columns[x]) > threshold
             drawn[group[:, None, None], y[:, :, None], x[:, None]] = inside
         return drawn
 
@@ -168,12 +168,12 @@ def _windows(
 
 
 def _sampled(
-    maps: Float[Tensor, "N K h w"], rows: Float[Tensor, "N H"], columns: Float[Tensor, "N W"]
-) -> Float[Tensor, "N K H W"]:
+    maps: Float[Tensor, "N h w"], rows: Float[Tensor, "N H"], columns: Float[Tensor, "N W"]
+) -> Float[Tensor, "N H W"]:
     """Maps at the crossings of rows and columns, which are given from −1 to 1."""
     size = (len(rows), rows.shape[1], columns.shape[1])
     grid = torch.stack([columns[:, None].expand(size), rows[:, :, None].expand(size)], dim=-1)
-    return F.grid_sample(maps, grid, padding_mode="border", align_corners=False)
+    return F.grid_sample(maps[:, None], grid, padding_mode="border", align_corners=False)[:, 0]
 
 
 def paste(maps: Float[Tensor, "N m m"], boxes: Float[Tensor, "N 4"], size: Size, threshold: float = 0.5) -> Masks:
@@ -234,10 +234,15 @@ def label_map(masks: Bool[Tensor, "N H W"], order: Int64[Tensor, " N"] | None = 
     """
     if len(masks) == 0:
         return torch.full(masks.shape[1:], -1, dtype=torch.long, device=masks.device)
-    order = masks.sum(dim=(1, 2)).argsort(stable=True) if order is None else order
+    order = smallest_first(masks) if order is None else order
     # argmax takes the first of equal values: the first mask in `order` that is set.
     first = order[masks[order].to(torch.uint8).argmax(dim=0)]
     return torch.where(masks.any(dim=0), first, -1)
+
+
+def smallest_first(masks: Bool[Tensor, "N H W"]) -> Int64[Tensor, " N"]:
+    """Rows by the pixels of their masks; equal ones keep their order."""
+    return masks.sum(dim=(1, 2)).argsort(stable=True)
 
 
 def instances_of(masks: Masks, labels: Int64[Tensor, " N"], scores: Float[Tensor, " N"]) -> Instances:
