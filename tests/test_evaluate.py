@@ -100,7 +100,7 @@ def test_errors_name_the_file(tmp_path: Path) -> None:
         call(evaluate, f"run={tmp_path}/nowhere")
     with pytest.raises(ConfigError, match="needs the annotations=FILE"):
         call(evaluate, "predictions=some.json")
-    with pytest.raises(ConfigError, match="iou_type=masks: expected segm or bbox"):
+    with pytest.raises(ConfigError, match="iou_type=masks: expected one of segm, bbox, boundary"):
         call(evaluate, "predictions=some.json", "annotations=other.json", "iou_type=masks")
     with pytest.raises(DataError, match=r"some\.json"):
         call(evaluate, f"predictions={tmp_path}/some.json", "annotations=other.json")

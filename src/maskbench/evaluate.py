@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from omegaconf import DictConfig
 
 from maskbench.errors import ConfigError
 from maskbench.evaluation.average_precision import score
+from maskbench.evaluation.overlaps import IouType
 from maskbench.evaluation.results import read_predictions
 from maskbench.runtime import verb
 from maskbench.runtime.console import show_scores
@@ -59,11 +60,10 @@ def _evaluate_file(cfg: DictConfig) -> dict[str, Any]:
     if cfg.annotations is None:
         raise ConfigError(f"predictions={cfg.predictions} needs the annotations=FILE that it is scored against")
     iou_type: Any = cfg.iou_type or "segm"
-    if iou_type not in ("segm", "bbox"):
-        raise ConfigError(f"iou_type={iou_type}: expected segm or bbox")
+    if iou_type not in get_args(IouType):
+        raise ConfigError(f"iou_type={iou_type}: expected one of {', '.join(get_args(IouType))}")
     results = read_predictions(cfg.predictions)
-    limit = {} if cfg.max_instances is None else {"max_instances": cfg.max_instances}
-    scores = score(cfg.annotations, results, iou_type=iou_type, **limit)
+    scores = score(cfg.annotations, results, iou_type=iou_type, max_instances=cfg.max_instances)
     show_scores(Path(cfg.predictions).name, {iou_type: scores.summary})
     return {"iou_type": iou_type, **scores.summary, "per_class": scores.per_class}
 

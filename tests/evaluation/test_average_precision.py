@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pycocotools.coco
 import pycocotools.cocoeval
+import pycocotools.mask as rle_codec
 import pytest
+from faster_coco_eval import COCO, COCOeval_faster
 
 from maskbench.errors import DataError
 from maskbench.evaluation.average_precision import AveragePrecision, score
@@ -23,13 +25,39 @@ NAMES = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs
 SQUARE = (10, 10, 10, 10)
 
 
+class BoundaryEval(pycocotools.cocoeval.COCOeval):
+    """Boundary AP as its authors define it (Cheng et al., CVPR 2021), pixel by pixel; crowds by their masks alone."""
+
+    def computeIoU(self, image, category):
+        overlap = np.array(super().computeIoU(image, category))
+        found = sorted(self._dts[image, category], key=lambda record: -record["score"])[: self.params.maxDets[-1]]
+        for column, wanted in enumerate(self._gts[image, category]):
+            for row, record in enumerate(found):
+                if not wanted["iscrowd"]:
+                    a, b = (near_the_edge(rle_codec.decode(one["segmentation"])) for one in (record, wanted))
+                    share = (a & b).sum() / union if (union := (a | b).sum()) else 0
+                    overlap[row, column] = min(overlap[row, column], share)
+        return overlap
+
+
+def near_the_edge(mask: np.ndarray) -> np.ndarray:
+    """Pixels within 2 % of the diagonal of one that is not of the mask, the world beyond the image being none."""
+    reach = max(1, round(0.02 * np.hypot(*mask.shape)))
+    padded = np.pad(mask, reach).astype(bool)
+    inside = np.lib.stride_tricks.sliding_window_view(padded, (2 * reach + 1, 2 * reach + 1)).all(axis=(2, 3))
+    return mask.astype(bool) & ~inside
+
+
 def judged_by_pycocotools(content, results, iou_type, limit=100, image_ids=None):
     """pycocotools' numbers, AP at `limit` where pycocotools itself prints AP at 100 alone; and AP by class."""
+    evaluator, iou_type = (
+        (BoundaryEval, "segm") if iou_type == "boundary" else (pycocotools.cocoeval.COCOeval, iou_type)
+    )
     with contextlib.redirect_stdout(io.StringIO()):
         truth = pycocotools.coco.COCO()
         truth.dataset = copy.deepcopy(content)
         truth.createIndex()
-        judge = pycocotools.cocoeval.COCOeval(truth, truth.loadRes(copy.deepcopy(results)), iou_type)
+        judge = evaluator(truth, truth.loadRes(copy.deepcopy(results)), iou_type)
         judge.params.maxDets = [1, 10, limit]
         if image_ids is not None:
             judge.params.imgIds = list(image_ids)
@@ -42,7 +70,7 @@ def judged_by_pycocotools(content, results, iou_type, limit=100, image_ids=None)
     return judge.stats, per_class
 
 
-@pytest.mark.parametrize("iou_type", ["segm", "bbox"])
+@pytest.mark.parametrize("iou_type", ["segm", "bbox", "boundary"])
 @pytest.mark.parametrize(("seed", "limit"), [(seed, 12 if seed > 8 else 100) for seed in range(12)])
 def test_the_numbers_are_pycocotools(tmp_path: Path, random_scene, seed, limit, iou_type):
     content, results = random_scene(seed, objects=30 if limit < 100 else 6)
@@ -96,7 +124,7 @@ def test_published_results_of_faster_coco_eval(shared: Path, case, truth, found,
 def test_the_truth_scores_one(annotation_file, result):
     path = annotation_file([(7, 3, SQUARE), (11, 8, (0, 0, 35, 35))])
     results = [result(7, 3, SQUARE), result(11, 8, (0, 0, 35, 35))]
-    for iou_type in ("segm", "bbox"):
+    for iou_type in ("segm", "bbox", "boundary"):
         scores = score(path, results, iou_type=iou_type)
         assert scores.summary["AP"] == scores.summary["AR1"] == 1
         assert (scores.summary["APs"], scores.summary["APm"], scores.summary["APl"]) == (1, 1, -1)
@@ -201,6 +229,86 @@ def test_id_zero_is_warned_of_once_and_scored_as_pycocotools_does(tmp_path: Path
         scores = score(path, results, iou_type="segm")
     assert len(said) == 1
     assert list(scores.summary.values()) == pytest.approx(judged_by_pycocotools(content, results, "segm")[0], abs=1e-12)
+
+
+# Federated annotations, as in LVIS -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def federated(annotation_file):
+    """`annotation_file`, with what LVIS says of images 7 and 11 beside the objects."""
+
+    def write(objects, negative=(), vague=(), ignored=()) -> Path:
+        path = annotation_file(objects)
+        content = json.loads(path.read_text())
+        for image in content["images"]:
+            image["neg_category_ids"] = [category for own, category in negative if own == image["id"]]
+            image["not_exhaustive_category_ids"] = [category for own, category in vague if own == image["id"]]
+        for category, frequency in zip(content["categories"], "rf", strict=True):
+            category["frequency"] = frequency
+        for index in ignored:
+            content["annotations"][index]["ignore"] = 1
+        path.write_text(json.dumps(content))
+        return path
+
+    return write
+
+
+def test_a_class_that_was_not_looked_for_costs_nothing(federated, result):
+    objects, wrong = [(7, 3, SQUARE), (11, 8, SQUARE)], result(11, 3, (30, 30, 5, 5), 0.99)
+    results = [result(7, 3, SQUARE), result(11, 8, SQUARE), wrong]
+    assert score(federated(objects), results, iou_type="segm").summary["AP"] == 1
+    absent = score(federated(objects, negative=[(11, 3)]), results, iou_type="segm").summary
+    assert (absent["APr"], absent["APf"], absent["AP"]) == (pytest.approx(0.5), 1, pytest.approx(0.75))
+    assert list(absent) == ["AP", "AP50", "AP75", *["APs", "APm", "APl", "APr", "APf", "AR300", "ARs", "ARm", "ARl"]]
+
+
+def test_a_class_that_was_not_annotated_to_the_end_costs_nothing_and_still_gains(federated, result):
+    objects = [(7, 3, SQUARE)]
+    results = [result(7, 3, (30, 30, 5, 5), 0.99), result(7, 3, SQUARE)]
+    assert score(federated(objects), results, iou_type="segm").summary["AP"] == pytest.approx(0.5)
+    assert score(federated(objects, vague=[(7, 3)]), results, iou_type="segm").summary["AP"] == 1
+
+
+def test_an_ignored_object_is_neither_gain_nor_harm_and_found_once(federated, result):
+    path = federated([(7, 3, SQUARE), (7, 3, (30, 30, 8, 8))], ignored=[1])
+    twice = [result(7, 3, (30, 30, 8, 8), 0.99), result(7, 3, (30, 30, 8, 8), 0.98)]
+    assert score(path, [twice[0], result(7, 3, SQUARE)], iou_type="segm").summary["AP"] == 1
+    assert score(path, [*twice, result(7, 3, SQUARE)], iou_type="segm").summary["AP"] == pytest.approx(0.5)
+
+
+def test_the_limit_is_of_an_image_over_all_classes(federated, result):
+    path = federated([(7, 3, SQUARE), (7, 8, (0, 0, 5, 5))])
+    results = [result(7, 8, (0, 0, 5, 5), 0.5), result(7, 3, SQUARE, 0.9)]
+    assert score(path, results, iou_type="segm", max_instances=2).summary["AP"] == 1
+    one = score(path, results, iou_type="segm", max_instances=1).summary
+    assert (one["APr"], one["APf"], one["AR1"]) == (1, 0, 0.5)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_federated_numbers_are_faster_coco_evals(tmp_path: Path, random_scene, seed):
+    content, results = random_scene(seed, images=6, objects=12)
+    # an empty mask: the tool of LVIS drops it, faster-coco-eval counts it
+    results = [record for record in results if rle_codec.area(record["segmentation"])]
+    rng, categories = np.random.default_rng(seed), [category["id"] for category in content["categories"]]
+    for image in content["images"]:
+        for key in ("neg_category_ids", "not_exhaustive_category_ids"):
+            image[key] = [category for category in categories if rng.random() < 0.3]
+    for category, frequency in zip(content["categories"], "rcf", strict=True):
+        category["frequency"] = frequency
+    for annotation in content["annotations"]:
+        annotation["iscrowd"] = 0
+    path = tmp_path / "annotations.json"
+    path.write_text(json.dumps(content))
+    wanted, found = COCO(copy.deepcopy(content)), copy.deepcopy(results)
+    judge = COCOeval_faster(wanted, wanted.loadRes(found), "segm", lvis_style=True, print_function=lambda *_: None)
+    judge.params.maxDets = [300]
+    judge.run()
+    expected = judge.stats_as_dict
+    summary = score(path, results, iou_type="segm").summary
+    names = {"AP": "AP_all", "AP50": "AP_50", "AP75": "AP_75", "APs": "AP_small", "APm": "AP_medium", "APl": "AP_large"}
+    names |= {"APr": "APr", "APc": "APc", "APf": "APf"}
+    assert [summary[name] for name in names] == pytest.approx([expected[name] for name in names.values()], abs=1e-12)
 
 
 # The metric ----------------------------------------------------------------------------------------------------------

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
-import warnings
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pycocotools.mask as rle_codec
 import torch.distributed
-from faster_coco_eval import COCO, COCOeval_faster
 from torch.nn import Module
 from torchmetrics import Metric
 
 from maskbench.errors import DataError
-from maskbench.evaluation.ground_truth import GroundTruth, IouType
+from maskbench.evaluation.ground_truth import GroundTruth
+from maskbench.evaluation.matches import Matches
+from maskbench.evaluation.matching import match
+from maskbench.evaluation.overlaps import IouType, geometry_of, overlaps
+from maskbench.evaluation.precision_recall import Curves, curves, mean
 from maskbench.evaluation.results import Result, coco_results
 from maskbench.structures import Frame, Instances
 
@@ -30,11 +30,14 @@ class Scores:
     """COCO's numbers, all in [0, 1], or −1 where the truth has nothing to find.
 
     `summary` has AP (over IoU 0.50:0.05:0.95), AP50, AP75, APs, APm, APl (area below 32², to 96², above), AR1, AR10 and
-    AR<max> (that many detections an image and class), ARs, ARm, ARl. `per_class` has AP by class name.
+    AR<max> (that many detections an image and class), ARs, ARm, ARl; of federated annotations LVIS's: APr, APc, APf
+    (rare, common and frequent classes) and AR<max> alone. `per_class` has AP by class name. `matches` are what the
+    numbers were computed from.
     """
 
     summary: dict[str, float]
     per_class: dict[str, float]
+    matches: Matches = field(compare=False, repr=False)
 
 
 def score(
@@ -42,7 +45,7 @@ def score(
     results: Sequence[Result],
     *,
     iou_type: IouType,
-    max_instances: int = 100,
+    max_instances: int | None = None,
     image_ids: Iterable[int] | None = None,
 ) -> Scores:
     """Score COCO results against an annotation file.
@@ -54,22 +57,36 @@ def score(
     Args:
         annotations: the json, or the same already read.
         results: COCO results, possibly none.
-        iou_type: `segm` or `bbox`.
-        max_instances: the best detections of an image and class that count.
+        iou_type: `segm`, `bbox` or `boundary`.
+        max_instances: the best detections of an image and class that count (default: COCO's 100; of federated
+            annotations the best of an image over all classes, LVIS's 300).
         image_ids: the images that count (default: all of the json).
 
     Raises:
         DataError: a result or an annotation can't be scored; the message names it.
     """
     truth = annotations if isinstance(annotations, GroundTruth) else GroundTruth(annotations)
-    images = truth.known(truth.images if image_ids is None else image_ids)
-    detections = [_detection(truth, index, result, iou_type) for index, result in enumerate(results)]
-    limits = sorted({1, min(10, max_instances), max_instances})
-    precision, recall = _evaluate(truth, detections, iou_type, images, limits)
+    limit = truth.max_instances if max_instances is None else max_instances
+    met = overlaps(truth, results, iou_type=iou_type, image_ids=image_ids, max_instances=limit)
+    matches = match(met)
+    if truth.federated:
+        found = curves(matches, [limit])
+        summary = _precisions(found) | _by_frequency(found, truth) | _recalls(found, {limit: -1})
+    else:
+        limits = sorted({1, min(10, limit), limit})
+        found = curves(matches, limits)
+        summary = _precisions(found) | _recalls(found, {at: limits.index(min(at, limit)) for at in (1, 10, limit)})
     return Scores(
-        summary=_summary(precision, recall, limits),
-        per_class={name: _mean(precision[:, :, k, 0, -1]) for k, name in enumerate(truth.classes.values())},
+        summary=summary,
+        per_class={name: mean(found.precision[:, :, k, 0, -1]) for k, name in enumerate(met.names)},
+        matches=matches,
     )
+
+
+def as_metrics(scores: Mapping[IouType, Scores]) -> dict[str, dict[str, Any]]:
+    """Summaries by what was compared, and `per_class`: by what was compared, AP by class name."""
+    summaries: dict[str, dict[str, Any]] = {iou_type: found.summary for iou_type, found in scores.items()}
+    return {**summaries, "per_class": {iou_type: found.per_class for iou_type, found in scores.items()}}
 
 
 class AveragePrecision(Metric):
@@ -85,7 +102,7 @@ class AveragePrecision(Metric):
         annotations: the untouched annotation json.
         category_ids: the COCO category id of each label.
         image_ids: the images that count, predicted or not (default: all of the json).
-        iou_types: what is compared, masks (`segm`) or boxes (`bbox`).
+        iou_types: what is compared: masks (`segm`), boxes (`bbox`) or masks with their boundaries (`boundary`).
         max_instances: the best detections of an image and class that count.
 
     Raises:
@@ -118,7 +135,7 @@ class AveragePrecision(Metric):
                 f"{list(self.category_ids)}: is it of another data set?"
             )
         for iou_type in self.iou_types:
-            self.truth.annotations(iou_type)
+            self.truth.annotations(geometry_of(iou_type))
         # An image's results as text: hashable, picklable and free to copy, all of which torchmetrics does with states.
         self.add_state("records", default=[], dist_reduce_fx=None)
 
@@ -133,14 +150,14 @@ class AveragePrecision(Metric):
             self.records.append((frame.image_id, json.dumps(results)))
 
     def compute(self) -> dict[str, dict[str, Any]]:
-        """The twelve numbers by IoU type, and `per_class`: by IoU type, AP by class name."""
+        """The numbers of all predictions so far, as `as_metrics` has them."""
         results = self._collected()
-        scores = {
-            iou_type: score(self.truth, results, iou_type=iou_type, max_instances=self.max_instances)
-            for iou_type in self.iou_types
-        }
-        summaries: dict[str, dict[str, Any]] = {iou_type: found.summary for iou_type, found in scores.items()}
-        return {**summaries, "per_class": {iou_type: found.per_class for iou_type, found in scores.items()}}
+        return as_metrics(
+            {
+                iou_type: score(self.truth, results, iou_type=iou_type, max_instances=self.max_instances)
+                for iou_type in self.iou_types
+            }
+        )
 
     def results(self) -> list[Result]:
         """COCO results of all processes by image id; like `compute`, to be called on every process."""
@@ -164,67 +181,30 @@ class AveragePrecision(Metric):
         return super()._apply(fn, exclude_state=(*exclude_state, "records"))
 
 
-def _detection(truth: GroundTruth, index: int, result: Result, iou_type: IouType) -> dict[str, Any]:
-    """A result as the evaluator takes it; `area` as in pycocotools' `loadRes`."""
-    image_id, category_id = result["image_id"], result["category_id"]
-    where = f"record {index} (image {image_id}, category {category_id})"
-    if image_id not in truth.images:
-        raise DataError(f"{where}: {truth.path} lists no such image; are these results of another data set or split?")
-    if category_id not in truth.classes:
-        raise DataError(f"{where}: {truth.path} lists no such category, it has {list(truth.classes)}")
-    detection = {"id": index + 1, "iscrowd": 0, "ignore": 0, "score": result["score"]}
-    detection |= {"image_id": image_id, "category_id": category_id}
-    box = result.get("bbox") or (result.get("box") if iou_type == "bbox" else None)
-    if iou_type == "segm" or not box:
-        if not result.get("segmentation"):
-            raise DataError(f"{where}: has no segmentation; score boxes with iou_type=bbox")
-        rle = truth.encode(result["segmentation"], image_id, where)
-        area = box[2] * box[3] if box else float(rle_codec.area(rle))
-        return {**detection, "segmentation": rle, "bbox": box or rle_codec.toBbox(rle).tolist(), "area": area}
-    return {**detection, "bbox": list(box), "area": box[2] * box[3]}
-
-
-def _evaluate(
-    truth: GroundTruth, detections: list[dict[str, Any]], iou_type: IouType, images: list[int], limits: list[int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Precision [IoU, recall level, class, area, limit] and recall [IoU, class, area, limit], −1 where undefined."""
-    index = {
-        "images": list(truth.images.values()),
-        "categories": [{"id": category_id, "name": name} for category_id, name in truth.classes.items()],
-    }
-    with warnings.catch_warnings():
-        # GroundTruth has said it already, and with the name of the file.
-        warnings.filterwarnings("ignore", message="Found annotation id 0")
-        wanted, found = (
-            COCO({**index, "annotations": annotations}, print_function=_say_nothing)
-            for annotations in (truth.annotations(iou_type), detections)
-        )
-    evaluator = COCOeval_faster(wanted, found, iou_type, print_function=_say_nothing, extra_calc=False)
-    evaluator.params.imgIds = images
-    evaluator.params.maxDets = limits
-    evaluator.evaluate()
-    evaluator.accumulate()
-    return np.asarray(evaluator.eval["precision"]), np.asarray(evaluator.eval["recall"])
-
-
-def _say_nothing(*_: Any) -> None:
-    """Takes what the library would log at a level that Hydra shows."""
-
-
-def _summary(precision: np.ndarray, recall: np.ndarray, limits: list[int]) -> dict[str, float]:
-    """COCO's twelve numbers in COCO's order (eleven when `max_instances` is 1 or 10: two of them share a name)."""
-    most = limits[-1]
+def _precisions(found: Curves) -> dict[str, float]:
+    """AP at the largest limit: over all thresholds, at two of them, and by size."""
+    precision = found.precision[..., -1]
     return {
-        "AP": _mean(precision[..., 0, -1]),
-        "AP50": _mean(precision[_AP50, ..., 0, -1]),
-        "AP75": _mean(precision[_AP75, ..., 0, -1]),
-        **{f"AP{size}": _mean(precision[..., area, -1]) for area, size in enumerate("sml", start=1)},
-        **{f"AR{limit}": _mean(recall[..., 0, limits.index(min(limit, most))]) for limit in (1, 10, most)},
-        **{f"AR{size}": _mean(recall[..., area, -1]) for area, size in enumerate("sml", start=1)},
+        "AP": mean(precision[..., 0]),
+        "AP50": mean(precision[_AP50, ..., 0]),
+        "AP75": mean(precision[_AP75, ..., 0]),
+        **{f"AP{size}": mean(precision[..., area]) for area, size in enumerate("sml", start=1)},
     }
 
 
-def _mean(values: np.ndarray) -> float:
-    """Mean of what is defined, −1 if nothing is."""
-    defined = values[values > -1]
-    return float(defined.mean()) if defined.size else -1.0
+def _by_frequency(found: Curves, truth: GroundTruth) -> dict[str, float]:
+    """AP of LVIS's rare, common and frequent classes, of what there is."""
+    words = list(truth.frequency.values())
+    return {
+        f"AP{word}": mean(found.precision[:, :, [own == word for own in words], 0, -1])
+        for word in "rcf"
+        if word in words
+    }
+
+
+def _recalls(found: Curves, limits: Mapping[int, int]) -> dict[str, float]:
+    """AR by limit (given with its place), and by size at the largest."""
+    return {
+        **{f"AR{limit}": mean(found.recall[..., 0, index]) for limit, index in limits.items()},
+        **{f"AR{size}": mean(found.recall[..., area, -1]) for area, size in enumerate("sml", start=1)},
+    }

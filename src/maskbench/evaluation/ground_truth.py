@@ -14,7 +14,11 @@ import pycocotools.mask as rle_codec
 from maskbench.errors import DataError
 from maskbench.ops.polygons import rasterise
 
-IouType = Literal["segm", "bbox"]
+Geometry = Literal["segm", "bbox"]
+"""What of an annotation is looked at: its mask or its box."""
+
+COCO_INSTANCES, LVIS_INSTANCES = 100, 300
+"""Detections that count: COCO's of an image and class, LVIS's of an image."""
 
 
 class GroundTruth:
@@ -22,6 +26,14 @@ class GroundTruth:
 
     What a file leaves out is filled in: `iscrowd` is 0, `bbox` is the mask's, `area` the mask's or, among boxes, the
     box's.
+
+    Attributes:
+        images: what the file says of each image, by id.
+        classes: names by category id.
+        federated: whether each image was searched for some classes alone, as in LVIS (Gupta et al., CVPR 2019): it says
+            then for which in vain (`neg_category_ids`).
+        frequency: LVIS's word for how many training images have the class (r, c, f), by category id in the order of
+            `classes`; None where the file does not tell.
 
     Args:
         path: the json.
@@ -39,6 +51,9 @@ class GroundTruth:
         if image_ids is not None:
             self.images = {image: self.images[image] for image in self.known(image_ids)}
         self.classes: dict[int, str] = _class_names(content["categories"])
+        self.federated = any("neg_category_ids" in image for image in content["images"])
+        words = {category["id"]: category.get("frequency") for category in content["categories"]}
+        self.frequency = {category: words[category] for category in self.classes}
         # pycocotools passes over annotations of images or categories that the file doesn't list; so do we.
         self._annotations = [
             annotation
@@ -65,15 +80,15 @@ class GroundTruth:
             raise DataError(f"{self.path}: expected images among its {len(self.images)}, found {unknown or 'none'}")
         return images
 
-    def annotations(self, iou_type: IouType) -> list[dict[str, Any]]:
+    def annotations(self, geometry: Geometry) -> list[dict[str, Any]]:
         """Every annotation with its mask run-length encoded (segm) or its box (bbox), for the evaluator alone.
 
         Raises:
             DataError: an annotation has nothing to score, or its mask does not fit its image.
         """
-        if iou_type not in self._prepared:
-            self._prepared[iou_type] = [self._prepare(annotation, iou_type) for annotation in self._annotations]
-        return self._prepared[iou_type]
+        if geometry not in self._prepared:
+            self._prepared[geometry] = [self._prepare(annotation, geometry) for annotation in self._annotations]
+        return self._prepared[geometry]
 
     def encode(self, segmentation: Any, image_id: int, where: str) -> dict[str, Any]:
         """Polygons or run lengths of an image → compressed run lengths as large as the image.
@@ -98,15 +113,33 @@ class GroundTruth:
             raise DataError(f"{where}: the mask is {found} pixels, but image {image_id} is {expected}")
         return rle
 
-    def _prepare(self, annotation: Mapping[str, Any], iou_type: IouType) -> dict[str, Any]:
+    @property
+    def max_instances(self) -> int:
+        """The limit of detections that is usual for such annotations."""
+        return LVIS_INSTANCES if self.federated else COCO_INSTANCES
+
+    def lacks(self, image_id: int, category_id: int) -> bool:
+        """Whether objects of the class were looked for in the image in vain."""
+        return category_id in self._listed(image_id, "neg_category_ids")
+
+    def excuses(self, image_id: int, category_id: int) -> bool:
+        """Whether not all objects of the class were annotated in the image."""
+        return category_id in self._listed(image_id, "not_exhaustive_category_ids")
+
+    def _listed(self, image_id: int, key: str) -> Collection[int]:
+        return self.images[image_id].get(key) or ()
+
+    def _prepare(self, annotation: Mapping[str, Any], geometry: Geometry) -> dict[str, Any]:
         where = f"{self.path}, annotation {annotation['id']}"
         prepared = {key: annotation[key] for key in ("id", "image_id", "category_id")}
-        prepared["iscrowd"] = int(annotation.get("iscrowd") or 0)
+        # each tool has a word of its own for what is not counted, and does not know the other's
+        prepared["iscrowd"] = 0 if self.federated else int(annotation.get("iscrowd") or 0)
+        prepared["ignore"] = int(annotation.get("ignore") or 0) if self.federated else prepared["iscrowd"]
         area, box = annotation.get("area"), annotation.get("bbox")
-        if iou_type == "bbox" and box:
+        if geometry == "bbox" and box:
             return {**prepared, "bbox": box, "area": box[2] * box[3] if area is None else area}
         if not annotation.get("segmentation"):
-            raise DataError(f"{where}: has no segmentation, and {iou_type} results can't be scored without")
+            raise DataError(f"{where}: has no segmentation, and {geometry} results can't be scored without")
         rle = self.encode(annotation["segmentation"], annotation["image_id"], where)
         prepared |= {"segmentation": rle, "bbox": rle_codec.toBbox(rle).tolist()}
         return {**prepared, "area": float(rle_codec.area(rle)) if area is None else area}

@@ -37,7 +37,9 @@ def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> N
 
 def show_scores(title: str, metrics: Mapping[str, Any]) -> None:
     """COCO's numbers × 100, a column an IoU type."""
-    scores: dict[str, dict[str, float]] = {kind: metrics[kind] for kind in ("segm", "bbox") if kind in metrics}
+    scores: dict[str, dict[str, float]] = {
+        kind: metrics[kind] for kind in ("segm", "bbox", "boundary") if kind in metrics
+    }
     names = list(dict.fromkeys(name for numbers in scores.values() for name in numbers))
     rows = [[name, *(percent(numbers.get(name)) for numbers in scores.values())] for name in names]
     show(title, ["× 100", *scores], rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from maskbench.data.datamodule import CocoDataModule
 from maskbench.errors import RunError
-from maskbench.evaluation.average_precision import AveragePrecision, score
-from maskbench.evaluation.ground_truth import GroundTruth, IouType
+from maskbench.evaluation.average_precision import AveragePrecision, Scores, as_metrics, score
+from maskbench.evaluation.ground_truth import GroundTruth
+from maskbench.evaluation.matches import write_matches
+from maskbench.evaluation.overlaps import IouType
 from maskbench.evaluation.results import Result, read_predictions, write_predictions
 from maskbench.methods.base import Segmenter
 from maskbench.runtime.compose import build_data, make
@@ -28,20 +30,19 @@ from maskbench.structures import Batch
 
 
 class Judgement(Callback):
-    """Measures AP on test, of the method and of its ceiling.
+    """Collects what a method and its ceiling predict on test.
 
     Args:
         data: the data set.
-        iou_types: what is compared, masks or boxes.
         max_instances: the best of an image that count.
     """
 
-    def __init__(self, data: CocoDataModule, iou_types: Sequence[IouType], max_instances: int) -> None:
-        ids = data.image_ids("test")
-        shared: dict[str, Any] = {"image_ids": ids, "max_instances": max_instances}
-        self.ap = AveragePrecision(data.annotations("test"), data.category_ids, iou_types=iou_types, **shared)
-        self.ceiling = AveragePrecision(data.annotations("test"), data.category_ids, iou_types=("segm",), **shared)
-        self.images = len(ids)
+    def __init__(self, data: CocoDataModule, max_instances: int) -> None:
+        shared: dict[str, Any] = {"image_ids": data.image_ids("test"), "max_instances": max_instances}
+        self.found, self.ceiling = (
+            AveragePrecision(data.annotations("test"), data.category_ids, iou_types=("segm",), **shared)
+            for _ in range(2)
+        )
 
     def on_test_batch_end(
         self,
@@ -53,31 +54,25 @@ class Judgement(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         assert isinstance(pl_module, Segmenter)
-        self.ap.update(outputs, batch.frames)
+        self.found.update(outputs, batch.frames)
         self.ceiling.update(pl_module.ceiling(batch), batch.frames)
-
-    def metrics(self) -> dict[str, Any]:
-        """The part of metrics.json that was measured on test; every rank has to ask for it."""
-        scores = self.ap.compute()
-        return {
-            "split": "test",
-            "images": self.images,
-            **scores,
-            "ceiling": {"segm": self.ceiling.compute()["segm"]},
-        }
 
 
 def judge(cfg: DictConfig, method: Segmenter, data: CocoDataModule, run: RunFolder) -> dict[str, Any]:
-    """Predict the test split as `cfg.trainer` says; writes predictions and thumbnails, returns the metrics."""
-    judgement = Judgement(data, cfg.evaluation.iou_types, method.point.max_instances)
+    """Predict the test split as `cfg.trainer` says; writes predictions, matches and thumbnails, returns the metrics."""
+    judgement = Judgement(data, method.point.max_instances)
     trainer: Trainer = make(cfg.trainer, logger=False, enable_checkpointing=False, **shown(judgement))
     with interruptible():
         trainer.test(method, datamodule=data, verbose=False)
-    results = judgement.ap.results()  # gathered from every rank, so every rank asks
+    # both are gathered from every rank, so every rank asks
+    results, ceiling = judgement.found.results(), judgement.ceiling.compute()["segm"]
+    scores = _scores(data, results, cfg.evaluation.iou_types, method.point.max_instances)
     if trainer.is_global_zero:
         write_predictions(run.predictions, results)
+        _write_matches(run, scores)
         write_thumbnails(run.thumbnails, data, results)
-    return judgement.metrics()
+    images = len(data.image_ids("test"))
+    return {"split": "test", "images": images, **as_metrics(scores), "ceiling": {"segm": ceiling}}
 
 
 def judge_again(path: Path, *, predict: bool, device: str | None = None) -> dict[str, Any]:
@@ -107,7 +102,10 @@ def judge_again(path: Path, *, predict: bool, device: str | None = None) -> dict
         cfg = run.read_config()
         data = build_data(cfg)
         _require_same_data(run, data)
-        metrics |= _rescore(cfg, data, read_predictions(run.predictions))
+        results, settings = read_predictions(run.predictions), cfg.evaluation
+        scores = _scores(data, results, settings.iou_types, settings.point.max_instances)
+        _write_matches(run, scores)
+        metrics |= as_metrics(scores)
     write_json(run.metrics, metrics)
     return metrics
 
@@ -153,12 +151,15 @@ def _on_one(device: torch.device, trainer: DictConfig) -> DictConfig:
     return moved
 
 
-def _rescore(cfg: DictConfig, data: CocoDataModule, results: list[Result]) -> dict[str, Any]:
-    truth = GroundTruth(data.annotations("test"))
-    shared: dict[str, Any] = {
-        "max_instances": cfg.evaluation.point.max_instances,
-        "image_ids": data.image_ids("test"),
-    }
-    scores = {kind: score(truth, results, iou_type=kind, **shared) for kind in cfg.evaluation.iou_types}
-    summaries: dict[str, Any] = {kind: found.summary for kind, found in scores.items()}
-    return {**summaries, "per_class": {kind: found.per_class for kind, found in scores.items()}}
+def _scores(
+    data: CocoDataModule, results: Sequence[Result], iou_types: Sequence[IouType], max_instances: int
+) -> dict[IouType, Scores]:
+    truth, images = GroundTruth(data.annotations("test")), data.image_ids("test")
+    shared: dict[str, Any] = {"image_ids": images, "max_instances": max_instances}
+    return {iou_type: score(truth, results, iou_type=iou_type, **shared) for iou_type in iou_types}
+
+
+def _write_matches(run: RunFolder, scores: Mapping[IouType, Scores]) -> None:
+    """Of masks, which the leaderboard ranks by; where boxes alone are compared there are none."""
+    if "segm" in scores:
+        write_matches(run.matches, scores["segm"].matches)

@@ -13,6 +13,7 @@ from yaml import YAMLError
 
 from maskbench.atomic import replace_text
 from maskbench.errors import RunError
+from maskbench.evaluation.matches import FILE as MATCHES
 from maskbench.sweep.status import RESULTS
 
 if TYPE_CHECKING:  # what watches or scores runs reads their files without torch
@@ -55,6 +56,10 @@ class RunFolder:
     @property
     def predictions(self) -> Path:
         return self.path / "predictions.json.gz"
+
+    @property
+    def matches(self) -> Path:
+        return self.path / MATCHES
 
     @property
     def data(self) -> Path:

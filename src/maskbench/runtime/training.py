@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from maskbench.data.datamodule import CocoDataModule
 from maskbench.errors import ConfigError
-from maskbench.evaluation.ground_truth import IouType
+from maskbench.evaluation.overlaps import IouType
 from maskbench.evaluation.precision import precision_name
 from maskbench.methods.base import Segmenter
 from maskbench.runtime.checkpoints import BEST, Checkpoints, chosen, fit_weights, newest, read_checkpoint

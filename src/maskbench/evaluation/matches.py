@@ -1,0 +1,86 @@
+"""What became of each detection: all that precision, recall and their intervals are computed from.
+
+D detections   G truths   S strata   T IoU thresholds
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int64
+
+from maskbench.atomic import replacing
+from maskbench.errors import DataError
+
+FILE = "matches.npz"
+"""Where a run folder has them."""
+
+_NAMES = ("images", "classes", "names", "strata")
+
+
+@dataclass(frozen=True)
+class Matches:
+    """What became of each detection, and how many truths there were: all that a curve of precision needs.
+
+    Attributes:
+        images, classes, names, strata: what the indices below stand for.
+        image, label, score, rank: of each detection, by class and descending score, equal scores in the images' order;
+            `rank` is its place in its image and class.
+        right: by stratum and threshold, whether it finds a truth that counts.
+        wrong: whether it finds nothing and is blamed for it. What is neither is not counted at all.
+        truth_image, truth_label: of each truth.
+        counted: the strata that a truth belongs to.
+    """
+
+    images: tuple[int, ...]
+    classes: tuple[int, ...]
+    names: tuple[str, ...]
+    strata: tuple[str, ...]
+    image: Int64[np.ndarray, " D"]
+    label: Int64[np.ndarray, " D"]
+    score: Float[np.ndarray, " D"]
+    rank: Int64[np.ndarray, " D"]
+    right: Bool[np.ndarray, "D S T"]
+    wrong: Bool[np.ndarray, "D S T"]
+    truth_image: Int64[np.ndarray, " G"]
+    truth_label: Int64[np.ndarray, " G"]
+    counted: Bool[np.ndarray, "G S"]
+
+
+def write_matches(path: str | Path, matches: Matches) -> None:
+    """Write matches as a compressed npz: whole or not at all."""
+    columns = {field.name: np.asarray(getattr(matches, field.name)) for field in fields(Matches)}
+    flags = {name: column for name, column in columns.items() if column.dtype == bool}
+    packed: dict[str, Any] = {name: np.packbits(column) for name, column in flags.items()}
+    packed |= {f"{name}.shape": np.array(column.shape) for name, column in flags.items()}
+    with replacing(Path(path)) as part, part.open("wb") as file:
+        np.savez_compressed(file, **{**columns, **packed})
+
+
+def read_matches(path: str | Path) -> Matches:
+    """Read what `write_matches` wrote.
+
+    Raises:
+        DataError: the file can't be read or is none of ours.
+    """
+    try:
+        with Path(path).open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+            return Matches(**{field.name: _column(file, field.name) for field in fields(Matches)})
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"{path}: expected the matches of a run, but it can't be read ({type(error).__name__}: {error}): "
+            "`maskbench evaluate run=DIR` writes it anew"
+        ) from error
+
+
+def _column(file: Mapping[str, np.ndarray], name: str) -> Any:
+    column = file[name]
+    if f"{name}.shape" in file:
+        shape = tuple(file[f"{name}.shape"])
+        return np.unpackbits(column, count=int(np.prod(shape))).reshape(shape).astype(bool)
+    return tuple(column.tolist()) if name in _NAMES else column
