@@ -17,29 +17,34 @@ def report(cfg: DictConfig) -> dict[str, Any]:
 
     Works at any moment: what is not finished is named.
     """
+    from maskbench.study.board import Board, write_leaderboard
     from maskbench.study.dashboard import log_study
     from maskbench.study.report import write_report
 
-    study = Path(cfg.study)
-    page = write_report(study)
-    board = read_json(study / "leaderboard.json")
-    for group in board["groups"]:
-        rows = [
-            [row["label"], *(_number(row, name) for name in ("AP", "AP50", "FPS", "n"))] for row in group["methods"]
-        ]
-        show(f"{study.name}, footing {group['footing']}", ["method", "AP", "AP50", "FPS", "seeds"], rows)
-    for run in board["unfinished"]:
+    board = Board.read(Path(cfg.study))
+    files = write_leaderboard(board)
+    page = write_report(board)
+    table = read_json(files["json"])
+    for group in table["groups"]:
+        rows = [[row["label"], *(_text(row, name) for name in NUMBERS)] for row in group["methods"]]
+        show(f"{board.study.name}, footing {group['footing']}", ["method", *NUMBERS.values()], rows)
+    for run in table["unfinished"]:
         say(f"{run['run']}: {run['state']}, {run['reason']}")
-    logged = log_study(study, mode=cfg.logger.mode, project=cfg.logger.project) if cfg.logger else None
-    say(f"{page} holds the table, the plots and the photos side by side")
-    return {**board, "study": str(study), "report": str(page), "wandb": logged}
+    logged = log_study(board, mode=cfg.logger.mode, project=cfg.logger.project) if cfg.logger else None
+    say(f"{page} holds {'the table, the plots and the photos side by side' if board.groups else 'what went wrong'}")
+    return {**table, "study": str(board.study), "report": str(page), "wandb": logged}
 
 
-def _number(row: dict[str, Any], name: str) -> str:
+NUMBERS = {"AP": "AP", "AP_low": "95 % from", "AP_high": "to", "letters": "letters", "AP50": "AP50", "FPS": "FPS"}
+NUMBERS |= {"n": "seeds"}
+"""What the screen shows of a row, with the headings."""
+
+
+def _text(row: dict[str, Any], name: str) -> str:
     value = row.get(name)
     if name.startswith("AP"):
         return percent(value)
-    return "–" if value is None else f"{value:.1f}" if name == "FPS" else str(int(value))
+    return "–" if value is None else f"{value:.1f}" if name == "FPS" else str(value)
 
 
 def main() -> None:

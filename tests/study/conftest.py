@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from finders import found_with
+from maskbench.evaluation.matches import FILE, write_matches
 from maskbench.sweep.identity import fairness, trial_hash, trial_name
 from maskbench.sweep.status import Status
 
@@ -60,9 +62,10 @@ def write_run(
     machine: str = "AMD EPYC 9554",
     loaded: bool = False,
     pictures: bool = True,
+    found: float | None = None,
     **changes: Any,
 ) -> Path:
-    """One run folder, done or failed in its second epoch."""
+    """One run folder, done or failed in its second epoch; it has matches if it is told which share it `found`."""
     paradigm, precision, fps, parameters, gflops, minutes, rule = METHODS[method]
     random = np.random.default_rng([len(method), seed])
     cfg = config(method, seed, **changes)
@@ -83,6 +86,8 @@ def write_run(
         return folder
     write(folder / "metrics.json", metrics(method, paradigm, seed, precision, minutes, rule))
     write(folder / "speed.json", speed(fps * float(random.normal(1, 0.01)), parameters, gflops, machine, loaded))
+    if found is not None:
+        write_matches(folder / FILE, found_with(found, seed))
     if pictures:
         write_pictures(folder / "thumbnails", method)
     Status(pid=1).done().write(folder)

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import wandb
 
+from maskbench.study.board import Board
 from maskbench.study.dashboard import log_study
 
 
 def test_the_study_is_logged_offline_and_at_once(study: Path) -> None:
     began = time.monotonic()
-    folder = log_study(study)
+    folder = log_study(Board.read(study))
     assert time.monotonic() - began < 15
     assert folder is not None
     assert Path(folder).parent == study / "wandb"
@@ -26,7 +27,7 @@ def test_the_study_is_logged_offline_and_at_once(study: Path) -> None:
 
 def test_a_study_that_is_logged_again_is_one_run(study: Path) -> None:
     for _ in range(2):
-        folder = log_study(study)
+        folder = log_study(Board.read(study))
     assert [str(path) for path in (study / "wandb").glob("offline-run-*")] == [folder]
 
 
@@ -39,6 +40,6 @@ def test_the_run_belongs_to_the_study(study: Path, monkeypatch: pytest.MonkeyPat
         return start(**settings)  # type: ignore[arg-type]
 
     monkeypatch.setattr(wandb, "init", spy)
-    assert log_study(study, "disabled") is None
+    assert log_study(Board.read(study), "disabled") is None
     assert (seen["group"], seen["job_type"], seen["mode"]) == ("shapes", "study", "disabled")
     assert seen["id"] == "shapes-leaderboard"

@@ -1,14 +1,15 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
+from maskbench.study.board import Board
 from maskbench.study.findings import DRAWN, HUES, caution, finding
-from maskbench.study.leaderboard import group, tabulate
 from maskbench.study.runs import read_runs
 
 
 def say(folder: Any) -> str:
-    return finding(group(tabulate(read_runs(folder.parent)))[0])
+    return finding(Board.read(folder.parent).groups[0])
 
 
 def test_one_seed_speaks_of_weights(writer: Any) -> None:
@@ -32,6 +33,23 @@ def test_a_method_with_one_seed_is_named(writer: Any) -> None:
     writer("solov2-small", 0)
     writer("solov2-small", 1)
     assert "mask_rcnn-small has one seed alone" in say(writer("mask_rcnn-small"))
+
+
+def test_peers_of_the_best_are_named_with_their_speed(writer: Any) -> None:
+    writer("solov2-small", found=0.8)
+    writer("mask_rcnn-small", found=0.8)
+    text = say(writer("discriminative-small", found=0.79))
+    assert "discriminative-small (1.2 times as fast) can't be told from it." in text.replace("mask_rcnn-small and ", "")
+    assert "mask_rcnn-small" in text.split("can't be told")[0]
+    assert text.endswith("so this is said of these weights, not of the methods.")
+
+
+def test_a_lead_that_is_more_than_chance_is_told_with_its_interval(writer: Any) -> None:
+    writer("solov2-small", found=0.9)
+    text = say(writer("mask_rcnn-small", found=0.5))
+    assert re.search(
+        r"Its lead of \d\d\.\d over mask_rcnn-small is more than chance \(95 %: \d\d\.\d to \d\d\.\d\)\.", text
+    )
 
 
 def test_one_method_has_nobody_to_beat(writer: Any) -> None:

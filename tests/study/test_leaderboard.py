@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from maskbench.study.leaderboard import COLUMNS, group, marks, remarks, tabulate, unfinished, used, write_leaderboard
+from maskbench.study.board import Board, write_leaderboard
+from maskbench.study.leaderboard import COLUMNS, group, marks, remarks, tabulate, unfinished, used
 from maskbench.study.runs import read_runs
 
 
@@ -133,8 +134,8 @@ def test_no_speed_and_milliseconds_share_a_column() -> None:
 
 
 def test_the_files_say_the_same(study: Path) -> None:
-    table = tabulate(read_runs(study))
-    paths = write_leaderboard(study, table)
+    board = Board.read(study)
+    table, paths = board.table, write_leaderboard(board)
     rows = pd.read_csv(paths["csv"])
     assert len(rows) == 6
     assert list(rows["run"]) == list(table["run"])
@@ -153,9 +154,29 @@ def test_the_page_for_people_names_trials_and_marks(writer: Any) -> None:
     for seed in (0, 1):
         folder = writer("solov2-small", seed)
         writer("mask_rcnn-small", seed, machine="another", loaded=True)
-    text = write_leaderboard(folder.parent, tabulate(read_runs(folder.parent)))["md"].read_text()
+    text = write_leaderboard(Board.read(folder.parent))["md"].read_text()
     assert "± is the standard deviation over n seeds." in text
     assert f"| `{folder.name}` | 63." in text
     assert "| mask_rcnn-small †‡ | two-stage | 2 |" in text or "| solov2-small † | one-stage | 2 |" in text
     assert "† Timed elsewhere than the others" in text
     assert "‡ Timed while other processes used the machine" in text
+
+
+def test_intervals_letters_and_pairs_stand_in_the_files(writer: Any) -> None:
+    for seed in (0, 1):
+        writer("solov2-small", seed, found=0.9)
+        writer("mask_rcnn-small", seed, found=0.6)
+    folder = writer("discriminative-small")
+    paths = write_leaderboard(Board.read(folder.parent))
+    (found,) = json.loads(paths["json"].read_text())["groups"]
+    rows = {row["label"]: row for row in found["methods"]}
+    assert (rows["solov2-small"]["letters"], rows["mask_rcnn-small"]["letters"]) == ("a", "b")
+    assert rows["discriminative-small"]["letters"] is rows["discriminative-small"]["AP_low"] is None
+    (pair,) = found["pairs"]
+    assert (pair["first"], pair["second"]) == ("solov2-small", "mask_rcnn-small")
+    assert 0 < pair["low"] < pair["difference"] < pair["high"]
+    text = paths["md"].read_text()
+    low, high = (100 * rows["solov2-small"][name] for name in ("AP_low", "AP_high"))
+    assert f"| solov2-small | one-stage | 2 | {low:.1f} to {high:.1f} | a |" in text
+    assert "| discriminative-small | bottom-up | 1 | – | – |" in text
+    assert "1000 draws" in text

@@ -4,17 +4,15 @@ import re
 from pathlib import Path
 from typing import Any
 
+from maskbench.study.board import Board
 from maskbench.study.report import write_report
 from maskbench.sweep.status import Status
 
 
 def test_the_page_holds_everything_and_needs_nothing(study: Path) -> None:
-    page = write_report(study)
+    page = write_report(Board.read(study))
     html = page.read_text()
     assert page == study / "report" / "index.html"
-    assert {path.name for path in study.glob("leaderboard.*")} == {
-        f"leaderboard.{kind}" for kind in ("csv", "json", "md")
-    }
     assert len(list((study / "plots").glob("*.svg"))) == 4
     assert "//" not in re.sub(r'"data:image/[^"]*"', "", html)
     assert set(re.findall(r'src="(.{11})', html)) == {"data:image/"}
@@ -33,7 +31,7 @@ def test_the_page_holds_everything_and_needs_nothing(study: Path) -> None:
 
 def test_texts_of_others_stay_texts(writer: Any) -> None:
     folder = writer("solov2-small", failed="<script>alert(1)</script>")
-    html = write_report(folder.parent).read_text()
+    html = write_report(Board.read(folder.parent)).read_text()
     assert "<script>" not in html
     assert "No trial is done yet." in html
 
@@ -41,7 +39,7 @@ def test_texts_of_others_stay_texts(writer: Any) -> None:
 def test_two_footings_are_two_sections(writer: Any) -> None:
     writer("solov2-small")
     folder = writer("solov2-small", backbone={"name": "resnet50", "weights": "pretrained"}, machine="another")
-    html = write_report(folder.parent).read_text()
+    html = write_report(Board.read(folder.parent)).read_text()
     assert "2 footings." in html
     assert html.count("<h2>Leaderboard</h2>") == 2
     assert "backbone.name = <code>resnet50</code>" in html
@@ -52,7 +50,7 @@ def test_what_is_not_there_yet_is_left_out(writer: Any) -> None:
     for name in ("speed.json", "history.csv", "fairness.json", "data.json"):
         (folder / name).unlink()
     Status().write(writer("mask_rcnn-small"))
-    html = write_report(folder.parent).read_text()
+    html = write_report(Board.read(folder.parent)).read_text()
     assert html.count("<img") == 1
     assert "The same photos" not in html
     assert re.search(r"mask_rcnn-small-seed0-\w{8}</code> running", html)
@@ -61,8 +59,19 @@ def test_what_is_not_there_yet_is_left_out(writer: Any) -> None:
 
 def test_a_picture_that_is_missing_is_named(study: Path) -> None:
     next(study.glob("solov2*seed0*/thumbnails/pred-1007.png")).unlink()
-    assert "no picture" in write_report(study).read_text()
+    assert "no picture" in write_report(Board.read(study)).read_text()
 
 
 def test_the_same_runs_give_the_same_page(study: Path) -> None:
-    assert write_report(study).read_bytes() == write_report(study).read_bytes()
+    assert write_report(Board.read(study)).read_bytes() == write_report(Board.read(study)).read_bytes()
+
+
+def test_what_cannot_be_told_apart_is_said_and_shown(writer: Any) -> None:
+    writer("solov2-small", found=0.8)
+    writer("mask_rcnn-small", found=0.79)
+    folder = writer("discriminative-small", found=0.5)
+    html = write_report(Board.read(folder.parent)).read_text()
+    assert "mask_rcnn-small can&#39;t be told from it." in html
+    assert re.search(r'63\.\d<small class="bounds">\d\d\.\d to \d\d\.\d</small>', html)
+    assert "All pairs" in html
+    assert html.count("<td>solov2-small</td>") == 2, "it is higher than both others"

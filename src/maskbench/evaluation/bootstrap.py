@@ -87,7 +87,7 @@ def interval(estimate: float, draws: Float[np.ndarray, " B"], share: float = 0.9
 
 def chance(estimate: float, draws: Float[np.ndarray, " B"]) -> float:
     """The two-sided p-value of a difference: how often draws lie as far from it as it lies from zero."""
-    beyond = np.count_nonzero(np.abs(draws - estimate) >= abs(estimate))
+    beyond = int(np.count_nonzero(np.abs(draws - estimate) >= abs(estimate)))
     return (beyond + 1) / (len(draws) + 1)
 
 

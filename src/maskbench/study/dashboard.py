@@ -9,8 +9,8 @@ from typing import Any, Literal
 import pandas as pd
 import wandb
 
-from maskbench.study.leaderboard import COLUMNS, group, tabulate
-from maskbench.study.runs import read_runs
+from maskbench.study.board import Board
+from maskbench.study.leaderboard import COLUMNS
 from maskbench.sweep.identity import wandb_id
 
 Mode = Literal["offline", "online", "disabled"]
@@ -29,18 +29,18 @@ TEXTS = (
 )
 
 
-def log_study(study: Path, mode: Mode = "offline", project: str = "maskbench") -> str | None:
+def log_study(board: Board, mode: Mode = "offline", project: str = "maskbench") -> str | None:
     """Log the study as a run of job type `study` in the group of its trials: one run, however often it is logged.
 
     Args:
-        study: its folder.
+        board: the study.
         mode: offline writes files alone, without login or network; online sends them as well.
         project: W&B's project.
 
     Returns:
         The folder of an offline run, for `wandb sync` or `wandb leet`; None otherwise.
     """
-    table = tabulate(read_runs(study))
+    study = board.study
     name = study.resolve().name
     own = wandb_id(name, "leaderboard")
     if mode == "offline":
@@ -56,19 +56,19 @@ def log_study(study: Path, mode: Mode = "offline", project: str = "maskbench") -
         resume=None if mode == "offline" else "allow",
         mode=mode,
         dir=str(study),
-        config={"study": name, "footings": [found.footing for found in group(table)]},
+        config={"study": name, "footings": [found.footing for found in board.groups]},
         settings=wandb.Settings(silent=True, console="off", x_disable_stats=True, disable_git=True),
     )
     with run:
-        trials = _table(table, [*TEXTS, *(column.name for column in COLUMNS)])
-        run.log({"leaderboard": trials, **_charts(table)})
-        run.summary.update(_summary(table))
+        trials = _table(board.table, [*TEXTS, *(column.name for column in COLUMNS)])
+        run.log({"leaderboard": trials, **_charts(board)})
+        run.summary.update(_summary(board))
     return str(Path(run.dir).parent) if mode == "offline" else None
 
 
-def _charts(table: pd.DataFrame) -> dict[str, Any]:
+def _charts(board: Board) -> dict[str, Any]:
     """For each footing its methods, and AP against FPS; the key tells footings apart where there are several."""
-    groups = group(table)
+    groups = board.groups
     charts: dict[str, Any] = {}
     for found in groups:
         suffix = f"-{found.footing}" if len(groups) > 1 else ""
@@ -82,11 +82,11 @@ def _charts(table: pd.DataFrame) -> dict[str, Any]:
     return charts
 
 
-def _summary(table: pd.DataFrame) -> dict[str, Any]:
-    counts = table["state"].value_counts()
+def _summary(board: Board) -> dict[str, Any]:
+    counts = board.table["state"].value_counts()
     best = {
         f"{found.footing}/{row['label']}/AP": float(row["AP"])
-        for found in group(table)
+        for found in board.groups
         for _, row in found.methods.iterrows()
     }
     return {f"trials_{state}": int(count) for state, count in counts.items()} | best

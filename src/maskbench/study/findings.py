@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import pandas as pd
+
 from maskbench.study.leaderboard import Group
 from maskbench.study.runs import Run
 
@@ -40,7 +42,7 @@ def finding(found: Group) -> str:
         second = (
             f"; {fastest['label']} is the fastest, {_at(fastest).removeprefix(' at ')} with an AP of {_ap(fastest)}"
         )
-    return f"{first}{second}. {_doubt(best, ranked.iloc[1], found)}"
+    return f"{first}{second}. {_doubt(best, ranked, found)}"
 
 
 def caution(runs: Sequence[Run]) -> str | None:
@@ -58,18 +60,48 @@ def _scope(found: Group) -> str:
     if not alone:
         return f"Means over {_seeds(found)} seeds."
     every = len(alone) == len(found.methods)
-    who = "Each method has" if every else f"{' and '.join(alone)} {'has' if len(alone) == 1 else 'have'}"
+    who = "Each method has" if every else f"{_listed(alone)} {'has' if len(alone) == 1 else 'have'}"
     return f"{who} one seed alone, so this is said of these weights, not of the methods."
 
 
-def _doubt(best: Row, second: Row, found: Group) -> str:
+def _doubt(best: Row, ranked: pd.DataFrame, found: Group) -> str:
+    """Who can't be told from the best, or by how much it leads; without matches as far as the seeds can tell."""
+    second = ranked.iloc[1]
+    pair = found.uncertainty.between(best["label"], second["label"]) if found.uncertainty else None
+    if pair is None:
+        return f"{_scope(found)}{_doubt_of_seeds(best, second, found)}"
+    peers = [row for _, row in ranked.iloc[1:].iterrows() if _shares_a_letter(best, row, found)]
+    if peers:
+        names = _listed([row["label"] + _faster(row, best) for row in peers])
+        return f"{names} can't be told from it. {_scope(found)}"
+    lead = f"Its lead of {100 * pair.difference:.1f} over {second['label']} is more than chance"
+    return f"{lead} (95 %: {100 * pair.low:.1f} to {100 * pair.high:.1f}). {_scope(found)}"
+
+
+def _shares_a_letter(best: Row, row: Row, found: Group) -> bool:
+    pair = found.uncertainty.between(best["label"], row["label"]) if found.uncertainty else None
+    return pair is not None and not pair.apart
+
+
+def _faster(row: Row, best: Row) -> str:
+    """How many times as fast as the best a row is, where it is worth a word."""
+    if row["timed_elsewhere"] or best["timed_elsewhere"] or not row["FPS"] >= 1.2 * best["FPS"]:
+        return ""
+    return f" ({row['FPS'] / best['FPS']:.1f} times as fast)"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)
+
+
+def _doubt_of_seeds(best: Row, second: Row, found: Group) -> str:
     """Whether the lead is more than the seeds' own spread, as far as so few can tell."""
     if found.one_seed:
-        return _scope(found)
+        return ""
     gap, spreads = best["AP"] - second["AP"], best["AP_std"] + second["AP_std"]
     lead = "within" if gap <= spreads else "beyond"
     return (
-        f"{_scope(found)} The lead of {100 * gap:.1f} over {second['label']} lies {lead} the two standard deviations "
+        f" The lead of {100 * gap:.1f} over {second['label']} lies {lead} the two standard deviations "
         "together; no test was made of whether it is chance."
     )
 

@@ -6,17 +6,15 @@ in those for people, as the papers print it.
 
 from __future__ import annotations
 
-import json
-import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from maskbench.study.runs import Key, Run
+from maskbench.study.uncertainty import Uncertainty
 
 
 @dataclass(frozen=True)
@@ -92,12 +90,14 @@ class Group:
         methods: a row a method, settings and operating point: means over seeds, `NAME_std` beside `NAME`, `n`; best AP
             first.
         timing: where most trials were timed; the speeds of others are flagged in `timed_elsewhere`.
+        uncertainty: of the rows' AP, as far as their matches are known.
     """
 
     footing: str
     trials: pd.DataFrame
     methods: pd.DataFrame
     timing: str
+    uncertainty: Uncertainty | None = None
 
     @property
     def one_seed(self) -> bool:
@@ -131,45 +131,6 @@ def unfinished(table: pd.DataFrame) -> pd.DataFrame:
     return table.loc[table["state"] != "done", ["run", "method", "seed", "state", "attempts", "reason"]]
 
 
-def write_leaderboard(study: Path, table: pd.DataFrame) -> dict[str, Path]:
-    """leaderboard.csv (a row a trial), .json (trials and methods by footing) and .md (what people read)."""
-    paths = {kind: study / f"leaderboard.{kind}" for kind in ("csv", "json", "md")}
-    table.to_csv(paths["csv"], index=False)
-    paths["json"].write_text(json.dumps(as_json(study.name, table), indent=2) + "\n", encoding="utf-8")
-    paths["md"].write_text(as_markdown(study.name, table), encoding="utf-8")
-    return paths
-
-
-def as_json(study: str, table: pd.DataFrame) -> dict[str, Any]:
-    groups = [
-        {
-            "footing": found.footing,
-            "timing": found.timing,
-            "methods": _records(found.methods),
-            "trials": _records(found.trials),
-        }
-        for found in group(table)
-    ]
-    return {"study": study, "groups": groups, "unfinished": _records(unfinished(table))}
-
-
-def as_markdown(study: str, table: pd.DataFrame) -> str:
-    parts = [f"# {study}", ""]
-    for found in group(table):
-        parts += [f"Footing `{found.footing or 'unknown'}`. AP × 100, on masks of the test split.", ""]
-        parts += [*_markdown(_method_lines(found)), ""]
-        if found.repeated:
-            parts += ["± is the standard deviation over n seeds. Trials:", "", *_markdown(_trial_lines(found)), ""]
-        if found.one_seed:
-            parts += ["A method with n = 1 is one set of weights; another seed would give other numbers.", ""]
-        parts += [line for mark, line in remarks(found) for line in (f"{mark} {line}", "")]
-    rest = unfinished(table)
-    if len(rest):
-        parts += ["Without results:", ""]
-        parts += [f"- `{row['run']}`: {row['state']}" + _because(row["reason"]) for row in _records(rest)] + [""]
-    return "\n".join(parts)
-
-
 def remarks(found: Group) -> list[tuple[str, str]]:
     """Marks of the rows whose speeds can't be taken as they are, and what they mean."""
     marks = []
@@ -191,6 +152,17 @@ def spread(column: Column, row: Any) -> str:
     """`± std` of a method's row, for the numbers that are compared; empty with one seed."""
     std = row[f"{column.name}_std"]
     return "" if pd.isna(std) or column.name not in ("AP", "box_AP", "FPS") else f"± {column.text(std)}"
+
+
+def bounds(found: Group, row: Any) -> str:
+    """The 95 % interval of a row's AP as printed, empty where it is not known."""
+    known = found.uncertainty and found.uncertainty.intervals.get(row["label"])
+    return f"{100 * known[0]:.1f} to {100 * known[1]:.1f}" if known else ""
+
+
+def letters(found: Group, row: Any) -> str:
+    """The letters of a row: rows that share one can't be told apart by AP. Empty where that is not known."""
+    return found.uncertainty.letters.get(row["label"], "") if found.uncertainty else ""
 
 
 def used(found: Group) -> list[Column]:
@@ -333,50 +305,3 @@ def _share(value: float | None) -> float | None:
 
 def _scaled(value: float | None, unit: float) -> float | None:
     return None if value is None else value / unit
-
-
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as JSON has them: None for what is not there."""
-    return [{str(name): _none(value) for name, value in row.items()} for row in table.to_dict("records")]
-
-
-def _none(value: Any) -> Any:
-    if isinstance(value, float) and math.isnan(value):
-        return None
-    return value.item() if hasattr(value, "item") else value
-
-
-def _method_lines(found: Group) -> list[list[str]]:
-    columns = used(found)
-    lines = [["method", "paradigm", "n", *(column.title for column in columns), "score rule"]]
-    for _, row in found.methods.iterrows():
-        numbers = [f"{column.text(row[column.name])} {spread(column, row)}".strip() for column in columns]
-        lines.append(
-            [
-                f"{row['label']} {marks(row)}".strip(),
-                row["paradigm"] or "–",
-                str(row["n"]),
-                *numbers,
-                row["score_rule"] or "–",
-            ]
-        )
-    return lines
-
-
-def _trial_lines(found: Group) -> list[list[str]]:
-    columns = used(found)
-    lines = [["trial", *(column.title for column in columns)]]
-    for _, row in found.trials.iterrows():
-        lines.append([f"`{row['run']}` {marks(row)}".strip(), *(column.text(row[column.name]) for column in columns)])
-    return lines
-
-
-def _markdown(lines: list[list[str]]) -> list[str]:
-    head, *body = [f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines]
-    texts = {"method", "trial", "paradigm", "score rule"}
-    rule = "|".join(" :-- " if cell in texts else " --: " for cell in lines[0])
-    return [head, f"|{rule}|", *body]
-
-
-def _because(reason: str | None) -> str:
-    return f" ({reason})" if reason else ""

@@ -12,21 +12,11 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from maskbench.study.board import CERTAINTY, Board
 from maskbench.study.findings import caution, finding
-from maskbench.study.leaderboard import (
-    COLUMNS,
-    Column,
-    Group,
-    group,
-    marks,
-    remarks,
-    spread,
-    tabulate,
-    used,
-    write_leaderboard,
-)
+from maskbench.study.leaderboard import COLUMNS, Column, Group, bounds, letters, marks, remarks, spread, used
 from maskbench.study.plots import Style, ap_against_fps, ap_by_size, learning_curves, styles
-from maskbench.study.runs import KEYS, Key, Run, read_runs
+from maskbench.study.runs import KEYS, Key, Run
 
 PHOTOS = 6
 """Rows of the gallery."""
@@ -79,26 +69,20 @@ class Section:
         return self.keys["footing"][0].fields.get(name) if self.keys["footing"] else None
 
 
-def write_report(study: Path) -> Path:
-    """Read the runs of a study; write its leaderboard, its plots (plots/*.svg) and report/index.html.
+def write_report(board: Board) -> Path:
+    """Write a study's plots (plots/*.svg) and report/index.html.
 
     Works at any moment and from the run folders alone: what is not finished is named.
 
     Returns:
         The page.
-
-    Raises:
-        RunError: when the folder has no run, or a file in it can't be read.
     """
-    runs = read_runs(study)
-    table = tabulate(runs)
-    write_leaderboard(study, table)
-    looks = styles(dict(zip(table["method"], table["paradigm"], strict=True)))
-    sections = [_section(found, runs, looks, study / "plots") for found in group(table)]
+    looks = styles(dict(zip(board.table["method"], board.table["paradigm"], strict=True)))
+    sections = [_section(found, board.runs, looks, board.study / "plots") for found in board.groups]
     _mark_differences(sections)
-    page = study / "report" / "index.html"
+    page = board.study / "report" / "index.html"
     page.parent.mkdir(exist_ok=True)
-    page.write_text(_render(study, runs, sections, looks), encoding="utf-8")
+    page.write_text(_render(board.study, board.runs, sections, looks), encoding="utf-8")
     return page
 
 
@@ -206,6 +190,9 @@ def _render(study: Path, runs: Sequence[Run], sections: list[Section], looks: di
         caution=caution(runs),
         ended=max((run.ended for run in runs if run.ended), default=None),
         columns={column.name: column for column in COLUMNS},
+        certainty=CERTAINTY,
+        bounds=bounds,
+        letters=letters,
         marks=marks,
         remarks=remarks,
         spread=spread,

@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from maskbench.errors import RunError
+from maskbench.evaluation.matches import FILE, Matches, read_matches
 from maskbench.sweep.identity import TrialName, parse_trial_name
 from maskbench.sweep.status import Status
 
@@ -82,6 +83,16 @@ class Run:
                 f"{path}: not readable as a config ({error}); move the run away and train it again"
             ) from error
         return found if isinstance(found, DictConfig) else OmegaConf.create({})
+
+    @cached_property
+    def matches(self) -> Matches | None:
+        """What became of each detection on test; None where the run has not kept it.
+
+        Raises:
+            DataError: the file can't be read.
+        """
+        path = self.folder / FILE
+        return read_matches(path) if path.is_file() else None
 
     def thumbnail(self, kind: Literal["photo", "truth", "pred"], image_id: int) -> Path | None:
         path = self.folder / "thumbnails" / f"{kind}-{image_id}.png"
