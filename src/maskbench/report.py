@@ -26,8 +26,7 @@ def report(cfg: DictConfig) -> dict[str, Any]:
     page = write_report(board)
     table = read_json(files["json"])
     for group in table["groups"]:
-        rows = [[row["label"], *(_text(row, name) for name in NUMBERS)] for row in group["methods"]]
-        show(f"{board.study.name}, footing {group['footing']}", ["method", *NUMBERS.values()], rows)
+        show(f"{board.study.name}, footing {group['footing']}", HEADINGS, map(_line, group["methods"]))
     for run in table["unfinished"]:
         say(f"{run['run']}: {run['state']}, {run['reason']}")
     logged = log_study(board, mode=cfg.logger.mode, project=cfg.logger.project) if cfg.logger else None
@@ -35,16 +34,14 @@ def report(cfg: DictConfig) -> dict[str, Any]:
     return {**table, "study": str(board.study), "report": str(page), "wandb": logged}
 
 
-NUMBERS = {"AP": "AP", "AP_low": "95 % from", "AP_high": "to", "letters": "letters", "AP50": "AP50", "FPS": "FPS"}
-NUMBERS |= {"n": "seeds"}
-"""What the screen shows of a row, with the headings."""
+HEADINGS = ("method", "AP", "95 %", "letters", "FPS", "seeds")
 
 
-def _text(row: dict[str, Any], name: str) -> str:
-    value = row.get(name)
-    if name.startswith("AP"):
-        return percent(value)
-    return "–" if value is None else f"{value:.1f}" if name == "FPS" else str(value)
+def _line(row: dict[str, Any]) -> list[str]:
+    """What the screen shows of a row of the leaderboard."""
+    within = "–" if row["AP_low"] is None else f"{percent(row['AP_low'])} to {percent(row['AP_high'])}"
+    speed = "–" if row["FPS"] is None else f"{row['FPS']:.1f}"
+    return [row["label"], percent(row["AP"]), within, row["letters"] or "–", speed, str(row["n"])]
 
 
 def main() -> None:

@@ -62,14 +62,11 @@ def match(found: Overlaps, strata: Mapping[str, Stratum] | None = None) -> Match
         strata: the parts to be scored (default: `sizes`).
     """
     parts = sizes(found) if strata is None else dict(strata)
-    # one row more, of no truth: the place −1, where a detection that finds nothing points
-    counted = np.stack([np.append(part.truths & ~found.ignored, False) for part in parts.values()], axis=1)
+    counted = np.stack([part.truths & ~found.ignored for part in parts.values()], axis=1)
     blamed = np.stack([part.detections & ~found.excused for part in parts.values()], axis=1)
-    taken = np.full((len(found.score), len(parts), len(THRESHOLDS)), -1, dtype=np.int32)
-    for chunk in _chunks(found.meetings, len(parts) * len(THRESHOLDS)):
-        _match(chunk, counted, np.append(found.crowd, False), taken)
-    inside = counted[taken, np.arange(len(parts))[:, None]]
-    hit = inside & ~np.append(found.void, False)[taken]
+    taken = assign(found, counted)
+    inside = _and_none(counted)[taken, np.arange(len(parts))[:, None]]
+    hit = inside & ~_and_none(found.void)[taken]
     elsewhere = (taken >= 0) & ~inside
     order = np.lexsort((found.rank, found.detections.image, -found.score, found.detections.label))
     return Matches(
@@ -85,8 +82,26 @@ def match(found: Overlaps, strata: Mapping[str, Stratum] | None = None) -> Match
         wrong=(~hit & ~elsewhere & blamed[:, :, None])[order],
         truth_image=found.truths.image,
         truth_label=found.truths.label,
-        counted=counted[:-1],
+        counted=counted,
     )
+
+
+def assign(found: Overlaps, counted: Bool[np.ndarray, "G S"]) -> Int32[np.ndarray, "D S T"]:
+    """The truth that each detection takes by stratum and threshold, −1 where it takes none.
+
+    Args:
+        found: the overlaps.
+        counted: the strata that each truth belongs to.
+    """
+    taken = np.full((len(found.score), counted.shape[1], len(THRESHOLDS)), -1, dtype=np.int32)
+    for chunk in _chunks(found.meetings, counted.shape[1] * len(THRESHOLDS)):
+        _match(chunk, _and_none(counted), _and_none(found.crowd), taken)
+    return taken
+
+
+def _and_none(flags: Bool[np.ndarray, "G ..."]) -> Bool[np.ndarray, "G+1 ..."]:
+    """One row more, of no truth: the place −1, where a detection that takes none points."""
+    return np.concatenate([flags, np.zeros((1, *flags.shape[1:]), dtype=bool)])
 
 
 def _chunks(meetings: Sequence[Meeting], conditions: int) -> Iterator[list[Meeting]]:

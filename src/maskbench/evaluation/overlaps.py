@@ -1,6 +1,6 @@
 """The geometry of an evaluation, once: which detections overlap which truths, and by how much.
 
-D detections   G truths   both by class, then image; the detections of an image and class by descending score
+D detections   G truths   d g those that meet   by class, then image; detections of both by descending score
 
 Matching (`evaluation.matching`) reads nothing else, so that whatever is asked later (sizes, crowding, intervals) costs
 no mask a second look.
@@ -8,7 +8,7 @@ no mask a second look.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -32,12 +32,14 @@ LOWEST = 0.5
 class Objects:
     """What is to be found, or what was found, a row each.
 
-    `image` and `label` are places in `Overlaps.images` and `Overlaps.classes`, `area` is in pixels.
+    `image` and `label` are places in `Overlaps.images` and `Overlaps.classes`, `area` is in pixels, `shapes` are run
+    lengths or boxes.
     """
 
     image: Int64[np.ndarray, " N"]
     label: Int64[np.ndarray, " N"]
     area: Float[np.ndarray, " N"]
+    shapes: tuple[Any, ...]
 
     def __len__(self) -> int:
         return len(self.image)
@@ -45,14 +47,32 @@ class Objects:
 
 @dataclass(frozen=True)
 class Meeting:
-    """Detections and truths of one image and class that overlap: their rows, and the overlap of each with each.
+    """Detections and truths that overlap: their rows, and the overlap of each with each.
 
-    Both keep the order that `Overlaps` has them in; detections and truths without an overlap of `LOWEST` are left out.
+    Both keep the order that `Overlaps` has them in. Where those of one class meet, detections and truths without an
+    overlap of `LOWEST` are left out.
     """
 
     detections: Int64[np.ndarray, " d"]
     truths: Int64[np.ndarray, " g"]
     iou: Float[np.ndarray, "d g"]
+
+
+@dataclass(frozen=True)
+class Crossing(Meeting):
+    """Detections and truths of one image and of any class, crowds left out, as far as they overlap at all.
+
+    `inside` is the share of the detection that lies in the truth.
+    """
+
+    inside: Float[np.ndarray, "d g"]
+
+    @property
+    def covered(self) -> Float[np.ndarray, "d g"]:
+        """The share of the truth that the detection covers, which follows from the other two."""
+        there = self.iou > 0
+        iou, inside = np.where(there, self.iou, 1), np.where(there, self.inside, 1)
+        return np.where(there, 1 / (1 / iou - 1 / inside + 1), 0.0)
 
 
 @dataclass(frozen=True)
@@ -70,7 +90,8 @@ class Overlaps:
         crowd: truths that are regions of uncounted objects; an overlap with one is a share of the detection.
         ignored: truths that may be found without gain or harm: crowds, and in LVIS what is marked so.
         void: truths that count as missed even where they are found (annotation id 0, as in pycocotools).
-        meetings: where detections meet truths.
+        meetings: where detections meet truths of their class.
+        crossings: where those of an image meet whatever their classes; empty unless asked for.
     """
 
     images: tuple[int, ...]
@@ -85,6 +106,7 @@ class Overlaps:
     ignored: Bool[np.ndarray, " G"]
     void: Bool[np.ndarray, " G"]
     meetings: tuple[Meeting, ...]
+    crossings: tuple[Crossing, ...] = ()
 
 
 def overlaps(
@@ -94,6 +116,7 @@ def overlaps(
     iou_type: IouType = "segm",
     image_ids: Iterable[int] | None = None,
     max_instances: int | None = None,
+    across_classes: bool = False,
 ) -> Overlaps:
     """Overlaps of COCO results with the annotations.
 
@@ -109,6 +132,7 @@ def overlaps(
         image_ids: the images that count (default: all that `truth` has).
         max_instances: the best detections of an image and class that count (default: COCO's 100; of federated
             annotations the best of an image, LVIS's 300).
+        across_classes: compare those of other classes as well.
 
     Raises:
         DataError: a result or an annotation can't be compared; the message names it.
@@ -123,22 +147,23 @@ def overlaps(
     finds = [row for row in finds if row["image_id"] in place]
     if truth.federated:
         wishes, finds = _judged(truth, wishes, _best_of_each_image(finds, limit))
-    wanted, claimed = _Rows(wishes, place, label), _Rows(finds, place, label)
+    wanted, claimed = (_Rows(rows, place, label, geometry) for rows in (wishes, finds))
     claimed.rank_by_score(limit)
-    compare = _boundary_iou if iou_type == "boundary" else _iou
+    found, known, crowd = claimed.objects, wanted.objects, wanted.column("iscrowd", bool)
     return Overlaps(
         images=tuple(images),
         classes=tuple(truth.classes),
         names=tuple(truth.classes.values()),
-        detections=claimed.objects,
-        truths=wanted.objects,
+        detections=found,
+        truths=known,
         score=claimed.column("score", float),
         rank=claimed.rank,
         excused=np.array([truth.excuses(row["image_id"], row["category_id"]) for row in claimed.records], dtype=bool),
-        crowd=wanted.column("iscrowd", bool),
+        crowd=crowd,
         ignored=wanted.column("ignore", bool),
         void=wanted.column("id", np.int64) == 0,
-        meetings=tuple(_meetings(claimed, wanted, geometry, compare)),
+        meetings=tuple(_meetings(found, known, crowd, len(images), edges=iou_type == "boundary")),
+        crossings=tuple(_crossings(found, known, crowd)) if across_classes else (),
     )
 
 
@@ -147,17 +172,15 @@ def geometry_of(iou_type: IouType) -> Geometry:
     return "bbox" if iou_type == "bbox" else "segm"
 
 
-_SHAPE = {"segm": "segmentation", "bbox": "bbox"}
-"""Where a record has what is compared."""
-
-
 class _Rows:
     """Records of annotations or results, by class and image, in their order otherwise."""
 
-    def __init__(self, records: list[dict[str, Any]], place: dict[int, int], label: dict[int, int]) -> None:
+    def __init__(
+        self, records: list[dict[str, Any]], place: dict[int, int], label: dict[int, int], geometry: Geometry
+    ) -> None:
         image = np.array([place[record["image_id"]] for record in records], dtype=np.int64)
         classes = np.array([label[record["category_id"]] for record in records], dtype=np.int64)
-        self.records = records
+        self.records, self.shape = records, {"segm": "segmentation", "bbox": "bbox"}[geometry]
         self.group = classes * len(place) + image
         self.width = len(place)
         self.rank = np.zeros(len(records), dtype=np.int64)
@@ -179,47 +202,66 @@ class _Rows:
 
     @property
     def objects(self) -> Objects:
-        return Objects(self.group % self.width, self.group // self.width, self.column("area", float))
-
-    def groups(self) -> dict[int, slice]:
-        """The rows of each group that has any."""
-        names, begins, counts = np.unique(self.group, return_index=True, return_counts=True)
-        spans = zip(names.tolist(), begins.tolist(), counts.tolist(), strict=True)
-        return {name: slice(begin, begin + count) for name, begin, count in spans}
+        shapes = tuple(record[self.shape] for record in self.records)
+        return Objects(self.group % self.width, self.group // self.width, self.column("area", float), shapes)
 
 
-def _meetings(
-    claimed: _Rows, wanted: _Rows, geometry: Geometry, compare: Callable[[list, list, list[int]], np.ndarray]
-) -> Iterator[Meeting]:
-    key, truths = _SHAPE[geometry], wanted.groups()
-    for group, rows in claimed.groups().items():
-        if group not in truths:
-            continue
-        there = truths[group]
-        iou = compare(
-            [record[key] for record in claimed.records[rows]],
-            [record[key] for record in wanted.records[there]],
-            [record["iscrowd"] for record in wanted.records[there]],
-        )
-        close = iou >= LOWEST
-        mine, theirs = np.flatnonzero(close.any(axis=1)), np.flatnonzero(close.any(axis=0))
-        if len(mine):
-            yield Meeting(rows.start + mine, there.start + theirs, iou[np.ix_(mine, theirs)])
+def _meetings(found: Objects, known: Objects, crowd: np.ndarray, images: int, *, edges: bool) -> Iterator[Meeting]:
+    compare = _boundary_iou if edges else _iou
+    groups = [_by(objects.label * images + objects.image) for objects in (found, known)]
+    for group, rows in groups[0].items():
+        if group in groups[1]:
+            there = groups[1][group]
+            iou = compare(_shapes(found, rows), _shapes(known, there), crowd[there].tolist())
+            mine, theirs = _of_any(iou >= LOWEST)
+            if len(mine):
+                yield Meeting(rows[mine], there[theirs], iou[np.ix_(mine, theirs)])
 
 
-def _iou(found: list[Any], wanted: list[Any], crowd: list[int]) -> Float[np.ndarray, "d g"]:
-    return np.asarray(rle_codec.iou(found, wanted, crowd), dtype=float)
+def _crossings(found: Objects, known: Objects, crowd: np.ndarray) -> Iterator[Crossing]:
+    groups = [_by(objects.image) for objects in (found, known)]
+    for image, rows in groups[0].items():
+        there = groups[1].get(image, np.zeros(0, dtype=np.int64))
+        there = there[~crowd[there]]
+        if len(there):
+            shapes = _shapes(found, rows), _shapes(known, there)
+            iou = _iou(*shapes, [0] * len(there))
+            mine, theirs = _of_any(iou > 0)
+            if len(mine):
+                # what a crowd is compared by is the share of the detection
+                inside = _iou(*shapes, [1] * len(there))
+                part = np.ix_(mine, theirs)
+                yield Crossing(rows[mine], there[theirs], iou[part], inside[part])
 
 
-def _boundary_iou(found: list[Any], wanted: list[Any], crowd: list[int]) -> Float[np.ndarray, "d g"]:
+def _by(keys: Int64[np.ndarray, " N"]) -> dict[int, Int64[np.ndarray, " n"]]:
+    """The rows of each key, in their order."""
+    order = np.argsort(keys, kind="stable")
+    names, begins = np.unique(keys[order], return_index=True)
+    return dict(zip(names.tolist(), np.split(order, begins[1:]), strict=False))
+
+
+def _shapes(objects: Objects, rows: np.ndarray) -> list[Any]:
+    return [objects.shapes[row] for row in rows.tolist()]
+
+
+def _of_any(near: Bool[np.ndarray, "d g"]) -> tuple[Int64[np.ndarray, " r"], Int64[np.ndarray, " c"]]:
+    """The r rows and c columns with something in them."""
+    return np.flatnonzero(near.any(axis=1)), np.flatnonzero(near.any(axis=0))
+
+
+def _iou(found: list[Any], known: list[Any], crowd: list[Any]) -> Float[np.ndarray, "d g"]:
+    return np.asarray(rle_codec.iou(found, known, crowd), dtype=float)
+
+
+def _boundary_iou(found: list[Any], known: list[Any], crowd: list[Any]) -> Float[np.ndarray, "d g"]:
     """The smaller of both overlaps; boundaries are drawn only of masks that overlap enough for it to matter."""
-    iou = _iou(found, wanted, crowd)
-    close = (iou >= LOWEST) & ~np.asarray(crowd, dtype=bool)
-    mine, theirs = np.flatnonzero(close.any(axis=1)), np.flatnonzero(close.any(axis=0))
+    iou = _iou(found, known, crowd)
+    mine, theirs = _of_any((iou >= LOWEST) & ~np.asarray(crowd, dtype=bool))
     if len(mine):
-        edges = [boundary(found[row]) for row in mine], [boundary(wanted[row]) for row in theirs]
-        there = np.ix_(mine, theirs)
-        iou[there] = np.minimum(iou[there], _iou(*edges, [0] * len(theirs)))
+        drawn = [boundary(found[row]) for row in mine], [boundary(known[row]) for row in theirs]
+        part = np.ix_(mine, theirs)
+        iou[part] = np.minimum(iou[part], _iou(*drawn, [0] * len(theirs)))
     return iou
 
 

@@ -40,7 +40,7 @@ def curves(matches: Matches, limits: Sequence[int]) -> Curves:
             kept = matches.rank[rows] < limit
             right, wrong = (part[rows, stratum][kept].T for part in (matches.right, matches.wrong))
             here = label, stratum, index
-            precision[:, :, *here], recall[:, *here] = _curve(right, wrong, int(totals[label, stratum]))
+            precision[:, :, *here], recall[:, *here] = curve(right, wrong, int(totals[label, stratum]))
     return Curves(precision, recall)
 
 
@@ -50,7 +50,7 @@ def mean(values: Float[np.ndarray, "..."]) -> float:
     return float(defined.mean()) if defined.size else -1.0
 
 
-def _curve(
+def curve(
     right: Bool[np.ndarray, "T D"], wrong: Bool[np.ndarray, "T D"], total: int
 ) -> tuple[Float[np.ndarray, "T R"], Float[np.ndarray, " T"]]:
     """Precision at each recall level (the best at that recall or a larger one; 0 beyond), and the last recall."""
