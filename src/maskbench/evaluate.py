@@ -12,7 +12,7 @@ from typing import Any, get_args
 from omegaconf import DictConfig
 
 from maskbench.errors import ConfigError
-from maskbench.evaluation.average_precision import score
+from maskbench.evaluation.average_precision import as_metrics, score
 from maskbench.evaluation.overlaps import IouType
 from maskbench.evaluation.results import read_predictions
 from maskbench.runtime import verb
@@ -63,9 +63,12 @@ def _evaluate_file(cfg: DictConfig) -> dict[str, Any]:
     if iou_type not in get_args(IouType):
         raise ConfigError(f"iou_type={iou_type}: expected one of {', '.join(get_args(IouType))}")
     results = read_predictions(cfg.predictions)
-    scores = score(cfg.annotations, results, iou_type=iou_type, max_instances=cfg.max_instances)
-    show_scores(Path(cfg.predictions).name, {iou_type: scores.summary})
-    return {"iou_type": iou_type, **scores.summary, "per_class": scores.per_class}
+    why = iou_type != "boundary"
+    scores = score(cfg.annotations, results, iou_type=iou_type, max_instances=cfg.max_instances, why=why)
+    numbers = as_metrics({iou_type: scores})
+    show_scores(Path(cfg.predictions).name, numbers)
+    errors = {"errors": numbers["errors"][iou_type]} if why else {}
+    return {"iou_type": iou_type, **scores.summary, "per_class": scores.per_class, **errors}
 
 
 def _refuse(cfg: DictConfig, names: Sequence[str], owner: str, instead: str) -> None:

@@ -39,7 +39,9 @@ def test_peers_of_the_best_are_named_with_their_speed(writer: Any) -> None:
     writer("solov2-small", found=0.8)
     writer("mask_rcnn-small", found=0.8)
     text = say(writer("discriminative-small", found=0.79))
-    assert "discriminative-small (1.2 times as fast) can't be told from it." in text.replace("mask_rcnn-small and ", "")
+    assert "discriminative-small (1.2 times as fast) can't be told from solov2-small." in text.replace(
+        "mask_rcnn-small and ", ""
+    )
     assert "mask_rcnn-small" in text.split("can't be told")[0]
     assert text.endswith("so this is said of these weights, not of the methods.")
 
@@ -48,7 +50,7 @@ def test_a_lead_that_is_more_than_chance_is_told_with_its_interval(writer: Any) 
     writer("solov2-small", found=0.9)
     text = say(writer("mask_rcnn-small", found=0.5))
     assert re.search(
-        r"Its lead of \d\d\.\d over mask_rcnn-small is more than chance \(95 %: \d\d\.\d to \d\d\.\d\)\.", text
+        r"The lead over mask_rcnn-small, \d\d\.\d, is more than chance \(95 %: \d\d\.\d to \d\d\.\d\)\.", text
     )
 
 

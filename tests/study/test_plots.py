@@ -5,12 +5,22 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 
+from maskbench.evaluation.errors import KINDS
 from maskbench.study.leaderboard import Group, group, tabulate
-from maskbench.study.plots import PALETTE, ap_against_fps, ap_by_size, learning_curves, pareto_front, styles
+from maskbench.study.plots import (
+    PALETTE,
+    ap_against_fps,
+    ap_by_size,
+    learning_curves,
+    pareto_front,
+    styles,
+    why_ap_is_lost,
+)
 from maskbench.study.runs import Run, read_runs
 
 
@@ -110,3 +120,23 @@ def test_a_run_without_history_has_no_curve(tabled: tuple[Group, list[Run]]) -> 
     bare = Run(folder=Path("x"), method="solov2-small", seed=0, hash="0" * 8, state="running")
     looks = styles({run.method: None for run in runs})
     assert re.search("<svg", learning_curves([bare], looks, "images"))
+
+
+def test_errors_are_stacked_to_what_ap50_lacks(
+    tabled: tuple[Group, list[Run]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, _ = tabled
+    ends: dict[str, float] = {}
+    barh = Axes.barh
+
+    def spy(axes: Axes, labels: Any, widths: Any, left: Any, **settings: Any) -> Any:
+        assert (np.asarray(widths) >= 0).all()
+        ends.update(zip(labels, np.asarray(left) + widths, strict=True))
+        return barh(axes, labels, widths, left=left, **settings)
+
+    monkeypatch.setattr(Axes, "barh", spy)
+    parts = {kind: 0.01 * (place + 1) for place, kind in enumerate(KINDS)}
+    known, other = found.methods["label"].iloc[0], found.methods["label"].iloc[1]
+    why_ap_is_lost(found.methods, {known: {**parts, "rest": 0.05}, other: {**parts, "rest": -0.05}})
+    assert sorted(label.split(",")[0] for label in ends) == sorted([known, other])
+    assert sorted(ends.values()) == pytest.approx([21.0, 26.0])

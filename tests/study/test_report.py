@@ -13,11 +13,11 @@ def test_the_page_holds_everything_and_needs_nothing(study: Path) -> None:
     page = write_report(Board.read(study))
     html = page.read_text()
     assert page == study / "report" / "index.html"
-    assert len(list((study / "plots").glob("*.svg"))) == 4
+    assert len(list((study / "plots").glob("*.svg"))) == 5
     assert "//" not in re.sub(r'"data:image/[^"]*"', "", html)
     assert set(re.findall(r'src="(.{11})', html)) == {"data:image/"}
-    # Four photos: as they are, with the truth, and as three methods see them; four plots.
-    assert html.count("<img") == 4 * 5 + 4
+    # Four photos: as they are, with the truth, and as three methods see them; five plots.
+    assert html.count("<img") == 4 * 5 + 5
     for text in (
         "OutOfMemoryError: tried to allocate 2 GiB",
         "favours bottom-up",
@@ -51,7 +51,7 @@ def test_what_is_not_there_yet_is_left_out(writer: Any) -> None:
         (folder / name).unlink()
     Status().write(writer("mask_rcnn-small"))
     html = write_report(Board.read(folder.parent)).read_text()
-    assert html.count("<img") == 1
+    assert html.count("<img") == 2
     assert "The same photos" not in html
     assert re.search(r"mask_rcnn-small-seed0-\w{8}</code> running", html)
     assert "nan" not in re.sub(r'"data:image/[^"]*"', "", html).lower()
@@ -71,7 +71,7 @@ def test_what_cannot_be_told_apart_is_said_and_shown(writer: Any) -> None:
     writer("mask_rcnn-small", found=0.79)
     folder = writer("discriminative-small", found=0.5)
     html = write_report(Board.read(folder.parent)).read_text()
-    assert "mask_rcnn-small can&#39;t be told from it." in html
+    assert "mask_rcnn-small can&#39;t be told from solov2-small." in html
     assert re.search(r'63\.\d<small class="bounds">\d\d\.\d to \d\d\.\d</small>', html)
     assert "All pairs" in html
     assert html.count("<td>solov2-small</td>") == 2, "it is higher than both others"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch.nn import Module
 from torchmetrics import Metric
 
 from maskbench.errors import DataError
+from maskbench.evaluation.errors import Errors, errors
 from maskbench.evaluation.ground_truth import GroundTruth
 from maskbench.evaluation.matches import Matches
 from maskbench.evaluation.matching import match
@@ -32,12 +33,13 @@ class Scores:
     `summary` has AP (over IoU 0.50:0.05:0.95), AP50, AP75, APs, APm, APl (area below 32², to 96², above), AR1, AR10 and
     AR<max> (that many detections an image and class), ARs, ARm, ARl; of federated annotations LVIS's: APr, APc, APf
     (rare, common and frequent classes) and AR<max> alone. `per_class` has AP by class name. `matches` are what the
-    numbers were computed from.
+    numbers were computed from, `errors` why AP is lost, where that was asked for.
     """
 
     summary: dict[str, float]
     per_class: dict[str, float]
     matches: Matches = field(compare=False, repr=False)
+    errors: Errors | None = None
 
 
 def score(
@@ -47,6 +49,7 @@ def score(
     iou_type: IouType,
     max_instances: int | None = None,
     image_ids: Iterable[int] | None = None,
+    why: bool = False,
 ) -> Scores:
     """Score COCO results against an annotation file.
 
@@ -61,13 +64,14 @@ def score(
         max_instances: the best detections of an image and class that count (default: COCO's 100; of federated
             annotations the best of an image over all classes, LVIS's 300).
         image_ids: the images that count (default: all of the json).
+        why: find out why AP is lost, too; of masks or boxes.
 
     Raises:
         DataError: a result or an annotation can't be scored; the message names it.
     """
     truth = annotations if isinstance(annotations, GroundTruth) else GroundTruth(annotations)
     limit = truth.max_instances if max_instances is None else max_instances
-    met = overlaps(truth, results, iou_type=iou_type, image_ids=image_ids, max_instances=limit)
+    met = overlaps(truth, results, iou_type=iou_type, image_ids=image_ids, max_instances=limit, across_classes=why)
     matches = match(met)
     if truth.federated:
         found = curves(matches, [limit])
@@ -80,13 +84,16 @@ def score(
         summary=summary,
         per_class={name: mean(found.precision[:, :, k, 0, -1]) for k, name in enumerate(met.names)},
         matches=matches,
+        errors=errors(met) if why else None,
     )
 
 
 def as_metrics(scores: Mapping[IouType, Scores]) -> dict[str, dict[str, Any]]:
-    """Summaries by what was compared, and `per_class`: by what was compared, AP by class name."""
+    """Summaries by what was compared; `per_class`: by what was compared, AP by class name; `errors` likewise."""
     summaries: dict[str, dict[str, Any]] = {iou_type: found.summary for iou_type, found in scores.items()}
-    return {**summaries, "per_class": {iou_type: found.per_class for iou_type, found in scores.items()}}
+    why: dict[str, Any] = {iou_type: asdict(found.errors) for iou_type, found in scores.items() if found.errors}
+    per_class: dict[str, Any] = {iou_type: found.per_class for iou_type, found in scores.items()}
+    return {**summaries, "per_class": per_class, **({"errors": why} if why else {})}
 
 
 class AveragePrecision(Metric):

@@ -20,6 +20,10 @@ def say(message: str) -> None:
         console.print(escape(message), soft_wrap=True)
 
 
+COMPARED = ("segm", "bbox", "boundary")
+"""What scores are of, in the order in which they are shown."""
+
+
 def complain(message: str) -> None:
     """What went wrong, in red."""
     console.print(escape(message), style="bold red", soft_wrap=True)
@@ -36,13 +40,14 @@ def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> N
 
 
 def show_scores(title: str, metrics: Mapping[str, Any]) -> None:
-    """COCO's numbers × 100, a column an IoU type."""
-    scores: dict[str, dict[str, float]] = {
-        kind: metrics[kind] for kind in ("segm", "bbox", "boundary") if kind in metrics
-    }
+    """COCO's numbers × 100, a column an IoU type; and what AP50 lacks, where that was found out."""
+    scores: dict[str, dict[str, float]] = {kind: metrics[kind] for kind in COMPARED if kind in metrics}
     names = list(dict.fromkeys(name for numbers in scores.values() for name in numbers))
     rows = [[name, *(percent(numbers.get(name)) for numbers in scores.values())] for name in names]
     show(title, ["× 100", *scores], rows)
+    for kind, why in metrics.get("errors", {}).items():
+        rows = [[name, f"{100 * gain:.1f}", str(why["counts"][name])] for name, gain in why["gains"].items()]
+        show(f"{title}: why AP50 is lost ({kind})", ["error", "gain if cured", "how many"], rows)
 
 
 def percent(value: float | None) -> str:

@@ -156,7 +156,9 @@ def _scores(
 ) -> dict[IouType, Scores]:
     truth, images = GroundTruth(data.annotations("test")), data.image_ids("test")
     shared: dict[str, Any] = {"image_ids": images, "max_instances": max_instances}
-    return {iou_type: score(truth, results, iou_type=iou_type, **shared) for iou_type in iou_types}
+    return {
+        iou_type: score(truth, results, iou_type=iou_type, why=iou_type == "segm", **shared) for iou_type in iou_types
+    }
 
 
 def _write_matches(run: RunFolder, scores: Mapping[IouType, Scores]) -> None:

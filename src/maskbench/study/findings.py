@@ -73,8 +73,8 @@ def _doubt(best: Row, ranked: pd.DataFrame, found: Group) -> str:
     peers = [row for _, row in ranked.iloc[1:].iterrows() if _shares_a_letter(best, row, found)]
     if peers:
         names = _listed([row["label"] + _faster(row, best) for row in peers])
-        return f"{names} can't be told from it. {_scope(found)}"
-    lead = f"Its lead of {100 * pair.difference:.1f} over {second['label']} is more than chance"
+        return f"{names} can't be told from {best['label']}. {_scope(found)}"
+    lead = f"The lead over {second['label']}, {100 * pair.difference:.1f}, is more than chance"
     return f"{lead} (95 %: {100 * pair.low:.1f} to {100 * pair.high:.1f}). {_scope(found)}"
 
 

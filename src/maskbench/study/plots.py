@@ -1,4 +1,4 @@
-"""The pictures of a study as SVG text: AP against FPS, AP by object size, learning curves.
+"""The pictures of a study as SVG text: AP against FPS, AP by object size, why AP is lost, learning curves.
 
 A method has one colour in all of them, a paradigm one marker; both can be told apart without seeing colour.
 """
@@ -32,6 +32,16 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7
 """Okabe and Ito's colours without yellow and black, and three that keep apart from them."""
 
 MARKERS = {"two-stage": "s", "one-stage": "o", "bottom-up": "^"}
+ERRORS = {
+    "class": ("#CC79A7", ""),
+    "localisation": ("#0072B2", ""),
+    "both": ("#56B4E9", "//"),
+    "duplicate": ("#E69F00", ""),
+    "background": ("#D55E00", "\\\\"),
+    "missed": ("#009E73", ""),
+    "rest": ("#e4e8ee", ""),
+}
+"""Colours and hatches of what AP50 lacks; what looks alike to some eyes is hatched or far apart."""
 INK, MUTED, GRID = "#1d2733", "#5d6978", "#e4e8ee"
 FACES = ("Inter", "Helvetica Neue", "Arial", "Liberation Sans", "DejaVu Sans")
 SIZE = (6.4, 4.2)
@@ -148,6 +158,31 @@ def ap_by_size(methods: pd.DataFrame, trials: pd.DataFrame, looks: Mapping[str, 
         axes.set_xlim(-0.6, len(kinds) - 0.4)
         axes.set_ylabel("mask AP × 100")
         _legend(figure, {row["label"]: looks[row["method"]] for _, row in methods.iterrows()}, bars=True)
+        return _svg(figure)
+
+
+def why_ap_is_lost(methods: pd.DataFrame, missing: Mapping[str, Mapping[str, float]]) -> str:
+    """A bar a method of what its AP50 lacks to 100: what curing each kind of error would gain, and the rest.
+
+    Args:
+        methods: rows of `leaderboard.Group.methods`.
+        missing: by label the parts of the bar, each 0 to 1, the same names of `ERRORS` for all; a negative one (cures
+            that do each other's work) has no width.
+    """
+    shown = methods[methods["label"].isin(list(missing))]
+    labels = [f"{row['label']}, {100 * row['AP50']:.1f}" for _, row in shown.iterrows()]
+    left = np.zeros(len(shown))
+    with _figure() as figure:
+        axes = figure.subplots()
+        for name, (colour, hatch) in ERRORS.items():
+            widths = np.array([max(0.0, 100 * missing[label][name]) for label in shown["label"]])
+            axes.barh(labels, widths, left=left, color=colour, hatch=hatch, ec="white", lw=0.8, label=name)
+            left += widths
+        axes.tick_params(axis="y", length=0, labelcolor=INK)
+        axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel("missing to an AP50 of 100")
+        figure.legend(loc="outside upper left", ncols=4, frameon=False, handlelength=1.2, columnspacing=1.4)
         return _svg(figure)
 
 

@@ -8,14 +8,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from maskbench.evaluation.errors import KINDS
 from maskbench.study.board import CERTAINTY, Board
 from maskbench.study.findings import caution, finding
 from maskbench.study.leaderboard import COLUMNS, Column, Group, bounds, letters, marks, remarks, spread, used
-from maskbench.study.plots import Style, ap_against_fps, ap_by_size, learning_curves, styles
+from maskbench.study.plots import Style, ap_against_fps, ap_by_size, learning_curves, styles, why_ap_is_lost
 from maskbench.study.runs import KEYS, Key, Run
 
 PHOTOS = 6
@@ -115,6 +117,12 @@ def _pictures(found: Group, runs: Sequence[Run], looks: dict[str, Style], plots:
     if found.methods[["APs", "APm", "APl"]].notna().any(axis=None):
         note = f"Mask AP by the area of the true object in the photo.{seeds}"
         drawn.append(("ap-size", "AP by object size", note, ap_by_size(found.methods, found.trials, looks)))
+    if errors := _errors(found, runs):
+        note = (
+            "What is missing to an AP50 of 100 (the AP50 stands beside the name), by kind of error (TIDE): the gain if "
+            "that kind alone were cured. The rest are errors that hide one another."
+        )
+        drawn.append(("errors", "Why AP is lost", note, why_ap_is_lost(found.methods, errors)))
     if any("tune/AP" in run.history for run in runs):
         note = "AP on the tune split after each epoch, a line a seed."
         drawn.append(("curve-images", "Learning, by images", note, learning_curves(runs, looks, "images")))
@@ -124,6 +132,17 @@ def _pictures(found: Group, runs: Sequence[Run], looks: dict[str, Style], plots:
     for name, _, _, svg in drawn:
         (plots / f"{name}-{found.footing or 'unknown'}.svg").write_text(svg, encoding="utf-8")
     return [Picture(title, note, _data_uri(svg.encode(), "svg+xml")) for _, title, note, svg in drawn]
+
+
+def _errors(found: Group, runs: Sequence[Run]) -> dict[str, dict[str, float]]:
+    """What AP50 lacks by row: the gains of cures and the rest, means over its seeds; without rows that don't know."""
+    labels = found.trials.set_index("run")["label"]
+    known: dict[str, list[dict[str, float]]] = {}
+    for run in runs:
+        if why := run.metrics.get("errors", {}).get("segm"):
+            gains = {kind: why["gains"][kind] for kind in KINDS}
+            known.setdefault(labels[run.name], []).append({**gains, "rest": why["rest"]})
+    return {label: {part: mean(parts[part] for parts in seeds) for part in seeds[0]} for label, seeds in known.items()}
 
 
 def _gallery(found: Group, runs: dict[str, Run]) -> Gallery:
