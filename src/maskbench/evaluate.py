@@ -63,12 +63,12 @@ def _evaluate_file(cfg: DictConfig) -> dict[str, Any]:
     if iou_type not in get_args(IouType):
         raise ConfigError(f"iou_type={iou_type}: expected one of {', '.join(get_args(IouType))}")
     results = read_predictions(cfg.predictions)
-    why = iou_type != "boundary"
+    why = iou_type == "segm"
     scores = score(cfg.annotations, results, iou_type=iou_type, max_instances=cfg.max_instances, why=why)
     numbers = as_metrics({iou_type: scores})
     show_scores(Path(cfg.predictions).name, numbers)
-    errors = {"errors": numbers["errors"][iou_type]} if why else {}
-    return {"iou_type": iou_type, **scores.summary, "per_class": scores.per_class, **errors}
+    reasons: dict[str, Any] = {name: numbers[name][iou_type] for name in ("errors", "strata") if name in numbers}
+    return {"iou_type": iou_type, **scores.summary, "per_class": scores.per_class, **reasons}
 
 
 def _refuse(cfg: DictConfig, names: Sequence[str], owner: str, instead: str) -> None:

@@ -16,7 +16,7 @@ import pytest
 from faster_coco_eval import COCO, COCOeval_faster
 
 from maskbench.errors import DataError
-from maskbench.evaluation.average_precision import AveragePrecision, score
+from maskbench.evaluation.average_precision import AveragePrecision, as_metrics, score
 from maskbench.evaluation.ground_truth import GroundTruth
 from maskbench.evaluation.results import coco_results, read_predictions
 from maskbench.structures import Instances
@@ -229,6 +229,21 @@ def test_id_zero_is_warned_of_once_and_scored_as_pycocotools_does(tmp_path: Path
         scores = score(path, results, iou_type="segm")
     assert len(said) == 1
     assert list(scores.summary.values()) == pytest.approx(judged_by_pycocotools(content, results, "segm")[0], abs=1e-12)
+
+
+def test_the_reasons_come_where_they_are_asked_for(annotation_file, result):
+    path = annotation_file([(7, 3, SQUARE), (7, 3, (20, 10, 5, 10))])
+    results = [result(7, 3, SQUARE, 0.9)]
+    plain = score(path, results, iou_type="segm")
+    why = score(path, results, iou_type="segm", why=True)
+    assert (plain.errors, plain.strata) == (None, {})
+    assert why.summary == plain.summary
+    assert why.errors.counts["missed"] == 1
+    assert why.strata["crowding"]["one or two"] == {"AP": pytest.approx(51 / 101), "truths": 2}
+    assert why.strata["crowding"]["alone"] == {"AP": -1, "truths": 0}
+    found = as_metrics({"segm": why})
+    assert json.loads(json.dumps(found))["errors"]["segm"]["gains"]["missed"] == pytest.approx(50 / 101)
+    assert found["strata"]["segm"]["occlusion"]["none"]["truths"] == 2
 
 
 # Federated annotations, as in LVIS -----------------------------------------------------------------------------------

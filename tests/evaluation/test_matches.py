@@ -10,9 +10,10 @@ import pytest
 from maskbench.errors import DataError
 from maskbench.evaluation.ground_truth import GroundTruth
 from maskbench.evaluation.matches import Matches, read_matches, write_matches
-from maskbench.evaluation.matching import Stratum, match
+from maskbench.evaluation.matching import match
 from maskbench.evaluation.overlaps import overlaps
 from maskbench.evaluation.precision_recall import curves
+from maskbench.evaluation.strata import Stratum
 
 SQUARE = (10, 10, 10, 10)
 

@@ -122,6 +122,7 @@ def metrics(
         "per_class": {"segm": classes, "bbox": classes},
         "ceiling": {"segm": numbers(0.93)},
         "errors": {"segm": why(precision)},
+        "strata": {"segm": {"crowding": where(precision), "occlusion": where(precision)}},
         "score_rule": rule,
     }
 
@@ -131,6 +132,11 @@ def why(precision: float) -> dict[str, Any]:
     ap50 = min(precision + 0.27, 1)
     rest = 1 - ap50 - sum(gains[kind] for kind in KINDS)
     return {"ap50": ap50, "counts": dict.fromkeys(gains, 7), "gains": gains, "rest": rest}
+
+
+def where(precision: float) -> dict[str, Any]:
+    alone = {"AP": precision + 0.1, "truths": 400}
+    return {"none": alone, "some": {"AP": precision - 0.1, "truths": 300}, "many": {"AP": -1.0, "truths": 0}}
 
 
 def speed(fps: float, parameters: float, gflops: float, machine: str, loaded: bool) -> dict[str, Any]:

@@ -75,3 +75,11 @@ def test_what_cannot_be_told_apart_is_said_and_shown(writer: Any) -> None:
     assert re.search(r'63\.\d<small class="bounds">\d\d\.\d to \d\d\.\d</small>', html)
     assert "All pairs" in html
     assert html.count("<td>solov2-small</td>") == 2, "it is higher than both others"
+
+
+def test_ap_by_crowding_and_occlusion_is_a_table(study: Path) -> None:
+    html = write_report(Board.read(study)).read_text()
+    table = html.split("Where AP is lost")[1].split("</table>")[0]
+    assert '<th colspan="3"><span>crowding</span></th><th colspan="3"><span>occlusion</span></th>' in table
+    assert "<th>some<br><small>300</small></th>" in table
+    assert len(re.findall(r"<b>[\w-]+</b></td>(<td>\d\d\.\d</td><td>\d\d\.\d</td><td>–</td>){2}</tr>", table)) == 3

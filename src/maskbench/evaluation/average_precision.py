@@ -17,9 +17,10 @@ from maskbench.evaluation.errors import Errors, errors
 from maskbench.evaluation.ground_truth import GroundTruth
 from maskbench.evaluation.matches import Matches
 from maskbench.evaluation.matching import match
-from maskbench.evaluation.overlaps import IouType, geometry_of, overlaps
+from maskbench.evaluation.overlaps import IouType, Overlaps, geometry_of, overlaps
 from maskbench.evaluation.precision_recall import Curves, curves, mean
 from maskbench.evaluation.results import Result, coco_results
+from maskbench.evaluation.strata import Stratum, crowding, occlusion
 from maskbench.structures import Frame, Instances
 
 _AP50, _AP75 = 0, 5
@@ -33,13 +34,15 @@ class Scores:
     `summary` has AP (over IoU 0.50:0.05:0.95), AP50, AP75, APs, APm, APl (area below 32², to 96², above), AR1, AR10 and
     AR<max> (that many detections an image and class), ARs, ARm, ARl; of federated annotations LVIS's: APr, APc, APf
     (rare, common and frequent classes) and AR<max> alone. `per_class` has AP by class name. `matches` are what the
-    numbers were computed from, `errors` why AP is lost, where that was asked for.
+    numbers were computed from, `errors` why AP is lost, and `strata` AP and
+    truths by crowding and by occlusion, where that was asked for.
     """
 
     summary: dict[str, float]
     per_class: dict[str, float]
     matches: Matches = field(compare=False, repr=False)
     errors: Errors | None = None
+    strata: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
 
 
 def score(
@@ -64,7 +67,7 @@ def score(
         max_instances: the best detections of an image and class that count (default: COCO's 100; of federated
             annotations the best of an image over all classes, LVIS's 300).
         image_ids: the images that count (default: all of the json).
-        why: find out why AP is lost, too; of masks or boxes.
+        why: find out why AP is lost, too, and where; of masks alone.
 
     Raises:
         DataError: a result or an annotation can't be scored; the message names it.
@@ -85,15 +88,18 @@ def score(
         per_class={name: mean(found.precision[:, :, k, 0, -1]) for k, name in enumerate(met.names)},
         matches=matches,
         errors=errors(met) if why else None,
+        strata={"crowding": _by(met, crowding(met)), "occlusion": _by(met, occlusion(met))} if why else {},
     )
 
 
 def as_metrics(scores: Mapping[IouType, Scores]) -> dict[str, dict[str, Any]]:
-    """Summaries by what was compared; `per_class`: by what was compared, AP by class name; `errors` likewise."""
+    """Summaries by what was compared; `per_class`: by what was compared, AP by class name; `errors`, `strata`
+    likewise."""
     summaries: dict[str, dict[str, Any]] = {iou_type: found.summary for iou_type, found in scores.items()}
     why: dict[str, Any] = {iou_type: asdict(found.errors) for iou_type, found in scores.items() if found.errors}
+    where: dict[str, Any] = {iou_type: found.strata for iou_type, found in scores.items() if found.strata}
     per_class: dict[str, Any] = {iou_type: found.per_class for iou_type, found in scores.items()}
-    return {**summaries, "per_class": per_class, **({"errors": why} if why else {})}
+    return {**summaries, "per_class": per_class, **({"errors": why, "strata": where} if why else {})}
 
 
 class AveragePrecision(Metric):
@@ -186,6 +192,14 @@ class AveragePrecision(Metric):
     def _apply(self, fn: Callable, exclude_state: Sequence[str] = ()) -> Module:
         """Results stay in host memory wherever the metric goes."""
         return super()._apply(fn, exclude_state=(*exclude_state, "records"))
+
+
+def _by(met: Overlaps, strata: Mapping[str, Stratum]) -> dict[str, dict[str, float]]:
+    """AP of each stratum (−1 where it has no truths), and how many truths it has."""
+    matches = match(met, strata)
+    precision = curves(matches, [int(matches.rank.max(initial=0)) + 1]).precision
+    counts = matches.counted.sum(axis=0).tolist()
+    return {name: {"AP": mean(precision[..., place, -1]), "truths": counts[place]} for place, name in enumerate(strata)}
 
 
 def _precisions(found: Curves) -> dict[str, float]:

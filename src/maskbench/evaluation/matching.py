@@ -9,46 +9,19 @@ through the places in the ranking, and each step serves all the others at once.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int32, Int64
 
 from maskbench.evaluation.matches import Matches
 from maskbench.evaluation.overlaps import Meeting, Overlaps
+from maskbench.evaluation.strata import Stratum, sizes
 
 THRESHOLDS: Float[np.ndarray, " T"] = np.linspace(0.5, 0.95, 10)
 """COCO's, as pycocotools computes them."""
 
-SIZES = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
-"""COCO's areas in pixels; both ends belong to a size."""
-
 CHUNK = 1 << 21
 """Meetings are matched in chunks of so many (stratum, threshold, truth) cells a step: some 16 MB."""
-
-
-@dataclass(frozen=True)
-class Stratum:
-    """A part of the truths whose AP is asked for.
-
-    Args:
-        truths: those that belong to it; others may be found without gain or harm.
-        detections: those that count as wrong if they find nothing.
-    """
-
-    truths: Bool[np.ndarray, " G"]
-    detections: Bool[np.ndarray, " D"]
-
-
-def sizes(found: Overlaps) -> dict[str, Stratum]:
-    """COCO's strata: all, small, medium and large, by the area of truths and detections."""
-    return {
-        name: Stratum(
-            (found.truths.area >= low) & (found.truths.area <= high),
-            (found.detections.area >= low) & (found.detections.area <= high),
-        )
-        for name, (low, high) in SIZES.items()
-    }
 
 
 def match(found: Overlaps, strata: Mapping[str, Stratum] | None = None) -> Matches:

@@ -2,8 +2,8 @@
 
 D detections   G truths   d g those that meet   by class, then image; detections of both by descending score
 
-Matching (`evaluation.matching`) reads nothing else, so that whatever is asked later (sizes, crowding, intervals) costs
-no mask a second look.
+Matching (`evaluation.matching`) reads nothing else: whatever is asked later (sizes, crowding, intervals) compares no
+mask a second time.
 """
 
 from __future__ import annotations

@@ -48,6 +48,13 @@ def show_scores(title: str, metrics: Mapping[str, Any]) -> None:
     for kind, why in metrics.get("errors", {}).items():
         rows = [[name, f"{100 * gain:.1f}", str(why["counts"][name])] for name, gain in why["gains"].items()]
         show(f"{title}: why AP50 is lost ({kind})", ["error", "gain if cured", "how many"], rows)
+    for kind, parts in metrics.get("strata", {}).items():
+        rows = [
+            [f"{by}: {name}", percent(row["AP"]), str(row["truths"])]
+            for by, strata in parts.items()
+            for name, row in strata.items()
+        ]
+        show(f"{title}: where ({kind})", ["objects", "AP", "how many"], rows)
 
 
 def percent(value: float | None) -> str:

@@ -45,12 +45,22 @@ class Gallery:
 
 
 @dataclass(frozen=True)
+class Strata:
+    """AP by a property of the objects: the parts with their number of objects, and by row the AP of each part."""
+
+    by: str
+    parts: dict[str, int]
+    rows: dict[str, list[float | None]]
+
+
+@dataclass(frozen=True)
 class Section:
     """All that is said of one footing.
 
     Args:
         spans: the headings above the columns' headings, each with the columns it spans.
         keys: the distinct keys of a kind among the trials.
+        strata: tables of AP by a property of the objects.
         data: what the data set is like, in a line; None where no run says it.
         apart: the fields in which the study's footings differ, with this one's value.
     """
@@ -63,6 +73,7 @@ class Section:
     pictures: list[Picture]
     gallery: Gallery
     keys: dict[str, list[Key]]
+    strata: list[Strata]
     data: str | None
     apart: dict[str, object] = field(default_factory=dict)
 
@@ -101,6 +112,7 @@ def _section(found: Group, runs: Sequence[Run], looks: dict[str, Style], plots: 
         pictures=_pictures(found, own, looks, plots),
         gallery=_gallery(found, named),
         keys={kind: _distinct(own, kind) for kind in KEYS},
+        strata=[strata for by in ("crowding", "occlusion") if (strata := _strata(found, own, by)).rows],
         data=next((_profile(run.data) for run in own if run.data), None),
     )
 
@@ -143,6 +155,20 @@ def _errors(found: Group, runs: Sequence[Run]) -> dict[str, dict[str, float]]:
             gains = {kind: why["gains"][kind] for kind in KINDS}
             known.setdefault(labels[run.name], []).append({**gains, "rest": why["rest"]})
     return {label: {part: mean(parts[part] for parts in seeds) for part in seeds[0]} for label, seeds in known.items()}
+
+
+def _strata(found: Group, runs: Sequence[Run], by: str) -> Strata:
+    """Means over the seeds of each row; None where there are no such objects."""
+    known = {run.name: why[by] for run in runs if (why := run.metrics.get("strata", {}).get("segm"))}
+    parts = {name: int(part["truths"]) for name, part in next(iter(known.values()), {}).items()}
+    rows = {}
+    for label in found.methods["label"]:
+        seeds = [known[name] for name in found.trials.loc[found.trials["label"] == label, "run"] if name in known]
+        if seeds:
+            rows[label] = [
+                mean(own[name]["AP"] for own in seeds) if objects else None for name, objects in parts.items()
+            ]
+    return Strata(by, parts, rows)
 
 
 def _gallery(found: Group, runs: dict[str, Run]) -> Gallery:
