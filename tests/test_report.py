@@ -30,3 +30,13 @@ def test_a_study_becomes_a_page_a_table_and_a_wandb_run(
 def test_a_folder_without_runs_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="no run in it"):
         call(report, f"study={tmp_path}")
+
+
+def test_a_study_is_held_against_itself_and_nothing_moved(run: Path, tmp_path: Path) -> None:
+    study, before = tmp_path / "study", tmp_path / "before"
+    for folder in (study, before):
+        shutil.copytree(run, folder / run.name)
+    found = call(report, f"study={study}", f"against={before}", "logger=none")
+    (move,) = found["against"]["moves"]
+    assert (move["verdict"], move["low"], move["high"]) == ("within noise", 0, 0)
+    assert "| solov2-small |" in (study / "against-before.md").read_text()

@@ -1,9 +1,10 @@
-"""One answer from the runs of a study: `python -m maskbench.report study=DIR`."""
+"""One answer from the runs of a study: `python -m maskbench.report study=DIR [against=DIR]`."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
@@ -11,11 +12,14 @@ from maskbench.runtime import verb
 from maskbench.runtime.console import percent, say, show
 from maskbench.runtime.run_folder import read_json
 
+if TYPE_CHECKING:
+    from maskbench.study.board import Board
+
 
 def report(cfg: DictConfig) -> dict[str, Any]:
     """Write leaderboard.{csv,md,json} and report/index.html into the study's folder, and its W&B run.
 
-    Works at any moment: what is not finished is named.
+    Works at any moment: what is not finished is named. With `against` it is held against an earlier study as well.
     """
     from maskbench.study.board import Board, write_leaderboard
     from maskbench.study.dashboard import log_study
@@ -29,9 +33,28 @@ def report(cfg: DictConfig) -> dict[str, Any]:
         show(f"{board.study.name}, footing {group['footing']}", HEADINGS, map(_line, group["methods"]))
     for run in table["unfinished"]:
         say(f"{run['run']}: {run['state']}, {run['reason']}")
+    moved = _against(board, cfg.against) if cfg.against else {}
     logged = log_study(board, mode=cfg.logger.mode, project=cfg.logger.project) if cfg.logger else None
     say(f"{page} holds {'the table, the plots and the photos side by side' if board.groups else 'what went wrong'}")
-    return {**table, "study": str(board.study), "report": str(page), "wandb": logged}
+    return {**table, "study": str(board.study), "report": str(page), "wandb": logged, **moved}
+
+
+def _against(board: Board, other: str) -> dict[str, Any]:
+    """Hold the study against an earlier one; writes against-NAME.md."""
+    from maskbench.study.against import as_markdown, compare
+    from maskbench.study.board import Board
+
+    before = Board.read(Path(other))
+    found = compare(board, before)
+    page = board.study / f"against-{before.study.resolve().name}.md"
+    page.write_text(as_markdown(found, board.study.resolve(), before.study.resolve()), encoding="utf-8")
+    rows = [
+        [move.label, percent(move.before), percent(move.now), move.verdict, f"{move.speed:.2f}" if move.speed else "–"]
+        for move in found.moves
+    ]
+    show(f"{board.study.name} against {before.study.name}", ["method", "before", "now", "AP is", "FPS ratio"], rows)
+    say(f"{page} says it with intervals")
+    return {"against": asdict(found)}
 
 
 HEADINGS = ("method", "AP", "95 %", "letters", "FPS", "seeds")
