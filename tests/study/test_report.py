@@ -74,6 +74,8 @@ def test_what_cannot_be_told_apart_is_said_and_shown(writer: Any) -> None:
     assert "mask_rcnn-small can&#39;t be told from solov2-small." in html
     assert re.search(r'63\.\d<small class="bounds">\d\d\.\d to \d\d\.\d</small>', html)
     assert "All pairs" in html
+    assert {path.stem.split("-")[0] for path in (folder.parent / "plots").glob("*.svg")} >= {"recall", "scores"}
+    assert re.search(r"Expected calibration error × 100, first seed: solov2-small \d+, mask_rcnn-small \d+,", html)
     assert html.count("<td>solov2-small</td>") == 2, "it is higher than both others"
 
 

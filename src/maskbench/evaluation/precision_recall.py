@@ -44,6 +44,15 @@ def curves(matches: Matches, limits: Sequence[int]) -> Curves:
     return Curves(precision, recall)
 
 
+def mean_curve(matches: Matches) -> Float[np.ndarray, "T R"]:
+    """Precision at `RECALLS` by IoU threshold, the mean over the classes that there are; −1 where there are none."""
+    precision = curves(matches, [int(matches.rank.max(initial=0)) + 1]).precision[:, :, :, 0, 0]
+    defined = precision > -1
+    return np.where(
+        defined.any(axis=2), precision.sum(axis=2, where=defined) / np.maximum(defined.sum(axis=2), 1), -1.0
+    )
+
+
 def mean(values: Float[np.ndarray, "..."]) -> float:
     """Mean of what is defined, −1 if nothing is."""
     defined = values[values > -1]

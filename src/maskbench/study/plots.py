@@ -1,4 +1,5 @@
-"""The pictures of a study as SVG text: AP against FPS, AP by object size, why AP is lost, learning curves.
+"""The pictures of a study as SVG text: AP against FPS, AP by object size, why AP is lost, precision over
+recall, reliability of scores, learning curves.
 
 A method has one colour in all of them, a paradigm one marker; both can be told apart without seeing colour.
 """
@@ -25,6 +26,8 @@ from matplotlib.text import Annotation
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 from matplotlib.transforms import Bbox, BboxBase
 
+from maskbench.evaluation.calibration import Calibration
+from maskbench.evaluation.precision_recall import RECALLS
 from maskbench.study.leaderboard import ROW
 from maskbench.study.runs import Run
 
@@ -158,6 +161,48 @@ def ap_by_size(methods: pd.DataFrame, trials: pd.DataFrame, looks: Mapping[str, 
         axes.set_xlim(-0.6, len(kinds) - 0.4)
         axes.set_ylabel("mask AP × 100")
         _legend(figure, {row["label"]: looks[row["method"]] for _, row in methods.iterrows()}, bars=True)
+        return _svg(figure)
+
+
+def precision_over_recall(methods: pd.DataFrame, curves: Mapping[str, np.ndarray], looks: Mapping[str, Style]) -> str:
+    """Precision at each recall, mean over classes: lines at an IoU of 0.5, broken ones at 0.75.
+
+    Args:
+        methods: rows of `leaderboard.Group.methods`.
+        curves: by label, `precision_recall.mean_curve`.
+        looks: of `styles`.
+    """
+    shown = methods[methods["label"].isin(list(curves))]
+    with _figure() as figure:
+        axes = figure.subplots()
+        for _, row in shown.iterrows():
+            for threshold, line in ((0, "-"), (5, "--")):
+                axes.plot(RECALLS, curves[row["label"]][threshold], line, color=looks[row["method"]].colour, lw=1.6)
+        axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
+        _legend(figure, {row["label"]: looks[row["method"]] for _, row in shown.iterrows()})
+        return _svg(figure)
+
+
+def reliability(methods: pd.DataFrame, found: Mapping[str, Calibration], looks: Mapping[str, Style]) -> str:
+    """The share of right detections against their mean score; scores that are what they say lie on the diagonal.
+
+    Args:
+        methods: rows of `leaderboard.Group.methods`.
+        found: by label.
+        looks: of `styles`.
+    """
+    shown = methods[methods["label"].isin(list(found))]
+    with _figure() as figure:
+        axes = figure.subplots()
+        axes.plot([0, 1], [0, 1], color="#8d99a8", lw=1.2, zorder=1)
+        for _, row in shown.iterrows():
+            look, own = looks[row["method"]], found[row["label"]]
+            there = own.counts > 0
+            axes.plot(
+                own.score[there], own.right[there], look.marker + "-", color=look.colour, ms=5, lw=1.4, mec="white"
+            )
+        axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="score", ylabel="share of detections that are right")
+        _legend(figure, {row["label"]: looks[row["method"]] for _, row in shown.iterrows()})
         return _svg(figure)
 
 

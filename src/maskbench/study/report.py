@@ -13,11 +13,22 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from maskbench.evaluation.calibration import calibrate
 from maskbench.evaluation.errors import KINDS
+from maskbench.evaluation.precision_recall import mean_curve
 from maskbench.study.board import CERTAINTY, Board
 from maskbench.study.findings import caution, finding
 from maskbench.study.leaderboard import COLUMNS, Column, Group, bounds, letters, marks, remarks, spread, used
-from maskbench.study.plots import Style, ap_against_fps, ap_by_size, learning_curves, styles, why_ap_is_lost
+from maskbench.study.plots import (
+    Style,
+    ap_against_fps,
+    ap_by_size,
+    learning_curves,
+    precision_over_recall,
+    reliability,
+    styles,
+    why_ap_is_lost,
+)
 from maskbench.study.runs import KEYS, Key, Run
 
 PHOTOS = 6
@@ -110,7 +121,7 @@ def _section(found: Group, runs: Sequence[Run], looks: dict[str, Style], plots: 
         columns=columns,
         spans=[(name, len(list(heads))) for name, heads in groupby(columns, key=lambda column: column.group)],
         pictures=_pictures(found, own, looks, plots),
-        gallery=_gallery(found, named),
+        gallery=_gallery(found, own),
         keys={kind: _distinct(own, kind) for kind in KEYS},
         strata=[strata for by in ("crowding", "occlusion") if (strata := _strata(found, own, by)).rows],
         data=next((_profile(run.data) for run in own if run.data), None),
@@ -129,12 +140,20 @@ def _pictures(found: Group, runs: Sequence[Run], looks: dict[str, Style], plots:
     if found.methods[["APs", "APm", "APl"]].notna().any(axis=None):
         note = f"Mask AP by the area of the true object in the photo.{seeds}"
         drawn.append(("ap-size", "AP by object size", note, ap_by_size(found.methods, found.trials, looks)))
-    if errors := _errors(found, runs):
+    if missing := _errors(found, runs):
         note = (
             "What is missing to an AP50 of 100 (the AP50 stands beside the name), by kind of error (TIDE): the gain if "
             "that kind alone were cured. The rest are errors that hide one another."
         )
-        drawn.append(("errors", "Why AP is lost", note, why_ap_is_lost(found.methods, errors)))
+        drawn.append(("errors", "Why AP is lost", note, why_ap_is_lost(found.methods, missing)))
+    if known := {label: run.matches for label, run in _first_seeds(found, runs).items() if run.matches}:
+        note = "Mean over classes at an IoU of 0.5, broken lines at 0.75; of the first seed."
+        curves = {label: mean_curve(matches) for label, matches in known.items()}
+        drawn.append(("recall", "Precision and recall", note, precision_over_recall(found.methods, curves, looks)))
+        scores = {label: calibrate(matches) for label, matches in known.items()}
+        errors = ", ".join(f"{label} {100 * own.error:.0f}" for label, own in scores.items() if own.counts.any())
+        note = f"Scores that are what they say lie on the line. Expected calibration error × 100, first seed: {errors}."
+        drawn.append(("scores", "Are scores what they say?", note, reliability(found.methods, scores, looks)))
     if any("tune/AP" in run.history for run in runs):
         note = "AP on the tune split after each epoch, a line a seed."
         drawn.append(("curve-images", "Learning, by images", note, learning_curves(runs, looks, "images")))
@@ -171,10 +190,16 @@ def _strata(found: Group, runs: Sequence[Run], by: str) -> Strata:
     return Strata(by, parts, rows)
 
 
-def _gallery(found: Group, runs: dict[str, Run]) -> Gallery:
-    """The first photos, by the first seed of each row of the table."""
+def _first_seeds(found: Group, runs: Sequence[Run]) -> dict[str, Run]:
+    """The first run of each row, in the table's order."""
+    named = {run.name: run for run in runs}
     first = found.trials.drop_duplicates("label").set_index("label")["run"]
-    shown = [runs[first[label]] for label in found.methods["label"]]
+    return {label: named[first[label]] for label in found.methods["label"]}
+
+
+def _gallery(found: Group, runs: Sequence[Run]) -> Gallery:
+    """The first photos, by the first seed of each row of the table."""
+    shown = list(_first_seeds(found, runs).values())
     ids = sorted({image_id for run in shown for image_id in run.image_ids})[:PHOTOS]
     rows = []
     for image_id in ids:
