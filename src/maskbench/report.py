@@ -19,12 +19,17 @@ if TYPE_CHECKING:
 def report(cfg: DictConfig) -> dict[str, Any]:
     """Write leaderboard.{csv,md,json} and report/index.html into the study's folder, and its W&B run.
 
-    Works at any moment: what is not finished is named. With `against` it is held against an earlier study as well.
+    Works at any moment: what is not finished is named. With `against` it is held against an earlier study as well;
+    `guests` are other systems' predictions on the same test split, which stay in the table from then on.
     """
     from maskbench.study.board import Board, write_leaderboard
     from maskbench.study.dashboard import log_study
     from maskbench.study.report import write_report
 
+    if cfg.guests:
+        from maskbench.runtime.guests import invite
+
+        invite(Path(cfg.study), list(cfg.guests))
     board = Board.read(Path(cfg.study))
     files = write_leaderboard(board)
     page = write_report(board)

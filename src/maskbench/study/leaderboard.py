@@ -120,9 +120,15 @@ def tabulate(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def group(table: pd.DataFrame) -> list[Group]:
-    """The finished trials by footing, the largest group first."""
+    """The finished trials by footing, the largest group first, which guests join."""
     finished = table[table["state"] == "done"].fillna(dict.fromkeys(HASHES, ""))
-    groups = [_group(str(footing), rows) for footing, rows in finished.groupby("footing", sort=True)]
+    own, guests = finished[~finished["guest"]], finished[finished["guest"]]
+    sizes = own["footing"].value_counts(sort=False)
+    groups = [
+        # guests have no footing: they stand in the largest group, and are marked
+        _group(str(footing), pd.concat([rows, guests]) if footing == sizes.idxmax() and len(guests) else rows)
+        for footing, rows in own.groupby("footing", sort=True)
+    ]
     return sorted(groups, key=lambda found: -len(found.trials))
 
 
@@ -132,8 +138,16 @@ def unfinished(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def remarks(found: Group) -> list[tuple[str, str]]:
-    """Marks of the rows whose speeds can't be taken as they are, and what they mean."""
+    """Marks of the rows whose numbers can't be taken as they are, and what they mean."""
     marks = []
+    if found.methods["guest"].any():
+        marks.append(
+            (
+                "§",
+                "Footing unknown: another system's predictions, scored as ours are. What it was trained on, from which "
+                "weights and how long is its own affair, and so is how its speed was measured.",
+            )
+        )
     if found.methods["timed_elsewhere"].any():
         marks.append(
             ("†", f"Timed elsewhere than the others ({found.timing}): these speeds can't be compared with theirs.")
@@ -145,7 +159,7 @@ def remarks(found: Group) -> list[tuple[str, str]]:
 
 def marks(row: Any) -> str:
     """The marks of one row."""
-    return ("†" if row["timed_elsewhere"] else "") + ("‡" if row["loaded"] else "")
+    return ("§" if row["guest"] else "") + ("†" if row["timed_elsewhere"] else "") + ("‡" if row["loaded"] else "")
 
 
 def spread(column: Column, row: Any) -> str:
@@ -211,6 +225,7 @@ def _row(run: Run, paradigm: str | None, label: str) -> dict[str, Any]:
         "label": label,
         "paradigm": paradigm,
         "seed": run.seed,
+        "guest": run.guest,
         "state": run.state,
         "attempts": run.attempts,
         "reason": run.reason,
@@ -256,7 +271,7 @@ def _threads(count: int | None) -> str:
 
 
 def _group(footing: str, rows: pd.DataFrame) -> Group:
-    place = _most_common(rows["timing"])
+    place = _most_common(rows.loc[~rows["guest"], "timing"])
     elsewhere = (rows["timing"] != place) & (rows["timing"] != "")
     trials = rows.assign(timed_elsewhere=elsewhere).reset_index(drop=True)
     methods = [_method(found, place) for _, found in trials.groupby(ROW, sort=True)]
@@ -287,6 +302,7 @@ def _method(rows: pd.DataFrame, place: str) -> dict[str, Any]:
         "checkpoint": first["checkpoint"],
         "settings": first["settings"],
         "operating_point": first["operating_point"],
+        "guest": bool(first["guest"]),
         "timed_elsewhere": bool(timed["timed_elsewhere"].any()),
         "loaded": bool(timed["loaded"].any()),
     }

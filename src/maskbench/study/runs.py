@@ -19,6 +19,9 @@ from maskbench.sweep.identity import TrialName, parse_trial_name
 from maskbench.sweep.status import Status
 
 RunState = Literal["done", "running", "failed", "missing"]
+GUESTS = "guests"
+"""The folder of a study that holds the results of other systems."""
+
 KEYS = ("footing", "operating_point", "method", "environment")
 
 
@@ -66,6 +69,11 @@ class Run:
         return self.folder.name
 
     @property
+    def guest(self) -> bool:
+        """Whether it is somebody else's, of whom only the predictions are known."""
+        return self.folder.parent.name == GUESTS
+
+    @property
     def log(self) -> Path:
         """What the pool wrote of its output."""
         return self.folder.parent / "logs" / f"{self.name}.log"
@@ -106,17 +114,23 @@ class Run:
 
 
 def read_runs(study: Path) -> list[Run]:
-    """All runs in the folder of a study, by method, seed and hash.
+    """All runs in the folder of a study, by method, seed and hash; guests after them.
 
     Raises:
         RunError: when the folder has no run, or a file in it can't be read.
     """
     if not study.is_dir():
         raise RunError(f"{study}: no such folder; a study is what `train -m` writes, runs/STUDY")
-    named = [(path, parse_trial_name(path.name)) for path in study.iterdir() if path.is_dir()]
-    runs = [_read(path, name) for path, name in named if name]
+    runs = _in(study)
     if not runs:
         raise RunError(f"{study}: no run in it; expected folders named METHOD-seedS-HASH8, found {_listing(study)}")
+    return [*runs, *_in(study / GUESTS)]
+
+
+def _in(folder: Path) -> list[Run]:
+    paths = folder.iterdir() if folder.is_dir() else ()
+    named = [(path, parse_trial_name(path.name)) for path in paths if path.is_dir()]
+    runs = [_read(path, name) for path, name in named if name]
     return sorted(runs, key=lambda run: (run.method, run.seed, run.hash))
 
 
