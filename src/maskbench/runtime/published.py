@@ -59,7 +59,7 @@ def _settings(published: Published) -> DictConfig:
                 "_target_": "maskbench.data.transforms.Transforms",
                 "eval": {"_target_": "maskbench.data.transforms.Eval", "short": short, "long": long},
             },
-            "evaluation": {"point": None, "iou_types": ["segm", "bbox"]},
+            "evaluation": {"point": None, "iou_types": ["segm", "bbox", "boundary"]},
             "trainer": {"_target_": "lightning.Trainer", "precision": "32-true", "enable_model_summary": False},
         }
     )

@@ -50,6 +50,7 @@ COLUMNS = (
     Column("APm", "AP medium", "Mask AP", "medium", 100),
     Column("APl", "AP large", "Mask AP", "large", 100),
     Column("ceiling_AP", "AP ceiling", "Mask AP", "ceiling", 100),
+    Column("boundary_AP", "boundary AP", "Mask AP", "boundary", 100),
     Column("box_AP", "box AP", "Box", "AP", 100),
     Column("FPS", "FPS", "Throughput", "FPS"),
     Column("latency_ms", "median ms", "Latency, ms", "median"),
@@ -218,7 +219,7 @@ def _apart(keys: Iterable[Key]) -> dict[str, list[str]]:
 
 def _row(run: Run, paradigm: str | None, label: str) -> dict[str, Any]:
     keys = {column: run.keys[kind].key if kind in run.keys else None for column, kind in HASHES.items()}
-    masks, boxes = run.metrics.get("segm", {}), run.metrics.get("bbox", {})
+    masks, boxes, edges = (run.metrics.get(kind, {}) for kind in ("segm", "bbox", "boundary"))
     return {
         "run": run.name,
         "method": run.method,
@@ -230,6 +231,7 @@ def _row(run: Run, paradigm: str | None, label: str) -> dict[str, Any]:
         "attempts": run.attempts,
         "reason": run.reason,
         **{name: _share(masks.get(name)) for name in ("AP", "AP50", "AP75", "APs", "APm", "APl")},
+        "boundary_AP": _share(edges.get("AP")),
         "box_AP": _share(boxes.get("AP")),
         "ceiling_AP": _share(run.metrics.get("ceiling", {}).get("segm", {}).get("AP")),
         **_costs(run),

@@ -15,6 +15,7 @@ WITHOUT_EFFECT: dict[str, str] = {
     "data.root": "where the data lie; what they are is the fingerprint",
     "data.workers": "draws are seeded by (seed, epoch, index), whichever process makes them",
     "data.pin_memory": "how bytes reach the device",
+    "evaluation.iou_types": "what of the predictions is measured; they stay as they are",
     "experiment": "the recipe's name; what it says stands in the other groups",
     "hydra": "how the trial was started",
     "logger": "who is told",
