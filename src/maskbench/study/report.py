@@ -14,12 +14,12 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from maskbench.evaluation.calibration import calibrate
-from maskbench.evaluation.errors import KINDS
 from maskbench.evaluation.precision_recall import mean_curve
 from maskbench.study.board import CERTAINTY, Board
 from maskbench.study.findings import caution, finding
 from maskbench.study.leaderboard import COLUMNS, Column, Group, bounds, letters, marks, remarks, spread, used
 from maskbench.study.plots import (
+    ERRORS,
     Style,
     ap_against_fps,
     ap_by_size,
@@ -171,8 +171,8 @@ def _errors(found: Group, runs: Sequence[Run]) -> dict[str, dict[str, float]]:
     known: dict[str, list[dict[str, float]]] = {}
     for run in runs:
         if why := run.metrics.get("errors", {}).get("segm"):
-            gains = {kind: why["gains"][kind] for kind in KINDS}
-            known.setdefault(labels[run.name], []).append({**gains, "rest": why["rest"]})
+            parts = {**why["gains"], "rest": why["rest"]}
+            known.setdefault(labels[run.name], []).append({name: parts[name] for name in ERRORS})
     return {label: {part: mean(parts[part] for parts in seeds) for part in seeds[0]} for label, seeds in known.items()}
 
 
