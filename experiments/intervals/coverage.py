@@ -17,7 +17,7 @@ from maskbench.evaluation.bootstrap import draw, drawn_ap, interval
 from maskbench.evaluation.matches import Matches
 from maskbench.evaluation.matching import THRESHOLDS
 
-SETTINGS = ((1, 5.0), (1, 40.0), (5, 5.0), (20, 5.0))
+SETTINGS = ((1, 5.0), (5, 5.0), (20, 5.0))
 """Classes (the k-th is 1 / k times as frequent as the first), and mean objects a photo."""
 
 
