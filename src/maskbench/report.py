@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from maskbench.runtime import verb
 from maskbench.runtime.console import percent, say, show
@@ -29,7 +29,7 @@ def report(cfg: DictConfig) -> dict[str, Any]:
     if cfg.guests:
         from maskbench.runtime.guests import invite
 
-        invite(Path(cfg.study), list(cfg.guests))
+        invite(Path(cfg.study), _listed(cfg.guests))
     board = Board.read(Path(cfg.study))
     files = write_leaderboard(board)
     page = write_report(board)
@@ -44,12 +44,17 @@ def report(cfg: DictConfig) -> dict[str, Any]:
     return {**table, "study": str(board.study), "report": str(page), "wandb": logged, **moved}
 
 
+def _listed(guests: Any) -> list[Any]:
+    found = OmegaConf.to_container(guests) if OmegaConf.is_config(guests) else guests
+    return found if isinstance(found, list) else [found]
+
+
 def _against(board: Board, other: str) -> dict[str, Any]:
     """Hold the study against an earlier one; writes against-NAME.md."""
     from maskbench.study.against import as_markdown, compare
     from maskbench.study.board import Board
 
-    before = Board.read(Path(other))
+    before = Board.read(Path(other), certain=False)
     found = compare(board, before)
     page = board.study / f"against-{before.study.resolve().name}.md"
     page.write_text(as_markdown(found, board.study.resolve(), before.study.resolve()), encoding="utf-8")

@@ -244,6 +244,8 @@ def test_the_reasons_come_where_they_are_asked_for(annotation_file, result):
     found = as_metrics({"segm": why})
     assert json.loads(json.dumps(found))["errors"]["segm"]["gains"]["missed"] == pytest.approx(50 / 101)
     assert found["strata"]["segm"]["occlusion"]["none"]["truths"] == 2
+    with pytest.raises(ValueError, match="those of masks, but iou_type is bbox"):
+        score(path, results, iou_type="bbox", why=True)
 
 
 # Federated annotations, as in LVIS -----------------------------------------------------------------------------------

@@ -116,10 +116,22 @@ def test_holm_by_hand():
 def test_seeds_add_their_own_spread():
     rng = np.random.default_rng(0)
     estimates = np.array([0.40, 0.46, 0.43])
-    shared = 0.01 * rng.standard_normal(20000)
+    shared = 0.001 * rng.standard_normal(20000)
     draws = over_seeds(estimates[:, None] + shared, estimates)
-    # the variance of a mean of three seeds as such a sample tells it, and that of the images
-    assert draws.var() == pytest.approx(estimates.var(ddof=1) / 3 + 0.01**2, rel=0.03)
-    assert draws.mean() == pytest.approx(0.43, abs=1e-3)
+    # 95 of 100 lie within 4.30 standard errors of a mean of three (Student's t, two degrees of freedom)
+    within = np.abs(draws - 0.43) < 4.303 * estimates.std(ddof=1) / np.sqrt(3)
+    assert within.mean() == pytest.approx(0.95, abs=0.01)
     alone = over_seeds(estimates[:1, None] + shared, estimates[:1])
     assert (alone == 0.40 + shared).all()
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_intervals_over_few_seeds_hold_what_they_promise(seeds):
+    rng = np.random.default_rng(seeds)
+    held = 0
+    for repeat in range(400):
+        estimates = 0.4 + 0.02 * rng.standard_normal(seeds)
+        draws = over_seeds(np.tile(estimates[:, None], (1, 1000)), estimates, repeat)
+        low, high = interval(float(estimates.mean()), draws)
+        held += low <= 0.4 <= high
+    assert 0.92 <= held / 400 <= 0.98

@@ -129,7 +129,7 @@ def test_split(judge):
 
 def test_nothing_to_find_is_undefined_and_nothing_found_all_missed(annotation_file, result):
     found = errors(overlaps(GroundTruth(annotation_file([])), [result(7, 3, LEFT)], across_classes=True))
-    assert (found.ap50, found.counts["background"]) == (-1, 1)
+    assert (found.ap50, found.counts["background"], found.rest) == (-1, 1, 0)
     found = errors(overlaps(GroundTruth(annotation_file([(7, 3, LEFT)])), [], across_classes=True))
     assert only(found, missed=1)
     assert found.ap50 == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from maskbench.evaluation.results import read_predictions
 from maskbench.report import report
 from maskbench.runtime.guests import invite
 from maskbench.study.board import Board
+from maskbench.study.findings import finding
 from maskbench.study.leaderboard import marks, remarks
 from trained import call, run
 
@@ -44,14 +46,17 @@ def test_equal_predictions_get_equal_numbers_and_a_badge(study: Path, prediction
     invite(study, [guest(predictions, speed=95)])
     (found,) = Board.read(study).groups
     rows = {row["label"]: row for _, row in found.methods.iterrows()}
-    assert rows["yolo11n"]["AP"] == rows["solov2-small"]["AP"]
+    for number in ("AP", "AP50", "APs", "APm", "box_AP", "boundary_AP"):
+        assert rows["yolo11n"][number] == pytest.approx(rows["solov2-small"][number], nan_ok=True)
     assert (rows["yolo11n"]["paradigm"], rows["yolo11n"]["FPS"]) == ("guest", 95)
     own = marks(rows["solov2-small"]).strip("‡")  # whoever else is at this machine is no matter here
     assert (marks(rows["yolo11n"]), own) == ("§†", "")
     assert [mark for mark, _ in remarks(found)][:2] == ["§", "†"]
     assert found.timing != "as it was told"
     assert found.uncertainty is not None
-    assert found.uncertainty.letters == {"yolo11n": "a", "solov2-small": "a"}
+    assert found.uncertainty.letters == {"solov2-small": "a"}, "a guest is in no comparison"
+    assert found.uncertainty.intervals["yolo11n"] == found.uncertainty.intervals["solov2-small"]
+    assert finding(found).startswith("solov2-small reaches a mask AP of")
 
 
 def test_a_guest_stays_and_has_pictures(study: Path, predictions: Path):
@@ -60,6 +65,21 @@ def test_a_guest_stays_and_has_pictures(study: Path, predictions: Path):
     assert len(Board.read(study).runs) == 2
     assert {path.name.split("-")[0] for path in (folder / "thumbnails").glob("*.png")} == {"photo", "truth", "pred"}
     assert not (folder / "speed.json").exists()
+
+
+def test_a_guest_that_comes_again_takes_its_own_place(study: Path, predictions: Path):
+    (first,) = invite(study, [guest(predictions, speed=95)])
+    predictions.write_text(json.dumps(json.loads(predictions.read_text())[::2]))
+    (second,) = invite(study, [guest(predictions)])
+    assert second != first
+    assert [path.name for path in (study / "guests").iterdir()] == [second.name]
+
+
+def test_a_higher_guest_is_named_and_not_crowned(study: Path, predictions: Path):
+    invite(study, [guest(predictions)])
+    (found,) = Board.read(study).groups
+    better = replace(found, methods=found.methods.assign(AP=[0.9 if own else 0.5 for own in found.methods["guest"]]))
+    assert finding(better).endswith("Higher, but on a footing that is not known: yolo11n (90.0).")
 
 
 def test_the_report_takes_guests(study: Path, predictions: Path):
@@ -75,14 +95,16 @@ def test_the_report_takes_guests(study: Path, predictions: Path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"predictions": "x.json"}, r"expected \{name: WORD, predictions: FILE\}"),
+        ({"predictions": "x.json"}, r"expected a list of \{name: WORD, predictions: FILE\}"),
         ({"name": "a b", "predictions": "x.json"}, "name: WORD"),
         ({"name": "a"}, "predictions: FILE"),
         ({"name": "a", "predictions": "x.json", "fps": 3}, "speed: FPS"),
         ({"name": "a", "predictions": "x.json", "speed": "fast"}, "a has speed='fast'; expected images a second"),
+        ({"name": "solov2-small", "predictions": "x.json"}, "solov2-small is a method of this study"),
+        ("yolo", "guests has yolo: expected a list of"),
     ],
 )
-def test_a_guest_that_is_not_understood_is_refused(study: Path, settings: dict[str, Any], message: str):
+def test_a_guest_that_is_not_understood_is_refused(study: Path, settings: Any, message: str):
     with pytest.raises(ConfigError, match=message):
         invite(study, [settings])
 

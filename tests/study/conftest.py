@@ -13,6 +13,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from finders import found_with
+from maskbench.evaluation.bootstrap import drawn_ap
 from maskbench.evaluation.errors import KINDS, MASK_KINDS
 from maskbench.evaluation.matches import FILE, write_matches
 from maskbench.sweep.identity import fairness, trial_hash, trial_name
@@ -64,15 +65,16 @@ def write_run(
     loaded: bool = False,
     pictures: bool = True,
     found: float | None = None,
+    fingerprint: str = "d41d8cd98f",
     **changes: Any,
 ) -> Path:
     """One run folder, done or failed in its second epoch; it has matches if it is told which share it `found`."""
     paradigm, precision, fps, parameters, gflops, minutes, rule = METHODS[method]
     random = np.random.default_rng([len(method), seed])
     cfg = config(method, seed, **changes)
-    folder = study / trial_name(method, seed, trial_hash(cfg, "d41d8cd98f"))
+    folder = study / trial_name(method, seed, trial_hash(cfg, fingerprint))
     folder.mkdir(parents=True)
-    keys = fairness(cfg, "d41d8cd98f", {"device": machine, "threads": 1, "commit": "0f" * 20, **VERSIONS})
+    keys = fairness(cfg, fingerprint, {"device": machine, "threads": 1, "commit": "0f" * 20, **VERSIONS})
     write(folder / "fairness.json", keys)
     # JSON is YAML as well.
     write(folder / "config.yaml", cfg)
@@ -85,10 +87,13 @@ def write_run(
         log.parent.mkdir(exist_ok=True)
         log.write_text(f"Traceback\n{failed}\n")
         return folder
+    if found is not None:
+        matches = found_with(found, seed)
+        precision = float(drawn_ap(matches, np.ones((1, len(matches.images)), dtype=int)).mean())
     write(folder / "metrics.json", metrics(method, paradigm, seed, precision, minutes, rule))
     write(folder / "speed.json", speed(fps * float(random.normal(1, 0.01)), parameters, gflops, machine, loaded))
     if found is not None:
-        write_matches(folder / FILE, found_with(found, seed))
+        write_matches(folder / FILE, matches)
     if pictures:
         write_pictures(folder / "thumbnails", method)
     Status(pid=1).done().write(folder)

@@ -163,7 +163,7 @@ def test_the_page_for_people_names_trials_and_marks(writer: Any) -> None:
 
 
 def test_intervals_letters_and_pairs_stand_in_the_files(writer: Any) -> None:
-    for seed in (0, 1):
+    for seed in (0, 1, 2):
         writer("solov2-small", seed, found=0.9)
         writer("mask_rcnn-small", seed, found=0.6)
     folder = writer("discriminative-small")
@@ -177,6 +177,6 @@ def test_intervals_letters_and_pairs_stand_in_the_files(writer: Any) -> None:
     assert 0 < pair["low"] < pair["difference"] < pair["high"]
     text = paths["md"].read_text()
     low, high = (100 * rows["solov2-small"][name] for name in ("AP_low", "AP_high"))
-    assert f"| solov2-small | one-stage | 2 | {low:.1f} to {high:.1f} | a |" in text
+    assert f"| solov2-small | one-stage | 3 | {low:.1f} to {high:.1f} | a |" in text
     assert "| discriminative-small | bottom-up | 1 | – | – |" in text
     assert "1000 draws" in text

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,8 @@ def test_what_cannot_be_told_apart_is_said_and_shown(writer: Any) -> None:
     folder = writer("discriminative-small", found=0.5)
     html = write_report(Board.read(folder.parent)).read_text()
     assert "mask_rcnn-small can&#39;t be told from solov2-small." in html
-    assert re.search(r'63\.\d<small class="bounds">\d\d\.\d to \d\d\.\d</small>', html)
+    ap, low, high = re.search(r'<td>(\d\d\.\d)<small class="bounds">(\d\d\.\d) to (\d\d\.\d)</small>', html).groups()
+    assert float(low) < float(ap) < float(high)
     assert "All pairs" in html
     assert {path.stem.split("-")[0] for path in (folder.parent / "plots").glob("*.svg")} >= {"recall", "scores"}
     assert re.search(r"Expected calibration error × 100, first seed: solov2-small \d+, mask_rcnn-small \d+,", html)
@@ -85,3 +87,16 @@ def test_ap_by_crowding_and_occlusion_is_a_table(study: Path) -> None:
     assert '<th colspan="3"><span>crowding</span></th><th colspan="3"><span>occlusion</span></th>' in table
     assert "<th>some<br><small>300</small></th>" in table
     assert len(re.findall(r"<b>[\w-]+</b></td>(<td>\d\d\.\d</td><td>\d\d\.\d</td><td>–</td>){2}</tr>", table)) == 3
+
+
+def test_runs_that_compared_boxes_alone_have_a_page(writer: Any) -> None:
+    folder = writer("solov2-small")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    kept = {name: value for name, value in metrics.items() if name not in ("segm", "errors", "strata")}
+    (folder / "metrics.json").write_text(json.dumps({**kept, "per_class": {"bbox": metrics["per_class"]["bbox"]}}))
+    for name in ("speed.json", None):
+        html = write_report(Board.read(folder.parent)).read_text()
+        assert "No trial has an AP yet." in html
+        assert "<dd>3</dd>" in html, "the classes"
+        if name:
+            (folder / name).unlink()

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
-import pytest
-from finders import found_with
+from dataclasses import replace
 
+import numpy as np
+import pytest
+
+from finders import IMAGES, found_with
+from maskbench.evaluation.bootstrap import drawn_ap
 from maskbench.study.uncertainty import assess
 
 
@@ -13,6 +17,7 @@ def three():
 
 def test_intervals_hold_the_estimate_and_are_as_wide_as_chance_makes_them(three):
     low, high = three.intervals["weak"]
+    assert low < drawn_ap(found_with(0.5, 1), np.ones((1, IMAGES), dtype=int)).mean() < high
     # the share of objects found varies by √(p q / n) = 0.023; AP, which goes with its square or so, by more
     assert 0.05 < high - low < 0.2
     assert all(0 <= low < high <= 1 for low, high in three.intervals.values())
@@ -35,12 +40,27 @@ def test_rows_that_share_a_letter_cannot_be_told_apart(three):
 
 
 def test_a_row_between_two_has_both_letters():
-    rows = {name: [found_with(share, 5)] for name, share in (("best", 0.74), ("middle", 0.70), ("worst", 0.66))}
-    found = assess(rows)
-    pairs = {(pair.first, pair.second): pair.apart for pair in found.pairs}
-    assert found.letters["best"] != found.letters["worst"]
-    for (first, second), apart in pairs.items():
-        assert apart != bool(set(found.letters[first]) & set(found.letters[second]))
+    shares = {"best": (0.82, 5), "middle": (0.75, 9), "worst": (0.70, 7)}
+    found = assess({name: [found_with(share, seed)] for name, (share, seed) in shares.items()})
+    assert found.letters == {"best": "a", "middle": "ab", "worst": "b"}
+
+
+def test_many_rows_that_cannot_be_told_apart_share_one_letter_at_once():
+    found = assess({str(number): [found_with(0.5, 1, images=5)] for number in range(40)})
+    assert set(found.letters.values()) == {"a"}
+    assert found.draws <= 4000
+
+
+def test_draws_without_an_object_are_left_out_and_nothing_to_find_is_no_uncertainty():
+    few = found_with(0.8, 1, images=5)
+    first, right = few.truth_image == 0, few.right & (few.image == 0)[:, None, None]
+    truths = {name: getattr(few, name)[first] for name in ("truth_image", "truth_label", "counted")}
+    one = replace(few, right=right, wrong=~right, **truths)
+    found = assess({"a": [one]})
+    assert 0.5 < found.draws / 1000 < 0.8, "the image with objects is in 1 − 0.8⁵ of the draws"
+    nothing = {name: values[:0] for name, values in truths.items()}
+    none = replace(few, right=np.zeros_like(right), **nothing)
+    assert assess({"a": [none]}) is None
 
 
 def test_seeds_that_disagree_keep_methods_together():

@@ -71,8 +71,11 @@ def score(
 
     Raises:
         DataError: a result or an annotation can't be scored; the message names it.
+        ValueError: `why` is asked of something else than masks.
     """
     truth = annotations if isinstance(annotations, GroundTruth) else GroundTruth(annotations)
+    if why and iou_type != "segm":
+        raise ValueError(f"errors and strata are those of masks, but iou_type is {iou_type}")
     limit = truth.max_instances if max_instances is None else max_instances
     met = overlaps(truth, results, iou_type=iou_type, image_ids=image_ids, max_instances=limit, across_classes=why)
     matches = match(met)

@@ -52,7 +52,7 @@ class Errors:
         counts: how many there are of each of `KINDS` and `MASK_KINDS`.
         gains: how much higher AP50 would be without them.
         rest: what is missing to 1 beyond AP50 and the gains of `KINDS`: errors that hide one another (negative where
-            one cure does another's work).
+            one cure does another's work; 0 where there is nothing to find).
     """
 
     ap50: float
@@ -77,7 +77,8 @@ def errors(found: Overlaps) -> Errors:
     gains = {kind: ranking.ap50(classes) - ap50 for kind, ranking in cured.items()}
     counts = {kind: int(np.count_nonzero(case.kind == place)) for place, kind in enumerate(KINDS)}
     counts |= {"missed": int(case.missed.sum()), "merged": len(case.merged), "split": len(case.split)}
-    return Errors(ap50, counts, gains, 1 - ap50 - sum(gains[kind] for kind in KINDS))
+    rest = 1 - ap50 - sum(gains[kind] for kind in KINDS) if len(classes) else 0.0
+    return Errors(ap50, counts, gains, rest)
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ class _Case:
     """The diagnosis.
 
     Attributes:
-        right, counts: whether a detection finds a truth, and whether it counts at all.
+        right, counted: whether a detection finds a truth, and whether it counts at all.
         kind: its place in `KINDS` where it is wrong, else −1.
         target: the truth that it would find if it were cured, else −1.
         heals: whether it is the best of those that would find that truth, which nobody has found.
@@ -118,7 +119,7 @@ class _Case:
 
     found: Overlaps
     right: Bool[np.ndarray, " D"]
-    counts: Bool[np.ndarray, " D"]
+    counted: Bool[np.ndarray, " D"]
     kind: Int64[np.ndarray, " D"]
     target: Int64[np.ndarray, " D"]
     heals: Bool[np.ndarray, " D"]
@@ -157,7 +158,7 @@ class _Case:
     def as_it_is(self) -> _Ranking:
         label, wanted = self.found.truths.label, ~self.found.ignored
         totals = np.bincount(label[wanted], minlength=len(self.found.classes))
-        return _Ranking(self.found.detections.label, self.found.score, self.right, self.counts, totals)
+        return _Ranking(self.found.detections.label, self.found.score, self.right, self.counted, totals)
 
     def cured(self, kind: str) -> _Ranking:
         """Without one of `KINDS`: what can find its truth does, the rest is gone; missed truths are not asked for."""

@@ -67,8 +67,9 @@ def _by_truth(
         nearest[crossing.detections] = crossing.truths[crossing.iou.argmax(axis=1)]
     strata = {}
     for name, limits in bounds.items():
+        # one that overlaps none has −1: the last place, which is true
         own = _within(values, limits)
-        strata[name] = Stratum(own, (nearest < 0) | np.append(own, True)[nearest])
+        strata[name] = Stratum(own, np.append(own, True)[nearest])
     return strata
 
 

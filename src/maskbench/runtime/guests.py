@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+import shutil
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pycocotools.mask as rle_codec
+from omegaconf import DictConfig
 
 from maskbench.data.datamodule import CocoDataModule
-from maskbench.errors import ConfigError
+from maskbench.errors import ConfigError, RunError
 from maskbench.evaluation.average_precision import as_metrics, score
 from maskbench.evaluation.ground_truth import GroundTruth
 from maskbench.evaluation.matches import write_matches
@@ -21,55 +24,65 @@ from maskbench.evaluation.results import Result, read_predictions
 from maskbench.runtime.compose import build_data
 from maskbench.runtime.pictures import write_thumbnails
 from maskbench.runtime.run_folder import RunFolder, write_json
-from maskbench.runtime.timing import finished_runs
-from maskbench.study.runs import GUESTS
+from maskbench.study.runs import GUESTS, read_runs
 from maskbench.sweep.identity import trial_name
 from maskbench.sweep.status import Status
 
 KEYS = ("name", "predictions", "speed")
 
 
-def invite(study: Path, guests: Sequence[Mapping[str, Any]]) -> list[Path]:
+def invite(study: Path, guests: Sequence[Any]) -> list[Path]:
     """Score COCO results of other systems on the study's test split and keep them in `STUDY/guests`.
 
     Args:
-        study: the folder; its first finished run says what the test split is.
+        study: the folder; the runs of its largest footing say what the test split is.
         guests: `name`, `predictions` (a file of COCO results) and, if it is known, `speed` in FPS.
 
     Returns:
         The folders of the guests.
 
     Raises:
-        ConfigError: a guest lacks a name or predictions, or has what is not known.
+        ConfigError: a guest lacks a name of its own or predictions, or has what is not known.
         DataError: results can't be read or are of other photos.
         RunError: the study has no finished run.
     """
+    runs = [run for run in read_runs(study) if run.state == "done" and not run.guest]
     for guest in guests:
-        _require_known(guest)
-    cfg = RunFolder(finished_runs(study)[0]).read_config()
+        _require_known(guest, {run.method for run in runs})
+    if not runs:
+        raise RunError(f"{study}: no finished run in it, whose test split guests could be scored on")
+    footings = Counter(run.keys["footing"].key for run in runs if "footing" in run.keys)
+    most = max(footings, key=footings.__getitem__, default=None)
+    host = next(run for run in runs if most is None or ("footing" in run.keys and run.keys["footing"].key == most))
+    cfg = RunFolder(host.folder).read_config()
     data = build_data(cfg)
     truth = GroundTruth(data.annotations("test"), data.image_ids("test"))
-    return [_seat(study, guest, data, truth, cfg.evaluation.point.max_instances) for guest in guests]
+    return [_seat(study, guest, data, truth, cfg.evaluation) for guest in guests]
 
 
-def _require_known(guest: Mapping[str, Any]) -> None:
-    unknown = [key for key in guest if key not in KEYS]
-    name, speed = str(guest.get("name") or ""), guest.get("speed")
-    if unknown or not guest.get("predictions") or not re.fullmatch(r"[\w.+-]+", name):
+def _require_known(guest: Any, taken: Collection[str]) -> None:
+    known = isinstance(guest, Mapping) and set(guest) <= set(KEYS) and guest.get("predictions")
+    if not known or not re.fullmatch(r"[\w.+-]+", str(guest.get("name") or "")):
         raise ConfigError(
-            f"guests={dict(guest)}: expected {{name: WORD, predictions: FILE}} and, if it is known, speed: FPS"
+            f"guests has {guest}: expected a list of {{name: WORD, predictions: FILE}} and, if it is known, speed: FPS"
         )
+    name, speed = guest["name"], guest.get("speed")
+    if name in taken:
+        raise ConfigError(f"guests: {name} is a method of this study; give the guest a name of its own")
     if speed is not None and not (isinstance(speed, int | float) and speed > 0):
         raise ConfigError(f"guests: {name} has speed={speed!r}; expected images a second, or no speed at all")
 
 
-def _seat(study: Path, guest: Mapping[str, Any], data: CocoDataModule, truth: GroundTruth, max_instances: int) -> Path:
+def _seat(
+    study: Path, guest: Mapping[str, Any], data: CocoDataModule, truth: GroundTruth, evaluation: DictConfig
+) -> Path:
     results = [_as_ours(truth, result, index) for index, result in enumerate(read_predictions(guest["predictions"]))]
-    kinds: tuple[IouType, ...] = ("segm", "bbox")
-    scores = {
-        kind: score(truth, results, iou_type=kind, max_instances=max_instances, why=kind == "segm") for kind in kinds
-    }
+    kinds: list[IouType] = list(dict.fromkeys(["segm", *evaluation.iou_types]))
+    limit = evaluation.point.max_instances
+    scores = {kind: score(truth, results, iou_type=kind, max_instances=limit, why=kind == "segm") for kind in kinds}
     content = hashlib.sha256(json.dumps(results).encode()).hexdigest()[:8]
+    for earlier in (study / GUESTS).glob(f"{guest['name']}-seed0-????????"):
+        shutil.rmtree(earlier)  # what it found before is not another seed of it
     run = RunFolder(study / GUESTS / trial_name(guest["name"], 0, content))
     write_matches(run.matches, scores["segm"].matches)
     write_thumbnails(run.thumbnails, data, results)
@@ -88,12 +101,12 @@ def _seat(study: Path, guest: Mapping[str, Any], data: CocoDataModule, truth: Gr
 
 
 def _as_ours(truth: GroundTruth, result: Result, index: int) -> Result:
-    """A record as our own predictions have it: run lengths as text, and the mask's box where it has none."""
+    """A record as our own predictions have it: run lengths as text, and no `bbox`, which would tell the mask's area."""
     image_id = result["image_id"]
     if image_id not in truth.images or not result.get("segmentation"):
         return result  # scoring says what is wrong with it
     rle = truth.encode(result["segmentation"], image_id, f"record {index} (image {image_id})")
     counts = rle["counts"] if isinstance(rle["counts"], str) else rle["counts"].decode("ascii")
     box = result.get("box") or result.get("bbox") or rle_codec.toBbox(rle).tolist()
-    kept: Result = {key: result[key] for key in ("image_id", "category_id", "score", "bbox") if key in result}
+    kept: Result = {key: result[key] for key in ("image_id", "category_id", "score") if key in result}
     return {**kept, "segmentation": {"size": list(rle["size"]), "counts": counts}, "box": box}

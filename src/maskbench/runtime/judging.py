@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -27,6 +27,9 @@ from maskbench.runtime.quiet import hush
 from maskbench.runtime.run_folder import RunFolder, load, read_json, write_json
 from maskbench.runtime.timing import pick_device
 from maskbench.structures import Batch
+
+SCORES = (*get_args(IouType), "per_class", "errors", "strata")
+"""What a new look at the predictions replaces in metrics.json."""
 
 
 class Judgement(Callback):
@@ -59,18 +62,23 @@ class Judgement(Callback):
 
 
 def judge(cfg: DictConfig, method: Segmenter, data: CocoDataModule, run: RunFolder) -> dict[str, Any]:
-    """Predict the test split as `cfg.trainer` says; writes predictions, matches and thumbnails, returns the metrics."""
+    """Predict the test split as `cfg.trainer` says; writes predictions, matches and thumbnails.
+
+    Returns:
+        The metrics on the first rank, which writes; nothing on others.
+    """
     judgement = Judgement(data, method.point.max_instances)
     trainer: Trainer = make(cfg.trainer, logger=False, enable_checkpointing=False, **shown(judgement))
     with interruptible():
         trainer.test(method, datamodule=data, verbose=False)
     # both are gathered from every rank, so every rank asks
     results, ceiling = judgement.found.results(), judgement.ceiling.compute()["segm"]
+    if not trainer.is_global_zero:
+        return {}
     scores = _scores(data, results, cfg.evaluation.iou_types, method.point.max_instances)
-    if trainer.is_global_zero:
-        write_predictions(run.predictions, results)
-        _write_matches(run, scores)
-        write_thumbnails(run.thumbnails, data, results)
+    write_predictions(run.predictions, results)
+    _write_matches(run, scores)
+    write_thumbnails(run.thumbnails, data, results)
     images = len(data.image_ids("test"))
     return {"split": "test", "images": images, **as_metrics(scores), "ceiling": {"segm": ceiling}}
 
@@ -90,7 +98,7 @@ def judge_again(path: Path, *, predict: bool, device: str | None = None) -> dict
         RunError: the run is not finished, or its data are not what it was trained and judged on.
     """
     run = RunFolder.existing(path)
-    metrics = read_json(run.metrics)
+    metrics = {name: value for name, value in read_json(run.metrics).items() if name not in SCORES}
     if predict:
         hush()
         target = pick_device(device)
@@ -163,5 +171,6 @@ def _scores(
 
 def _write_matches(run: RunFolder, scores: Mapping[IouType, Scores]) -> None:
     """Of masks, which the leaderboard ranks by; where boxes alone are compared there are none."""
+    run.matches.unlink(missing_ok=True)
     if "segm" in scores:
         write_matches(run.matches, scores["segm"].matches)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
 from maskbench.evaluation.matches import Matches
-from maskbench.study.board import Board
+from maskbench.study.board import Board, matches_of
+from maskbench.study.leaderboard import ROW, Group
 from maskbench.study.uncertainty import assess
 
 Verdict = Literal["higher", "lower", "within noise", "not tested"]
@@ -25,7 +26,7 @@ class Move:
         before, now: its AP.
         low, high: 95 % interval of the difference; None where it was not tested.
         verdict: whether AP moved by more than chance (5 %, each row by itself); not tested where matches are missing
-            or of other images.
+            or the data are others.
         speed: FPS now by FPS before; None where it was not timed, or elsewhere.
     """
 
@@ -40,27 +41,44 @@ class Move:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All rows that both studies have, and those that one has alone."""
+    """The largest footings of two studies, row by row.
+
+    Args:
+        moves: rows that both have.
+        gone, new: rows that one has alone.
+        apart: settings that the footings differ in, before and now; what moved may be theirs.
+    """
 
     moves: list[Move]
     gone: list[str]
     new: list[str]
+    apart: dict[str, tuple[Any, Any]]
 
 
 def compare(now: Board, before: Board) -> Comparison:
-    """The largest footing of one study with that of the other, row by row."""
-    rows, earlier = ({row["label"]: row for _, row in _methods(board).iterrows()} for board in (now, before))
-    both = [label for label in rows if label in earlier]
+    """Hold the largest footing of one study against that of the other.
+
+    Rows are the same if method, its settings and the operating point are; or the method, where each has one row of it.
+    """
+    rows, earlier = (board.groups[0].methods if board.groups else pd.DataFrame() for board in (now, before))
+    pairs = _pairs(rows, earlier)
+    apart = _apart(now, before) if pairs else {}
+    moves = [_move(rows.loc[here], earlier.loc[there], now, before, apart) for here, there in pairs]
+    known = {here for here, _ in pairs}, {there for _, there in pairs}
     return Comparison(
-        moves=[_move(label, rows[label], earlier[label], now, before) for label in both],
-        gone=[label for label in earlier if label not in rows],
-        new=[label for label in rows if label not in earlier],
+        moves=moves,
+        gone=[row["label"] for place, row in earlier.iterrows() if place not in known[1]],
+        new=[row["label"] for place, row in rows.iterrows() if place not in known[0]],
+        apart=apart,
     )
 
 
 def as_markdown(found: Comparison, now: Path, before: Path) -> str:
     """The comparison as people read it."""
     lines = [f"# {now.name} against {before.name}", ""]
+    if found.apart:
+        lines += ["Other settings are others too, and what moved may be theirs:", ""]
+        lines += [f"- `{name}`: {was} before, {is_} now" for name, (was, is_) in found.apart.items()] + [""]
     lines += ["| method | AP before | AP now | difference, 95 % | verdict | FPS now / before |"]
     lines += ["| :-- | --: | --: | --: | :-- | --: |"]
     for move in found.moves:
@@ -74,30 +92,57 @@ def as_markdown(found: Comparison, now: Path, before: Path) -> str:
     return "\n".join([*lines, ""])
 
 
-def _methods(board: Board) -> pd.DataFrame:
-    return board.groups[0].methods if board.groups else pd.DataFrame()
+def _pairs(rows: pd.DataFrame, earlier: pd.DataFrame) -> list[tuple[Any, Any]]:
+    """Places of the rows that are the same in both tables."""
+    if rows.empty or earlier.empty:
+        return []
+    found = []
+    for place, row in rows.iterrows():
+        exact = earlier.index[(earlier[ROW] == row[ROW]).all(axis=1)]
+        alike = earlier.index[earlier["method"] == row["method"]]
+        alone = len(alike) == 1 and (rows["method"] == row["method"]).sum() == 1
+        if len(exact) or alone:
+            found.append((place, exact[0] if len(exact) else alike[0]))
+    return found
 
 
-def _move(label: str, row: pd.Series, earlier: pd.Series, now: Board, before: Board) -> Move:
-    matches = _matches(label, now), _matches(label, before)
+def _apart(now: Board, before: Board) -> dict[str, tuple[Any, Any]]:
+    here, there = (_footing(board) for board in (now, before))
+    names = sorted(here.keys() | there.keys())
+    return {name: (there.get(name), here.get(name)) for name in names if there.get(name) != here.get(name)}
+
+
+def _footing(board: Board) -> dict[str, Any]:
+    """The fields of the largest footing."""
+    keys = (run.keys.get("footing") for run in board.runs)
+    return next((key.fields for key in keys if key and key.key == board.groups[0].footing), {})
+
+
+def _move(row: pd.Series, earlier: pd.Series, now: Board, before: Board, apart: Mapping[str, Any]) -> Move:
+    groups = now.groups[0], before.groups[0]
     low = high = None
     verdict: Verdict = "not tested"
-    if all(matches) and len({own.images for side in matches for own in side}) == 1:
-        found = assess({"now": matches[0], "before": matches[1]})
-        pair = found.pairs[0] if found else None
-        if pair:
-            low, high = (pair.low, pair.high) if pair.first == "now" else (-pair.high, -pair.low)
-            verdict = ("higher" if pair.first == "now" else "lower") if pair.apart else "within noise"
-    here = now.groups[0].timing == before.groups[0].timing
-    timed = here and not row["timed_elsewhere"] and not earlier["timed_elsewhere"]
+    # ids count from 1 in many data sets: other photos under the same ids are no pairs
+    if "data.fingerprint" not in apart and (moved := _moved(row, earlier, now, before)):
+        low, high, verdict = moved
+    timed = groups[0].timing == groups[1].timing and not row["timed_elsewhere"] and not earlier["timed_elsewhere"]
     speed = row["FPS"] / earlier["FPS"] if timed and row["FPS"] > 0 and earlier["FPS"] > 0 else None
-    return Move(label, float(earlier["AP"]), float(row["AP"]), low, high, verdict, speed)
+    return Move(str(row["label"]), float(earlier["AP"]), float(row["AP"]), low, high, verdict, speed)
 
 
-def _matches(label: str, board: Board) -> Sequence[Matches]:
-    """Of all runs of a row, or none where one of them has not kept its own."""
-    named = {run.name: run for run in board.runs}
-    trials = board.groups[0].trials
-    found = [named[name].matches for name in trials.loc[trials["label"] == label, "run"]]
-    kept = [matches for matches in found if matches]
-    return kept if len(kept) == len(found) else []
+def _moved(row: pd.Series, earlier: pd.Series, now: Board, before: Board) -> tuple[float, float, Verdict] | None:
+    """Interval and verdict of a difference; None where matches are missing or of other images."""
+    sides = {"now": _matches(row, now), "before": _matches(earlier, before)}
+    if not all(sides.values()) or len({own.images for side in sides.values() for own in side}) > 1:
+        return None
+    found = assess(sides)
+    if found is None:
+        return None
+    (pair,) = found.pairs
+    low, high = (pair.low, pair.high) if pair.first == "now" else (-pair.high, -pair.low)
+    return low, high, ("higher" if pair.first == "now" else "lower") if pair.apart else "within noise"
+
+
+def _matches(row: pd.Series, board: Board) -> list[Matches]:
+    group: Group = board.groups[0]
+    return matches_of(str(row["label"]), group, {run.name: run for run in board.runs})

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from maskbench.evaluation.matches import Matches
 from maskbench.study.leaderboard import (
     Group,
     bounds,
@@ -26,8 +28,8 @@ from maskbench.study.runs import Run, read_runs
 from maskbench.study.uncertainty import Uncertainty, assess
 
 CERTAINTY = (
-    "AP 95 %: where it would lie on other photos of this kind (with several seeds: from other seeds, too). Rows that "
-    "share a letter can't be told apart (paired bootstrap, corrected for all pairs after Holm)."
+    "The 95 % interval of AP says where it would lie on other photos of this kind (with several seeds: from other "
+    "seeds, too). Rows that share a letter can't be told apart (paired bootstrap, corrected for all pairs after Holm)."
 )
 
 
@@ -48,8 +50,8 @@ class Board:
     groups: list[Group]
 
     @classmethod
-    def read(cls, study: Path) -> Board:
-        """Read the runs of a study, and bootstrap what their matches allow.
+    def read(cls, study: Path, *, certain: bool = True) -> Board:
+        """Read the runs of a study and, if it is to be certain, bootstrap what their matches allow.
 
         Raises:
             RunError: the folder has no run, or a file in it can't be read.
@@ -58,17 +60,34 @@ class Board:
         runs = read_runs(study)
         table = tabulate(runs)
         named = {run.name: run for run in runs}
-        groups = [replace(found, uncertainty=_uncertainty(found, named)) for found in group(table)]
+        groups = group(table)
+        if certain:
+            groups = [replace(found, uncertainty=_uncertainty(found, named)) for found in groups]
         return cls(study, runs, table, groups)
 
 
 def _uncertainty(found: Group, runs: dict[str, Run]) -> Uncertainty | None:
-    """Of the rows whose runs all have their matches."""
-    rows = {
-        label: [runs[name].matches for name in found.trials.loc[found.trials["label"] == label, "run"]]
-        for label in found.methods["label"]
-    }
-    return assess({label: [one for one in own if one] for label, own in rows.items() if all(own)})
+    """Of the rows whose runs all have their matches.
+
+    Guests have intervals, but no letters: on a footing that nobody knows they are in no comparison, and what they are
+    worth moves none.
+    """
+    guests = set(found.methods.loc[found.methods["guest"], "label"])
+    rows = {label: matches for label in found.methods["label"] if (matches := matches_of(label, found, runs))}
+    own = assess({label: matches for label, matches in rows.items() if label not in guests})
+    if own is None:
+        return None
+    alone = [assess({label: rows[label]}) for label in guests & set(rows)]
+    return replace(
+        own, intervals=own.intervals | {label: at for one in alone if one for label, at in one.intervals.items()}
+    )
+
+
+def matches_of(label: str, found: Group, runs: Mapping[str, Run]) -> list[Matches]:
+    """Of all runs of a row, or none where one of them has not kept its own."""
+    kept = [runs[name].matches for name in found.trials.loc[found.trials["label"] == label, "run"]]
+    known = [matches for matches in kept if matches]
+    return known if len(known) == len(kept) else []
 
 
 def write_leaderboard(board: Board) -> dict[str, Path]:

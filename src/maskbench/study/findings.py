@@ -25,10 +25,15 @@ HUES = (
 
 def finding(found: Group) -> str:
     """Who segments best and who is fastest: these weights where a method has one seed alone, else these methods."""
-    ranked = found.methods.dropna(subset=["AP"])
+    known = found.methods.dropna(subset=["AP"])
+    ranked = known[~known["guest"]]
     if ranked.empty:
         return "No trial has an AP yet."
     best = ranked.iloc[0]
+    return " ".join([_finding(best, ranked, found), *_of_guests(best, known[known["guest"]])])
+
+
+def _finding(best: Row, ranked: pd.DataFrame, found: Group) -> str:
     if len(ranked) == 1:
         return f"{best['label']} reaches a mask AP of {_ap(best)}{_at(best)}. {_scope(found)}"
     timed = ranked[~ranked["timed_elsewhere"]].dropna(subset=["FPS"])
@@ -54,12 +59,19 @@ def caution(runs: Sequence[Run]) -> str | None:
     return HUES if any(root.get("hue", "class") == "class" for root in drawn) else DRAWN
 
 
+def _of_guests(best: Row, guests: pd.DataFrame) -> list[str]:
+    """The guests that have a higher AP, which proves nothing of their methods."""
+    higher = [f"{row['label']} ({_ap(row)})" for _, row in guests.iterrows() if row["AP"] > best["AP"]]
+    return [f"Higher, but on a footing that is not known: {_listed(higher)}."] if higher else []
+
+
 def _scope(found: Group) -> str:
     """Whether this is said of weights or of methods."""
-    alone = list(found.methods.loc[found.methods["n"] < 2, "label"])
+    own = found.methods[~found.methods["guest"]]
+    alone = list(own.loc[own["n"] < 2, "label"])
     if not alone:
-        return f"Means over {_seeds(found)} seeds."
-    every = len(alone) == len(found.methods)
+        return f"Means over {_seeds(own)} seeds."
+    every = len(alone) == len(own)
     who = "Each method has" if every else f"{_listed(alone)} {'has' if len(alone) == 1 else 'have'}"
     return f"{who} one seed alone, so this is said of these weights, not of the methods."
 
@@ -70,7 +82,7 @@ def _doubt(best: Row, ranked: pd.DataFrame, found: Group) -> str:
     pair = found.uncertainty.between(best["label"], second["label"]) if found.uncertainty else None
     if pair is None:
         return f"{_scope(found)}{_doubt_of_seeds(best, second, found)}"
-    peers = [row for _, row in ranked.iloc[1:].iterrows() if _shares_a_letter(best, row, found)]
+    peers = [row for _, row in ranked.iloc[1:].iterrows() if _is_peer(best, row, found)]
     if peers:
         names = _listed([row["label"] + _faster(row, best) for row in peers])
         return f"{names} can't be told from {best['label']}. {_scope(found)}"
@@ -78,7 +90,7 @@ def _doubt(best: Row, ranked: pd.DataFrame, found: Group) -> str:
     return f"{lead} (95 %: {100 * pair.low:.1f} to {100 * pair.high:.1f}). {_scope(found)}"
 
 
-def _shares_a_letter(best: Row, row: Row, found: Group) -> bool:
+def _is_peer(best: Row, row: Row, found: Group) -> bool:
     pair = found.uncertainty.between(best["label"], row["label"]) if found.uncertainty else None
     return pair is not None and not pair.apart
 
@@ -106,8 +118,8 @@ def _doubt_of_seeds(best: Row, second: Row, found: Group) -> str:
     )
 
 
-def _seeds(found: Group) -> str:
-    low, high = found.methods["n"].min(), found.methods["n"].max()
+def _seeds(own: pd.DataFrame) -> str:
+    low, high = own["n"].min(), own["n"].max()
     return str(low) if low == high else f"{low}–{high}"
 
 

@@ -151,7 +151,7 @@ def remarks(found: Group) -> list[tuple[str, str]]:
         )
     if found.methods["timed_elsewhere"].any():
         marks.append(
-            ("†", f"Timed elsewhere than the others ({found.timing}): these speeds can't be compared with theirs.")
+            ("†", f"Timed elsewhere than the others ({found.timing or 'not timed'}): these speeds can't be compared.")
         )
     if found.methods["loaded"].any():
         marks.append(("‡", "Timed while other processes used the machine: slower than it is. Time it again, alone."))

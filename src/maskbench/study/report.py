@@ -134,7 +134,7 @@ def _pictures(found: Group, runs: Sequence[Run], looks: dict[str, Style], plots:
     timed = found.trials[~found.trials["timed_elsewhere"]]
     seeds = " Small marks are single seeds." if found.repeated else ""
     drawn: list[tuple[str, str, str, str]] = []
-    if here["FPS"].notna().any():
+    if len(here.dropna(subset=["FPS", "AP"])):
         note = f"The line is the front: the highest mask AP to be had at that FPS or more.{seeds}"
         drawn.append(("ap-fps", "AP against speed", note, ap_against_fps(here, timed, looks)))
     if found.methods[["APs", "APm", "APl"]].notna().any(axis=None):

@@ -20,9 +20,9 @@ from jaxtyping import Float
 from maskbench.evaluation.bootstrap import chance, draw, drawn_ap, holm, interval, over_seeds
 from maskbench.evaluation.matches import Matches
 
-DRAWS, DRAWS_A_PAIR = 1000, 40
-"""At least so many draws, and so many for each pair: a p-value is no smaller than one by the number of draws, and the
-best of many pairs is corrected by their number."""
+DRAWS, DRAWS_A_PAIR, MOST_DRAWS = 1000, 40, 4000
+"""At least so many draws, so many for each pair, and no more than can be borne: a p-value is no smaller than one by the
+number of draws, and the best of many pairs is corrected by their number."""
 
 LEVEL = 0.05
 """What is less probable than this is no chance."""
@@ -67,7 +67,9 @@ class Uncertainty:
 
 
 def assess(rows: Mapping[str, Sequence[Matches]]) -> Uncertainty | None:
-    """Bootstrap the rows of a footing; None where there are none.
+    """Bootstrap the rows of a footing; None where there are none, or nothing to find.
+
+    Draws without any object tell nothing of AP and are left out, the same for all rows.
 
     Args:
         rows: by label the matches of each of its runs, all of the same images.
@@ -80,7 +82,10 @@ def assess(rows: Mapping[str, Sequence[Matches]]) -> Uncertainty | None:
         return None
     if len(images) > 1:
         raise ValueError(f"runs of one footing have the same images, found {sorted(map(len, images))} of them")
-    weights = draw(len(images.pop()), max(DRAWS, DRAWS_A_PAIR * len(rows) * (len(rows) - 1) // 2))
+    pairs_to_tell = len(rows) * (len(rows) - 1) // 2
+    weights = _with_objects(rows, draw(len(images.pop()), min(max(DRAWS, DRAWS_A_PAIR * pairs_to_tell), MOST_DRAWS)))
+    if not len(weights):
+        return None
     sampled = {label: _sampled(runs, weights, seed) for seed, (label, runs) in enumerate(rows.items())}
     ranked = sorted(sampled, key=lambda label: -sampled[label][0])
     pairs = _pairs(ranked, sampled)
@@ -91,6 +96,12 @@ def assess(rows: Mapping[str, Sequence[Matches]]) -> Uncertainty | None:
         pairs=tuple(pairs),
         letters=_letters(ranked, together),
     )
+
+
+def _with_objects(rows: Mapping[str, Sequence[Matches]], weights: np.ndarray) -> np.ndarray:
+    any_run = next(matches for runs in rows.values() for matches in runs)
+    objects = np.bincount(any_run.truth_image[any_run.counted[:, 0]], minlength=weights.shape[1])
+    return weights[weights @ objects > 0]
 
 
 def _sampled(runs: Sequence[Matches], weights: np.ndarray, seed: int) -> tuple[float, Float[np.ndarray, " B"]]:
@@ -127,11 +138,16 @@ def _cliques(own: list[str], left: list[str], done: list[str], together: set[fro
     """All largest sets that hold `own`, some of `left` and none of `done` (Bron & Kerbosch, 1973)."""
     if not left and not done:
         yield own
-    for place, label in enumerate(left):
-        near = {other for other in (*left, *done) if frozenset((label, other)) in together}
-        rest = [other for other in left[place:] if other in near]
-        yield from _cliques([*own, label], rest, [other for other in done if other in near], together)
-        done = [*done, label]
+        return
+
+    def near(label: str, others: Sequence[str]) -> list[str]:
+        return [other for other in others if frozenset((label, other)) in together]
+
+    # a largest set without the pivot holds somebody who is not near it: nobody else has to be tried
+    pivot = max((*left, *done), key=lambda label: len(near(label, left)))
+    for label in [label for label in left if label not in near(pivot, left)]:
+        yield from _cliques([*own, label], near(label, left), near(label, done), together)
+        left, done = [other for other in left if other != label], [*done, label]
 
 
 def _names() -> Iterator[str]:
