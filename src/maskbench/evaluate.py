@@ -23,7 +23,7 @@ OF_PREDICTIONS, OF_WEIGHTS = ("annotations", "iou_type", "max_instances"), ("dat
 
 
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
-    """The twelve numbers (and AP by class) of a results file, or of a run or weights, which a metrics.json gets too."""
+    """AP and AR, by class, and why AP is lost: of a results file, or of a run or weights, whose metrics.json gets it."""
     if sum(cfg[name] is not None for name in ("run", "weights", "predictions")) != 1:
         raise ConfigError(
             "name what is to be evaluated: either run=DIR, or weights=FILE data=..., or predictions=FILE "

@@ -31,11 +31,14 @@ _AP50, _AP75 = 0, 5
 class Scores:
     """COCO's numbers, all in [0, 1], or −1 where the truth has nothing to find.
 
-    `summary` has AP (over IoU 0.50:0.05:0.95), AP50, AP75, APs, APm, APl (area below 32², to 96², above), AR1, AR10 and
-    AR<max> (that many detections an image and class), ARs, ARm, ARl; of federated annotations LVIS's: APr, APc, APf
-    (rare, common and frequent classes) and AR<max> alone. `per_class` has AP by class name. `matches` are what the
-    numbers were computed from, `errors` why AP is lost, and `strata` AP and
-    truths by crowding and by occlusion, where that was asked for.
+    Attributes:
+        summary: AP (over IoU 0.50:0.05:0.95), AP50, AP75, APs, APm, APl (area below 32², to 96², above), AR1, AR10 and
+            AR<max> (that many detections an image and class), ARs, ARm, ARl; of federated annotations LVIS's: APr, APc,
+            APf (rare, common and frequent classes) and AR<max> alone.
+        per_class: AP by class name.
+        matches: what the numbers were computed from.
+        errors: why AP is lost, where that was asked for.
+        strata: AP and truths by crowding and by occlusion, likewise.
     """
 
     summary: dict[str, float]

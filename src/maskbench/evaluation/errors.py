@@ -82,7 +82,7 @@ def errors(found: Overlaps) -> Errors:
 
 
 @dataclass(frozen=True)
-class _Ranking:
+class _Standing:
     """Detections as AP sees them, by class and image; and how many truths each class has."""
 
     label: Int64[np.ndarray, " D"]
@@ -155,12 +155,12 @@ class _Case:
         missed[healed] = False
         return cls(found, right, right | wrong, kind, target, heals, known, missed, merged, split)
 
-    def as_it_is(self) -> _Ranking:
+    def as_it_is(self) -> _Standing:
         label, wanted = self.found.truths.label, ~self.found.ignored
         totals = np.bincount(label[wanted], minlength=len(self.found.classes))
-        return _Ranking(self.found.detections.label, self.found.score, self.right, self.counted, totals)
+        return _Standing(self.found.detections.label, self.found.score, self.right, self.counted, totals)
 
-    def cured(self, kind: str) -> _Ranking:
+    def cured(self, kind: str) -> _Standing:
         """Without one of `KINDS`: what can find its truth does, the rest is gone; missed truths are not asked for."""
         now, own = self.as_it_is(), self.kind == KINDS.index(kind)
         if kind == "missed":
@@ -171,7 +171,7 @@ class _Case:
         label[healed] = self.found.truths.label[self.target[healed]]
         return replace(now, label=label, right=now.right | healed, kept=now.kept & (healed | ~own))
 
-    def unmerged(self) -> _Ranking:
+    def unmerged(self) -> _Standing:
         """Every detection over several truths becomes one of each that nobody has found."""
         now = self.as_it_is()
         kept = now.kept.copy()
@@ -189,7 +189,7 @@ class _Case:
             kept=np.append(kept, np.ones(len(new), dtype=bool)),
         )
 
-    def joined(self) -> _Ranking:
+    def joined(self) -> _Standing:
         """The best piece of every split truth finds it, the others are gone."""
         now = self.as_it_is()
         right, kept = now.right.copy(), now.kept.copy()

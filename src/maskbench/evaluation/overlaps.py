@@ -47,10 +47,9 @@ class Objects:
 
 @dataclass(frozen=True)
 class Meeting:
-    """Detections and truths that overlap: their rows, and the overlap of each with each.
+    """Detections and truths of one image and class that overlap: their rows, and the overlap of each with each.
 
-    Both keep the order that `Overlaps` has them in. Where those of one class meet, detections and truths without an
-    overlap of `LOWEST` are left out.
+    Both keep the order that `Overlaps` has them in; detections and truths without an overlap of `LOWEST` are left out.
     """
 
     detections: Int64[np.ndarray, " d"]
@@ -59,12 +58,15 @@ class Meeting:
 
 
 @dataclass(frozen=True)
-class Crossing(Meeting):
+class Crossing:
     """Detections and truths of one image and of any class, crowds left out, as far as they overlap at all.
 
     `inside` is the share of the detection that lies in the truth.
     """
 
+    detections: Int64[np.ndarray, " d"]
+    truths: Int64[np.ndarray, " g"]
+    iou: Float[np.ndarray, "d g"]
     inside: Float[np.ndarray, "d g"]
 
     @property

@@ -149,6 +149,10 @@ def remarks(found: Group) -> list[tuple[str, str]]:
                 "weights and how long is its own affair, and so is how its speed was measured.",
             )
         )
+    if found.uncertainty and set(found.methods["label"]) - set(found.uncertainty.intervals):
+        marks.append(
+            ("–", "No interval: a run kept no matches; `maskbench evaluate run=DIR` makes them from its predictions.")
+        )
     if found.methods["timed_elsewhere"].any():
         marks.append(
             ("†", f"Timed elsewhere than the others ({found.timing or 'not timed'}): these speeds can't be compared.")

@@ -151,8 +151,9 @@ def _pictures(found: Group, runs: Sequence[Run], looks: dict[str, Style], plots:
         curves = {label: mean_curve(matches) for label, matches in known.items()}
         drawn.append(("recall", "Precision and recall", note, precision_over_recall(found.methods, curves, looks)))
         scores = {label: calibrate(matches) for label, matches in known.items()}
-        errors = ", ".join(f"{label} {100 * own.error:.0f}" for label, own in scores.items() if own.counts.any())
-        note = f"Scores that are what they say lie on the line. Expected calibration error × 100, first seed: {errors}."
+        errors = [f"{label} {100 * own.error:.0f}" for label, own in scores.items() if own.counts.any()]
+        note = "Scores that are what they say lie on the line."
+        note += f" Expected calibration error × 100, first seed: {', '.join(errors)}." if errors else ""
         drawn.append(("scores", "Are scores what they say?", note, reliability(found.methods, scores, looks)))
     if any("tune/AP" in run.history for run in runs):
         note = "AP on the tune split after each epoch, a line a seed."
