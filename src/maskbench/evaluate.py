@@ -23,7 +23,7 @@ OF_PREDICTIONS, OF_WEIGHTS = ("annotations", "iou_type", "max_instances"), ("dat
 
 
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
-    """AP and AR, by class, and why AP is lost: of a results file, or of a run or weights, whose metrics.json gets it."""
+    """AP and AR, by class, and why AP is lost: of a results file, a run or weights; the latter two keep it as well."""
     if sum(cfg[name] is not None for name in ("run", "weights", "predictions")) != 1:
         raise ConfigError(
             "name what is to be evaluated: either run=DIR, or weights=FILE data=..., or predictions=FILE "
