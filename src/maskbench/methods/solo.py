@@ -119,9 +119,9 @@ class SOLO(Segmenter):
         predict = self.masks[level]
         assert isinstance(predict, nn.Conv2d)
         assert predict.bias is not None
-        maps = (
-            torch.einsum("pe,ehw->phw", predict.weight[cell].flatten(1), features) + predict.bias[cell][:, None, None]
-        )
+        # cast here and not by autocast, which does not reach inside an einsum that somebody listens to (peak memory)
+        rows = predict.weight[cell].flatten(1).to(features.dtype)
+        maps = torch.einsum("pe,ehw->phw", rows, features) + predict.bias[cell][:, None, None]
         return F.interpolate(maps.float()[:, None], scale_factor=2, mode="bilinear")[:, 0]
 
     def paint(
