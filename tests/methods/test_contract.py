@@ -16,6 +16,7 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from maskbench.evaluation.cost import count_flops, peak_memory
 from maskbench.methods.base import Segmenter
 from maskbench.runtime.compose import build_method
 from maskbench.structures import Batch, Instances
@@ -216,6 +217,14 @@ def test_half_precision_predicts(trained: Segmenter, batch: Batch) -> None:
     for found, expected, frame in zip(predictions, predict(trained, batch), batch.frames, strict=True):
         assert found.masks.size == frame.photo
         assert iou(expected[:3], found).amax(dim=1).min() > 0.5
+
+
+def test_memory_and_flops_are_measured_in_half_precision_too(fresh: Segmenter, batch: Batch) -> None:
+    # counters stand between an operator and the autocast of those that it is made of
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        memory, _ = peak_memory(lambda: fresh.eval().predict(batch), torch.device("cpu"))
+        assert count_flops(lambda: fresh.predict(batch)) > 0
+    assert memory
 
 
 @pytest.mark.gpu
