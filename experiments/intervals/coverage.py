@@ -13,7 +13,7 @@ import json
 
 import numpy as np
 
-from maskbench.evaluation.bootstrap import draw, drawn_ap, interval
+from maskbench.evaluation.bootstrap import draw, drawn_ap, interval, whole_ap
 from maskbench.evaluation.matches import Matches
 from maskbench.evaluation.matching import THRESHOLDS
 
@@ -58,20 +58,16 @@ def _share(logits: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-logits))
 
 
-def ap(matches: Matches) -> float:
-    return float(drawn_ap(matches, np.ones((1, len(matches.images)), dtype=np.int64)).mean())
-
-
 def coverage(classes: int, objects: float, evaluations: int, photos: int) -> dict[str, float]:
     """How often each interval holds the true AP, and how wide it is on average."""
     rng = np.random.default_rng(classes)
-    true = ap(simulate(200_000, classes, objects, rng))
+    true = whole_ap(simulate(200_000, classes, objects, rng))
     weights = draw(photos)
     estimates, held, widths = [], {"basic": 0, "percentile": 0}, []
     for _ in range(evaluations):
         matches = simulate(photos, classes, objects, rng)
         drawn = drawn_ap(matches, weights).mean(axis=1)
-        estimates.append(ap(matches))
+        estimates.append(whole_ap(matches))
         bounds = {"basic": interval(estimates[-1], drawn), "percentile": tuple(np.quantile(drawn, [0.025, 0.975]))}
         for name, (low, high) in bounds.items():
             held[name] += bool(low <= true <= high)

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from finders import found_with
-from maskbench.evaluation.bootstrap import drawn_ap
+from maskbench.evaluation.bootstrap import whole_ap
 from maskbench.evaluation.errors import KINDS, MASK_KINDS
 from maskbench.evaluation.matches import FILE, write_matches
 from maskbench.sweep.identity import fairness, trial_hash, trial_name
@@ -89,7 +89,7 @@ def write_run(
         return folder
     if found is not None:
         matches = found_with(found, seed)
-        precision = float(drawn_ap(matches, np.ones((1, len(matches.images)), dtype=int)).mean())
+        precision = whole_ap(matches)
     write(folder / "metrics.json", metrics(method, paradigm, seed, precision, minutes, rule))
     write(folder / "speed.json", speed(fps * float(random.normal(1, 0.01)), parameters, gflops, machine, loaded))
     if found is not None:

@@ -39,11 +39,10 @@ def drawn_ap(matches: Matches, weights: Int64[np.ndarray, "B I"], stratum: int =
     """
     totals = np.zeros((len(weights), matches.right.shape[2]))
     classes = np.zeros((len(weights), 1))
-    begins = np.searchsorted(matches.label, np.arange(len(matches.classes) + 1))
     for label in np.unique(matches.truth_label):
         truths = matches.truth_image[matches.counted[:, stratum] & (matches.truth_label == label)]
         wanted = weights @ np.bincount(truths, minlength=weights.shape[1])
-        rows = slice(begins[label], begins[label + 1])
+        rows = matches.of_class(int(label))
         ranking = _Ranking.of(matches.image[rows], matches.right[rows, stratum], matches.wrong[rows, stratum])
         step = max(1, CELLS // max(len(ranking.image), int(wanted.max(initial=0)) + 1))
         for begin in range(0, len(weights), step):
@@ -51,6 +50,11 @@ def drawn_ap(matches: Matches, weights: Int64[np.ndarray, "B I"], stratum: int =
             totals[part] += ranking.ap(weights[part], wanted[part])
         classes[:, 0] += wanted > 0
     return np.where(classes > 0, totals / np.maximum(classes, 1), -1.0)
+
+
+def whole_ap(matches: Matches) -> float:
+    """AP of every image once, as draws have it."""
+    return float(drawn_ap(matches, np.ones((1, len(matches.images)), dtype=np.int64)).mean())
 
 
 def over_seeds(

@@ -25,7 +25,7 @@ import numpy as np
 import pycocotools.mask as rle_codec
 from jaxtyping import Bool, Float, Int64
 
-from maskbench.evaluation.matching import assign
+from maskbench.evaluation.matching import and_none, assign
 from maskbench.evaluation.overlaps import Crossing, Overlaps
 from maskbench.evaluation.precision_recall import curve
 
@@ -131,9 +131,9 @@ class _Case:
     @classmethod
     def of(cls, found: Overlaps) -> _Case:
         wanted = ~found.ignored
-        taken = assign(found, wanted[:, None])[:, 0, 0]
-        right = np.append(wanted & ~found.void, False)[taken]
-        wrong = ~right & ~found.excused & ((taken < 0) | np.append(wanted, False)[taken])
+        taken = assign(found, wanted[:, None], np.array([ENOUGH]))[:, 0, 0]
+        right = and_none(wanted & ~found.void)[taken]
+        wrong = ~right & ~found.excused & ((taken < 0) | and_none(wanted)[taken])
         known = np.zeros(len(wanted), dtype=bool)
         known[taken[right]] = True
         kind = np.where(wrong, KINDS.index("background"), -1)

@@ -51,6 +51,11 @@ class Matches:
     truth_label: Int64[np.ndarray, " G"]
     counted: Bool[np.ndarray, "G S"]
 
+    def of_class(self, label: int) -> slice:
+        """The rows of the detections of a class."""
+        begin, end = np.searchsorted(self.label, [label, label + 1])
+        return slice(int(begin), int(end))
+
 
 def write_matches(path: str | Path, matches: Matches) -> None:
     """Write matches as a compressed npz: whole or not at all."""

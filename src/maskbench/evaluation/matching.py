@@ -38,8 +38,8 @@ def match(found: Overlaps, strata: Mapping[str, Stratum] | None = None) -> Match
     counted = np.stack([part.truths & ~found.ignored for part in parts.values()], axis=1)
     blamed = np.stack([part.detections & ~found.excused for part in parts.values()], axis=1)
     taken = assign(found, counted)
-    inside = _and_none(counted)[taken, np.arange(len(parts))[:, None]]
-    hit = inside & ~_and_none(found.void)[taken]
+    inside = and_none(counted)[taken, np.arange(len(parts))[:, None]]
+    hit = inside & ~and_none(found.void)[taken]
     elsewhere = (taken >= 0) & ~inside
     order = np.lexsort((found.rank, found.detections.image, -found.score, found.detections.label))
     return Matches(
@@ -59,20 +59,23 @@ def match(found: Overlaps, strata: Mapping[str, Stratum] | None = None) -> Match
     )
 
 
-def assign(found: Overlaps, counted: Bool[np.ndarray, "G S"]) -> Int32[np.ndarray, "D S T"]:
+def assign(
+    found: Overlaps, counted: Bool[np.ndarray, "G S"], thresholds: Float[np.ndarray, " T"] = THRESHOLDS
+) -> Int32[np.ndarray, "D S T"]:
     """The truth that each detection takes by stratum and threshold, −1 where it takes none.
 
     Args:
         found: the overlaps.
         counted: the strata that each truth belongs to.
+        thresholds: the overlaps that are enough.
     """
-    taken = np.full((len(found.score), counted.shape[1], len(THRESHOLDS)), -1, dtype=np.int32)
-    for chunk in _chunks(found.meetings, counted.shape[1] * len(THRESHOLDS)):
-        _match(chunk, _and_none(counted), _and_none(found.crowd), taken)
+    taken = np.full((len(found.score), counted.shape[1], len(thresholds)), -1, dtype=np.int32)
+    for chunk in _chunks(found.meetings, counted.shape[1] * len(thresholds)):
+        _match(chunk, and_none(counted), and_none(found.crowd), thresholds, taken)
     return taken
 
 
-def _and_none(flags: Bool[np.ndarray, "G ..."]) -> Bool[np.ndarray, "G+1 ..."]:
+def and_none(flags: Bool[np.ndarray, "G ..."]) -> Bool[np.ndarray, "G+1 ..."]:
     """One row more, of no truth: the place −1, where a detection that takes none points."""
     return np.concatenate([flags, np.zeros((1, *flags.shape[1:]), dtype=bool)])
 
@@ -90,14 +93,15 @@ def _match(
     chunk: Sequence[Meeting],
     counted: Bool[np.ndarray, "G S"],
     crowd: Bool[np.ndarray, " G"],
+    thresholds: Float[np.ndarray, " T"],
     taken: Int32[np.ndarray, "D S T"],
 ) -> None:
     """Write into `taken` the truth that each detection of these meetings takes, the longest meeting first."""
     rows, truths, iou = _stacked(chunk)
     preferred = counted[truths].transpose(0, 2, 1)[:, :, None]  # [P S 1 g]
     lasting = crowd[truths]
-    enough = np.minimum(THRESHOLDS, 1 - 1e-10)[:, None]
-    free = np.ones((len(chunk), counted.shape[1], len(THRESHOLDS), truths.shape[1]), dtype=bool)
+    enough = np.minimum(thresholds, 1 - 1e-10)[:, None]
+    free = np.ones((len(chunk), counted.shape[1], len(thresholds), truths.shape[1]), dtype=bool)
     lengths = np.array([len(meeting.detections) for meeting in chunk])
     for place in range(rows.shape[1]):
         now = slice(int(np.count_nonzero(lengths > place)))

@@ -210,7 +210,7 @@ class _Rows:
 
 def _meetings(found: Objects, known: Objects, crowd: np.ndarray, images: int, *, edges: bool) -> Iterator[Meeting]:
     compare = _boundary_iou if edges else _iou
-    groups = [_by(objects.label * images + objects.image) for objects in (found, known)]
+    groups = [by_key(objects.label * images + objects.image) for objects in (found, known)]
     for group, rows in groups[0].items():
         if group in groups[1]:
             there = groups[1][group]
@@ -221,7 +221,7 @@ def _meetings(found: Objects, known: Objects, crowd: np.ndarray, images: int, *,
 
 
 def _crossings(found: Objects, known: Objects, crowd: np.ndarray) -> Iterator[Crossing]:
-    groups = [_by(objects.image) for objects in (found, known)]
+    groups = [by_key(objects.image) for objects in (found, known)]
     for image, rows in groups[0].items():
         there = groups[1].get(image, np.zeros(0, dtype=np.int64))
         there = there[~crowd[there]]
@@ -236,8 +236,8 @@ def _crossings(found: Objects, known: Objects, crowd: np.ndarray) -> Iterator[Cr
                 yield Crossing(rows[mine], there[theirs], iou[part], inside[part])
 
 
-def _by(keys: Int64[np.ndarray, " N"]) -> dict[int, Int64[np.ndarray, " n"]]:
-    """The rows of each key, in their order."""
+def by_key(keys: Int64[np.ndarray, " N"]) -> dict[int, Int64[np.ndarray, " n"]]:
+    """The rows of each key, in their order; no keys have no rows."""
     order = np.argsort(keys, kind="stable")
     names, begins = np.unique(keys[order], return_index=True)
     return dict(zip(names.tolist(), np.split(order, begins[1:]), strict=False))

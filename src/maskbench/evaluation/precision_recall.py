@@ -31,11 +31,10 @@ def curves(matches: Matches, limits: Sequence[int]) -> Curves:
     shape = (len(matches.classes), len(matches.strata), len(limits))
     precision = np.full((thresholds, len(RECALLS), *shape), -1.0)
     recall = np.full((thresholds, *shape), -1.0)
-    begins = np.searchsorted(matches.label, np.arange(len(matches.classes) + 1))
     totals = np.zeros(shape[:2], dtype=np.int64)
     np.add.at(totals, matches.truth_label, matches.counted)
     for label, stratum in zip(*np.nonzero(totals), strict=True):
-        rows = slice(begins[label], begins[label + 1])
+        rows = matches.of_class(int(label))
         for index, limit in enumerate(limits):
             kept = matches.rank[rows] < limit
             right, wrong = (part[rows, stratum][kept].T for part in (matches.right, matches.wrong))

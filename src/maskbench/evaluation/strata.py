@@ -5,15 +5,15 @@ D detections   G truths   g truths of an image
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import pycocotools.mask as rle_codec
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float
 
-from maskbench.evaluation.overlaps import Overlaps
+from maskbench.evaluation.overlaps import Overlaps, by_key
 from maskbench.structures import RLE
 
 SIZES = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
@@ -80,17 +80,11 @@ def _within(values: np.ndarray, bounds: tuple[float, float]) -> np.ndarray:
 def _of_each_image(found: Overlaps, measure: Callable[[list[RLE]], Float[np.ndarray, " g"]]) -> Float[np.ndarray, " G"]:
     """A property of each truth among those of its image, crowds left out; 0 for these."""
     values = np.zeros(len(found.crowd))
-    for rows in _images(found):
+    counted = np.flatnonzero(~found.crowd)
+    for places in by_key(found.truths.image[counted]).values():
+        rows = counted[places]
         values[rows] = measure([found.truths.shapes[row] for row in rows.tolist()])
     return values
-
-
-def _images(found: Overlaps) -> Iterator[Int64[np.ndarray, " g"]]:
-    rows = np.flatnonzero(~found.crowd)
-    image = found.truths.image[rows]
-    order = np.argsort(image, kind="stable")
-    _, begins = np.unique(image[order], return_index=True)
-    yield from (part for part in np.split(rows[order], begins[1:]) if len(part))
 
 
 def _neighbours(masks: list[RLE]) -> Float[np.ndarray, " g"]:

@@ -17,7 +17,7 @@ from itertools import combinations, count, product
 import numpy as np
 from jaxtyping import Float
 
-from maskbench.evaluation.bootstrap import chance, draw, drawn_ap, holm, interval, over_seeds
+from maskbench.evaluation.bootstrap import chance, draw, drawn_ap, holm, interval, over_seeds, whole_ap
 from maskbench.evaluation.matches import Matches
 
 DRAWS, DRAWS_A_PAIR, MOST_DRAWS = 1000, 40, 4000
@@ -107,8 +107,7 @@ def _with_objects(rows: Mapping[str, Sequence[Matches]], weights: np.ndarray) ->
 def _sampled(runs: Sequence[Matches], weights: np.ndarray, seed: int) -> tuple[float, Float[np.ndarray, " B"]]:
     """A row's mean AP, and the same of each draw."""
     values = np.stack([drawn_ap(matches, weights).mean(axis=1) for matches in runs])
-    once = np.ones((1, weights.shape[1]), dtype=weights.dtype)
-    estimates = np.array([drawn_ap(matches, once).mean() for matches in runs])
+    estimates = np.array([whole_ap(matches) for matches in runs])
     return float(estimates.mean()), over_seeds(values, estimates, seed)
 
 
