@@ -1,9 +1,11 @@
 """Our Mask R-CNN against torchvision's: the same weights and photograph, taking turns in one process.
 
-    python benchmarks/mask_rcnn_torchvision.py [--threads 2] [--repeats 5] [--device cuda]
+    python benchmarks/mask_rcnn_torchvision.py [--threads 2] [--repeats 5] [--device cuda] [--precision bf16-mixed]
+        [--batch 8]
 
-Prints medians in seconds, their ratios, and the peak memory of a prediction and of a training step, each measured in a
-process of its own. The last line is JSON. ResNet-50 with FPN, frozen norms, 80 classes, one photograph of 800 × 1333.
+Prints medians in seconds, their ratios, and the peak memory of a prediction and of a training step, on a CPU each
+measured in a process of its own. The last line is JSON. ResNet-50 with FPN, frozen norms, 80 classes, photographs of
+800 × 1333, in host memory when a prediction begins.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -27,6 +31,8 @@ from torchvision.models.detection import MaskRCNN as Torchvision
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops.misc import FrozenBatchNorm2d
 
+from maskbench.evaluation.autocast import autocast
+from maskbench.evaluation.precision import PRECISIONS
 from maskbench.methods.base import Segmenter
 from maskbench.runtime.compose import make
 from maskbench.structures import Batch, Frame, Instances, Masks
@@ -67,53 +73,64 @@ def ours(theirs: Torchvision) -> Segmenter:
     return method.to(memory_format=torch.channels_last)
 
 
-def photo() -> Batch:
+def photos(count: int) -> Batch:
     """Soft noise with ten rectangles as its truth."""
     torch.manual_seed(1)
-    image = F.interpolate(255 * torch.rand(1, 3, 50, 84), size=SIZE, mode="bilinear")[0].to(torch.uint8)
+    images = F.interpolate(255 * torch.rand(count, 3, 50, 84), size=SIZE, mode="bilinear").to(torch.uint8)
     masks = torch.zeros(10, *PADDED, dtype=torch.bool)
     for row, mask in enumerate(masks):
         mask[40 * row : 40 * row + 300, 100 * row : 100 * row + 250] = True
     target = Instances(Masks(masks), Masks(masks).boxes(), torch.arange(10), torch.ones(10))
-    padded = F.pad(image, (0, PADDED[1] - SIZE[1], 0, PADDED[0] - SIZE[0]))
-    return Batch(padded[None], (target,), (Frame(1, SIZE, SIZE),))
+    padded = F.pad(images, (0, PADDED[1] - SIZE[1], 0, PADDED[0] - SIZE[0]))
+    return Batch(padded, (target,) * count, tuple(Frame(number, SIZE, SIZE) for number in range(count)))
 
 
-def workload(who: str, work: str, device: torch.device) -> Callable[[], object]:
-    """What is timed: a photograph's instances, or a training step without the optimiser's."""
-    theirs, batch = torchvisions(), photo().to(device)
+def workload(who: str, work: str, setting: argparse.Namespace) -> Callable[[], object]:
+    """What is timed: the instances of a batch, or a training step without the optimiser's."""
+    theirs, batch, device = torchvisions(), photos(setting.batch), torch.device(setting.device)
     network = (theirs if who == "torchvision" else ours(theirs)).to(device)
     network.train(work == "train")
-    if who == "maskbench":
-        assert isinstance(network, Segmenter)
-        return (lambda: step(network, network.loss(batch))) if work == "train" else (lambda: predicted(network, batch))
-    image = batch.images[0, :, : SIZE[0], : SIZE[1]] / 255
+    images = batch.images[:, :, : SIZE[0], : SIZE[1]]
     if work == "predict":
-        return lambda: looked_at(theirs, image)
-    (target,) = batch.targets
-    truth = {
-        "boxes": target.boxes,
-        "labels": target.labels + 1,
-        "masks": target.masks.dense()[:, : SIZE[0], : SIZE[1]].to(torch.uint8),
-    }
-    return lambda: step(theirs, theirs([image], [dict(truth)]))
+        run = (
+            partial(predicted, network, batch, device)
+            if who == "maskbench"
+            else partial(looked_at, theirs, images, device)
+        )
+    elif who == "maskbench":
+        assert isinstance(network, Segmenter)
+        run = partial(step, network, partial(network.loss, batch.to(device)))
+    else:
+        given = list(images.to(device) / 255)
+        run = partial(step, theirs, lambda: theirs(given, [truth_of(target) for target in batch.to(device).targets]))
+
+    def cast() -> object:
+        with autocast(device, setting.precision):
+            return run()
+
+    return cast
+
+
+def truth_of(target: Instances) -> dict[str, Tensor]:
+    """A target as torchvision takes it."""
+    masks = target.masks.dense()[:, : SIZE[0], : SIZE[1]].to(torch.uint8)
+    return {"boxes": target.boxes, "labels": target.labels + 1, "masks": masks}
 
 
 @torch.inference_mode()
-def predicted(method: Segmenter, batch: Batch) -> int:
-    return len(method.predict(batch)[0])
+def predicted(method: Segmenter, batch: Batch, device: torch.device) -> int:
+    return sum(len(found) for found in method.predict(replace(batch, images=batch.images.to(device))))
 
 
 @torch.inference_mode()
-def looked_at(theirs: Torchvision, image: Tensor) -> int:
+def looked_at(theirs: Torchvision, images: Tensor, device: torch.device) -> int:
     """torchvision's masks are probabilities: they are asked for what ours are."""
-    (found,) = theirs([image])
-    return len(found["masks"] > 0.5)
+    return sum(len(found["masks"] > 0.5) for found in theirs(list(images.to(device) / 255)))
 
 
-def step(network: torch.nn.Module, losses: dict[str, Tensor]) -> None:
+def step(network: torch.nn.Module, loss: Callable[[], dict[str, Tensor]]) -> None:
     network.zero_grad()
-    torch.stack(list(losses.values())).sum().backward()
+    torch.stack(list(loss().values())).sum().backward()
 
 
 def timed(run: Callable[[], object], device: torch.device) -> float:
@@ -126,23 +143,32 @@ def timed(run: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def peak_memory(who: str, work: str, device: torch.device) -> float:
+def peak_memory(who: str, work: str, setting: argparse.Namespace) -> float:
     """Megabytes that the network and its work took at their largest, of this process or of the device.
 
     On a CPU what the process held before there was a network, the libraries, is taken off; so is what building it left
     behind, since ours is made of torchvision's.
     """
-    libraries = resident("VmRSS")
-    run = workload(who, work, device)
+    on_gpu, libraries = setting.device != "cpu", resident("VmRSS")
+    before = torch.cuda.memory_allocated() if on_gpu else 0
+    run = workload(who, work, setting)
     gc.collect()
-    if device.type == "cuda":
+    if on_gpu:
         torch.cuda.reset_peak_memory_stats()
     else:
         ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     for _ in range(3):
         run()
-    return torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else resident("VmHWM") - libraries
+    return (torch.cuda.max_memory_allocated() - before) / 2**20 if on_gpu else resident("VmHWM") - libraries
+
+
+def peak_apart(who: str, work: str, setting: argparse.Namespace) -> float:
+    """The same without what another workload has left in the process: a GPU tells one's from the other's."""
+    if setting.device != "cpu":
+        return peak_memory(who, work, setting)
+    own = [sys.executable, __file__, *sys.argv[1:], "--memory", who, work]
+    return float(subprocess.run(own, capture_output=True, text=True, check=True).stdout.split()[-1])
 
 
 def resident(which: str) -> float:
@@ -156,27 +182,26 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default=PRECISIONS[0], choices=PRECISIONS)
+    parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--memory", nargs=2, metavar=("WHO", "WORK"), help="print the peak memory of one of them")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     device = torch.device(chosen.device)
     if chosen.memory:
-        print(peak_memory(*chosen.memory, device))
+        print(peak_memory(*chosen.memory, chosen))
         return
     found: dict[str, dict[str, float]] = {}
     for work in WORK:
-        runs = {who: workload(who, work, device) for who in WHO}
+        memory = {f"{who}_mb": peak_apart(who, work, chosen) for who in WHO}
+        runs = {who: workload(who, work, chosen) for who in WHO}
         for run in runs.values():
             run()
         times = {who: [] for who in WHO}
         for _ in range(chosen.repeats):
             for who, run in runs.items():
                 times[who].append(timed(run, device))
-        found[work] = {who: statistics.median(times[who]) for who in WHO}
-        own = [sys.executable, __file__, "--threads", str(chosen.threads), "--device", chosen.device, "--memory"]
-        for who in WHO:
-            said = subprocess.run([*own, who, work], capture_output=True, text=True, check=True).stdout
-            found[work][f"{who}_mb"] = float(said.split()[-1])
+        found[work] = {who: statistics.median(times[who]) for who in WHO} | memory
         found[work]["time_ratio"] = found[work]["maskbench"] / found[work]["torchvision"]
         found[work]["memory_ratio"] = found[work]["maskbench_mb"] / found[work]["torchvision_mb"]
         print(work, {name: round(value, 3) for name, value in found[work].items()})

@@ -14,6 +14,7 @@ from maskbench.errors import ConfigError
 from maskbench.evaluation import speed, stopwatch
 from maskbench.evaluation.machine import Company
 from maskbench.evaluation.speed import Speed, measure
+from maskbench.phases import phase
 from maskbench.structures import Batch, Frame, Instances, Masks
 
 
@@ -33,7 +34,10 @@ class Clock:
 
 
 class Contender(nn.Module):
-    """Takes 1 ms to prepare, 2 to compute, and 3 and one an instance to read; finds as many as the image id says."""
+    """Takes 1 ms to prepare, 2 to compute, and 3 and one an instance to read; finds as many as the image id says.
+
+    Of the two 0.5 are the backbone's; of the reading, a tenth is a head's and the instances' own are their masks'.
+    """
 
     def __init__(self, name: str, clock: Clock, factor: float = 1.0, encoded: bool = False) -> None:
         super().__init__()
@@ -48,18 +52,35 @@ class Contender(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         assert torch.is_inference_mode_enabled()
         assert not self.norm.training
-        self.clock.spend(2 * self.factor, self.name, "network", -1)
+        self.look()
+        self.clock.spend(1.5 * self.factor, self.name, "network", -1)
         return self.norm(self.head(images))
 
+    @phase("backbone")
+    def look(self) -> None:
+        self.clock.spend(0.5 * self.factor, self.name, "backbone", -1)
+
+    @phase("heads")
+    def ask(self) -> None:
+        self.clock.spend(0.3 * self.factor, self.name, "region", -1)
+
+    @phase("masks")
+    def draw(self, count: int) -> None:
+        self.clock.spend(count * self.factor, self.name, "masks", count)
+
     def instances(self, raw: Tensor, frames: Sequence[Frame]) -> list[Instances]:
-        (frame,) = frames
+        return [self.read(frame) for frame in frames]
+
+    def read(self, frame: Frame) -> Instances:
         count = frame.image_id
-        self.clock.spend((3 + count) * self.factor, self.name, "instances", frame.image_id)
+        self.clock.spend(2.7 * self.factor, self.name, "instances", count)
+        self.ask()
+        self.draw(count)
         masks = Masks(torch.ones((count, *frame.photo), dtype=torch.bool))
         if self.encoded:
             masks = Masks(masks.rle(), frame.photo)
         labels = torch.zeros(count, dtype=torch.long)
-        return [Instances(masks, torch.zeros((count, 4)), labels, torch.ones(count))]
+        return Instances(masks, torch.zeros((count, 4)), labels, torch.ones(count))
 
 
 @pytest.fixture
@@ -83,9 +104,11 @@ def timed(clock: Clock, found: Speed, contenders: int) -> list[tuple[str, int]]:
 
 def test_every_phase_is_what_was_spent_in_it(clock: Clock):
     found = measure({"a": Contender("a", clock)}, [photo(0), photo(1), photo(4)], device="cpu", images=9)["a"]
-    assert found.phases == pytest.approx({"prepare": 1, "network": 2, "instances": 4})
+    # of 0, 1 and 4 instances, in the mean
+    expected = {"prepare": 1, "backbone": 0.5, "heads": 1.5 + 0.3, "selection": 2.7, "masks": 5 / 3}
+    assert found.phases == pytest.approx(expected)
+    assert found.mean_ms == pytest.approx(sum(expected.values()))
     assert found.latency_ms == pytest.approx(7)
-    assert found.latency_ms == pytest.approx(sum(found.phases.values()))
     assert found.fps == pytest.approx(1000 / 7)
     assert found.p95_ms == pytest.approx(10)
     assert found.rle_ms == 0
@@ -229,6 +252,8 @@ def test_a_machine_that_others_use_is_loaded(clock: Clock, monkeypatch, others, 
         ({"batches": []}, "0 batches"),
         ({"images": 0}, "images=0"),
         ({"precision": "64-true"}, "precision is one of .* found '64-true'"),
+        ({"execution": "graph"}, "execution=graph records a CUDA graph, but the device is cpu"),
+        ({"execution": "lazy"}, "execution=lazy: expected one of eager, graph, compiled"),
     ],
 )
 def test_what_can_not_be_measured_is_said_at_the_door(clock: Clock, changes, message):
@@ -237,11 +262,30 @@ def test_what_can_not_be_measured_is_said_at_the_door(clock: Clock, changes, mes
         measure(**{**asked, **changes})
 
 
-def test_batches_of_several_images_are_refused(clock: Clock):
-    one = photo(1)
-    two = Batch(one.images.repeat(2, 1, 1, 1), one.targets * 2, one.frames * 2)
+def two(image_id: int) -> Batch:
+    one = photo(image_id)
+    return Batch(one.images.repeat(2, 1, 1, 1), one.targets * 2, one.frames * 2)
+
+
+def test_a_batch_is_timed_as_one_and_counts_as_its_images(clock: Clock):
+    found = measure({"a": Contender("a", clock)}, [two(4)], device="cpu", images=3)["a"]
+    assert (found.batch, found.images) == (2, 3)
+    assert found.latency_ms == pytest.approx(1 + 2 + 2 * (3 + 4))
+    assert found.fps == pytest.approx(1000 * 2 / 17)
+    assert [count for count, _ in found.samples] == [8] * 3
+    assert found.flops_instances == 8
+
+
+def test_batches_of_different_numbers_of_images_are_refused(clock: Clock):
     with pytest.raises(ConfigError, match=r"found batches of \[1, 2\]"):
-        measure({"a": Contender("a", clock)}, [one, two], device="cpu")
+        measure({"a": Contender("a", clock)}, [photo(1), two(1)], device="cpu")
+
+
+def test_a_network_that_runs_as_one_is_one_phase(clock: Clock, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(stopwatch, "executed", lambda network, execution, device: network)
+    found = measure({"a": Contender("a", clock)}, [photo(1)], device="cpu", execution="compiled", images=2)["a"]
+    assert found.execution == "compiled"
+    assert found.phases == pytest.approx({"prepare": 1, "network": 2, "selection": 2.7, "heads": 0.3, "masks": 1})
 
 
 @pytest.mark.gpu

@@ -10,7 +10,7 @@ from maskbench.ops.assign import EVERY
 from maskbench.ops.boxes import encode
 from maskbench.structures import Frame, Instances, Masks
 
-WEIGHTS = ((10.0, 10.0, 5.0, 5.0), (20.0, 20.0, 10.0, 10.0))
+WEIGHTS = ((10.0, 5.0), (20.0, 10.0))
 FRAME = Frame(1, photo=(64, 64), resized=(64, 64))
 
 

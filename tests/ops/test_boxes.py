@@ -8,7 +8,7 @@ import torch
 from maskbench.ops import boxes as box_ops
 from maskbench.structures import Frame
 
-WEIGHTS = (10.0, 10.0, 5.0, 5.0)
+WEIGHTS = (10.0, 5.0)
 
 
 def some_boxes(count: int) -> torch.Tensor:

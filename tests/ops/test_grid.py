@@ -215,8 +215,11 @@ class TestLevels:
     def test_scores_with_and_without_nms_among_neighbours(self) -> None:
         logits = [torch.randn(2, 3, 4, 4), torch.randn(2, 3, 2, 2)]
         probabilities = [level.sigmoid() for level in logits]
-        assert torch.equal(cell_scores(logits, points=False), flat(probabilities))
-        assert torch.equal(cell_scores(logits, points=True), flat([points_nms(level) for level in probabilities]))
+        best = flat([points_nms(level) for level in probabilities])
+        # where a sigmoid stands in memory moves its last bit
+        torch.testing.assert_close(cell_scores(logits, points=False), flat(probabilities), rtol=1e-6, atol=0)
+        torch.testing.assert_close(cell_scores(logits, points=True), best, rtol=1e-6, atol=0)
+        assert 0 < (best == 0).sum() < best.numel()
 
     def test_a_map_of_the_right_size_stays_what_it_is(self) -> None:
         maps = torch.rand(2, 4, 6)

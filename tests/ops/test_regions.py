@@ -54,10 +54,10 @@ def test_losses_are_divided_by_all_regions(target: Instances, boxes: int) -> Non
     """Two true boxes and two regions of background; deltas off by 0.1 cost 0.4 each, even logits log 3."""
     far = torch.tensor([[40.0, 2, 60, 12], [2, 40, 12, 60]])
     regions = sample([far], [target], HALF, EVERY, BACKGROUND)
-    losses = box_losses(torch.zeros(4, 3), torch.full((4, boxes, 4), 0.1), regions, [target], (10, 10, 5, 5))
+    losses = box_losses(torch.zeros(4, 3), torch.full((4, boxes, 4), 0.1), regions, [target], (10, 5))
     assert losses["class"].item() == pytest.approx(math.log(3))
     assert losses["box"].item() == pytest.approx(0.4 * 2 / 4)
-    smooth = box_losses(torch.zeros(4, 3), torch.full((4, boxes, 4), 0.1), regions, [target], (10, 10, 5, 5), beta=1.0)
+    smooth = box_losses(torch.zeros(4, 3), torch.full((4, boxes, 4), 0.1), regions, [target], (10, 5), beta=1.0)
     assert smooth["box"].item() == pytest.approx(0.5 * 0.01 * 4 * 2 / 4)
 
 
@@ -65,8 +65,8 @@ def test_each_class_has_its_own_box(target: Instances) -> None:
     moved = target.boxes + torch.tensor([1.0, 2, 1, 2])
     regions = Regions([moved], [target.labels], [torch.arange(2)], [torch.zeros(2, dtype=torch.bool)])
     deltas = torch.full((2, 2, 4), 7.0)
-    deltas[torch.arange(2), target.labels] = encode(moved, target.boxes, (10, 10, 5, 5))
-    losses = box_losses(torch.zeros(2, 3), deltas, regions, [target], (10, 10, 5, 5))
+    deltas[torch.arange(2), target.labels] = encode(moved, target.boxes, (10, 5))
+    losses = box_losses(torch.zeros(2, 3), deltas, regions, [target], (10, 5))
     assert losses["box"].item() == pytest.approx(0, abs=1e-5)
 
 

@@ -150,7 +150,7 @@ class TestSelection:
 
     def test_chunks_change_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
         expected, painted = self.select(), []
-        monkeypatch.setattr(suppress, "CHUNK_CELLS", 3 * 8)
+        monkeypatch.setitem(suppress.CHUNK_CELLS, "cpu", 3 * 8)
 
         def paint(rows: Tensor) -> Tensor:
             painted.append(rows.tolist())

@@ -1,12 +1,15 @@
-"""How long a user waits: an image in host memory → every mask at photo size on the device.
+"""How long a user waits: images in host memory → every mask at photo size on the device.
 
-One image at a time, weights in place, the device synchronised around each phase:
+One batch at a time (of one image unless asked otherwise), weights in place. The phases:
 
     prepare     bytes to the device, normalisation
-    network     forward
-    instances   selection (NMS, Matrix NMS or clustering) and masks at photo size
+    backbone    backbone and neck
+    heads       what runs on whole maps or on regions
+    selection   proposals, candidates painted and compared, NMS, clustering
+    masks       masks at photo size
 
-Run-length encoding comes after it and is timed apart. Contenders take turns image by image, so that a machine that
+A network that is compiled or recorded is one phase, `network`, in place of the backbone and of heads on whole maps.
+Run-length encoding comes after it and is timed apart. Contenders take turns batch by batch, so that a machine that
 drifts drifts for all of them.
 """
 
@@ -16,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import cycle, islice
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 import numpy as np
@@ -26,7 +29,7 @@ from maskbench.errors import ConfigError
 from maskbench.evaluation.cost import count_flops, peak_memory
 from maskbench.evaluation.machine import Company, device_name, library_versions
 from maskbench.evaluation.precision import precision_name
-from maskbench.evaluation.stopwatch import Contender, Rig, Turn, ready, warm_up
+from maskbench.evaluation.stopwatch import Contender, Entrant, Rig, Turn, ready, warm_up
 from maskbench.structures import Batch
 
 
@@ -35,22 +38,26 @@ class Speed:
     """What `measure` found out about one contender. Times are milliseconds.
 
     Attributes:
-        latency_ms: median of prepare + network + instances.
-        p95_ms: the latency that 95 % of the images keep.
-        fps: images a second one by one, 1000 / `latency_ms`.
-        phases: median of each phase.
+        latency_ms: median over the batches, from host memory to the last mask.
+        p95_ms: the latency that 95 % of the batches keep.
+        mean_ms: mean over the batches.
+        fps: images a second, 1000 · `batch` / `latency_ms`.
+        phases: mean of each phase, which sum to `mean_ms`.
         rle_ms: median of the run-length encoding that follows and is in none of the above.
-        images: images timed; `photos` of them are different ones.
-        encoded: images whose masks came encoded already, since dense they are too large: there the phase `instances`
+        batch: images of a batch.
+        execution: how the network is run, `eager`, `compiled` or replayed as a CUDA `graph`.
+        images: batches timed; `photos` of them are different ones.
+        encoded: batches with masks that came encoded already, since dense they are too large: there the phase `masks`
             has the encoding in it.
-        samples: (instances found, latency) of each image, in order.
+        samples: (instances found, latency) of each batch, in order.
         input_sizes: (height, width) of the network inputs, each once.
         warm_up: predictions before the clock counted; `steady` says if the last ones agreed.
-        memory_mb: peak of one prediction of the largest image, weights included, in 10^6 bytes; null if unknown.
+        memory_mb: peak of one prediction of the largest batch, operator by operator, weights included, in 10^6 bytes;
+            null if unknown.
         memory_source: how it was found out.
         parameters: learned numbers.
-        flops: of one prediction of the image `flops_image`, of median size, where `flops_instances` were found; a
-            multiply-add counts two.
+        flops: of one prediction of the batch of median size, whose first image is `flops_image` and in which
+            `flops_instances` were found; a multiply-add counts two.
         load_average: of the machine at the start, over the last minute.
         other_cores: cores that other processes kept busy meanwhile; null if unknown.
         loaded: others used the machine, so that the times are not to be trusted.
@@ -58,9 +65,12 @@ class Speed:
 
     latency_ms: float
     p95_ms: float
+    mean_ms: float
     fps: float
     phases: dict[str, float]
     rle_ms: float
+    batch: int
+    execution: str
     images: int
     photos: int
     encoded: int
@@ -94,6 +104,7 @@ def measure(
     *,
     device: torch.device | str,
     precision: str | int = "32-true",
+    execution: str = "eager",
     threads: int = 1,
     images: int = 50,
 ) -> dict[str, Speed]:
@@ -103,34 +114,38 @@ def measure(
 
     Args:
         contenders: methods by name.
-        batches: single images in host memory, as the evaluation pipeline makes them; targets are not read.
+        batches: in host memory, as the evaluation pipeline makes them, all of as many images; targets are not read.
         device: where to predict.
         precision: "32-true", "16-mixed" or "bf16-mixed"; 32 is the first of them.
+        execution: how the networks are run.
         threads: of the host.
-        images: how many are timed; batches are gone through again until there are as many.
+        images: how many batches are timed; they are gone through again until there are as many.
 
     Raises:
-        ConfigError: nothing to time, an unknown precision, or batches of several images.
+        ConfigError: nothing to time, an unknown precision or execution, or batches of different numbers of images.
     """
     _check(contenders, batches, images)
-    rig = Rig(torch.device(device), precision_name(precision))
+    rig = Rig(torch.device(device), precision_name(precision), execution)
     by_size = sorted(batches, key=lambda batch: (batch.images[0].numel(), batch.frames[0].photo))
     typical, largest = by_size[len(by_size) // 2], by_size[-1]
     turns: dict[str, list[Turn]] = {name: [] for name in contenders}
     with ready(contenders.values(), rig.device, threads):
         company = Company()
-        warm_ups = {name: warm_up(partial(rig.time, method, largest)) for name, method in contenders.items()}
+        entrants = {name: rig.entrant(method) for name, method in contenders.items()}
+        warm_ups = {name: _warmed(rig, entrant, by_size) for name, entrant in entrants.items()}
         for batch in islice(cycle(batches), images):
-            for name, method in contenders.items():
-                turns[name].append(rig.time(method, batch))
-        conditions = _conditions(rig.device, rig.precision, threads, company)
+            for name, entrant in entrants.items():
+                turns[name].append(rig.time(entrant, batch))
+        conditions = _conditions(rig, threads, company)
         costs = {name: _costs(rig, method, typical, largest) for name, method in contenders.items()}
     shared = {
+        "batch": len(typical),
         "photos": min(len(batches), images),
         "input_sizes": tuple(sorted({tuple(batch.images.shape[-2:]) for batch in batches[:images]})),
         **conditions,
     }
-    return {name: Speed(**_times(turns[name]), **warm_ups[name], **costs[name], **shared) for name in contenders}
+    times = {name: _times(found, len(typical)) for name, found in turns.items()}
+    return {name: Speed(**times[name], **warm_ups[name], **costs[name], **shared) for name in contenders}
 
 
 def _check(contenders: Mapping[str, Contender], batches: Sequence[Batch], images: int) -> None:
@@ -140,17 +155,27 @@ def _check(contenders: Mapping[str, Contender], batches: Sequence[Batch], images
             f"{len(batches)} batches and images={images}"
         )
     sizes = {len(batch) for batch in batches}
-    if sizes != {1}:
-        raise ConfigError(f"speed is measured image by image, found batches of {sorted(sizes)}: load them with batch 1")
+    if len(sizes) > 1:
+        raise ConfigError(f"speed is measured on batches of as many images each, found batches of {sorted(sizes)}")
 
 
-def _times(turns: Sequence[Turn]) -> dict[str, Any]:
+def _warmed(rig: Rig, entrant: Entrant, by_size: Sequence[Batch]) -> dict[str, Any]:
+    """Predict until steady; what is compiled or recorded has seen every size before."""
+    if rig.execution != "eager":
+        for batch in {batch.images.shape: batch for batch in by_size}.values():
+            rig.predict(entrant, batch)
+    return warm_up(partial(rig.time, entrant, by_size[-1]))
+
+
+def _times(turns: Sequence[Turn], batch: int) -> dict[str, Any]:
     latencies = [turn.latency for turn in turns]
+    phases = list(dict.fromkeys(phase for turn in turns for phase in turn.phases))
     return {
         "latency_ms": median(latencies),
         "p95_ms": float(np.percentile(latencies, 95)),
-        "fps": 1000 / median(latencies),
-        "phases": {phase: median(turn.phases[phase] for turn in turns) for phase in turns[0].phases},
+        "mean_ms": fmean(latencies),
+        "fps": 1000 * batch / median(latencies),
+        "phases": {phase: fmean(turn.phases.get(phase, 0.0) for turn in turns) for phase in phases},
         "rle_ms": median(turn.rle for turn in turns),
         "images": len(turns),
         "encoded": sum(turn.encoded for turn in turns),
@@ -159,24 +184,26 @@ def _times(turns: Sequence[Turn]) -> dict[str, Any]:
 
 
 def _costs(rig: Rig, method: Contender, typical: Batch, largest: Batch) -> dict[str, Any]:
-    memory, source = peak_memory(lambda: rig.predict(method, largest), rig.device)
+    plain = Entrant(method, method)  # neither a compiled network nor a graph shows what it does and holds
+    memory, source = peak_memory(lambda: rig.predict(plain, largest), rig.device)
     weights = sum(tensor.numel() * tensor.element_size() for tensor in (*method.parameters(), *method.buffers()))
     return {
         "memory_mb": None if memory is None else (memory + weights) / 1e6,
         "memory_source": source,
         "parameters": sum(parameter.numel() for parameter in method.parameters()),
-        "flops": count_flops(lambda: rig.predict(method, typical)),
+        "flops": count_flops(lambda: rig.predict(plain, typical)),
         "flops_image": typical.frames[0].image_id,
-        "flops_instances": len(rig.predict(method, typical)),
+        "flops_instances": sum(len(found) for found in rig.predict(plain, typical)),
     }
 
 
-def _conditions(device: torch.device, precision: str, threads: int, company: Company) -> dict[str, Any]:
+def _conditions(rig: Rig, threads: int, company: Company) -> dict[str, Any]:
     others = company.other_cores()
     return {
-        "device": str(device),
-        "device_name": device_name(device),
-        "precision": precision,
+        "device": str(rig.device),
+        "device_name": device_name(rig.device),
+        "precision": rig.precision,
+        "execution": rig.execution,
         "threads": threads,
         "versions": library_versions(),
         "load_average": company.load_average,

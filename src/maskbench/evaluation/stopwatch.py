@@ -1,10 +1,11 @@
-"""The stopwatch of `speed`: one contender, one image, phase by phase."""
+"""The stopwatch of `speed`: one contender, one batch, phase by phase."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from statistics import median
 from time import perf_counter
 from typing import Any, Protocol, runtime_checkable
@@ -13,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from maskbench.evaluation.autocast import autocast
+from maskbench.evaluation.execution import Network, executed
+from maskbench.phases import heard
 from maskbench.structures import Batch, Frame, Instances
 
 WINDOW, TOLERANCE, LONGEST_WARM_UP = 3, 0.1, 20
@@ -41,24 +44,91 @@ class Contender(Protocol):
 
 @dataclass(frozen=True)
 class Turn:
-    """One timed prediction: milliseconds by phase, and what came out."""
+    """One timed prediction: milliseconds altogether and by phase, and what came out."""
 
+    latency: float
     phases: dict[str, float]
     rle: float
     found: int
     encoded: bool
 
-    @property
-    def latency(self) -> float:
-        return sum(self.phases.values())
+
+class HostClock:
+    """Milliseconds of the host, once the device has done all it was told."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def mark(self) -> float:
+        if self._device.type != "cpu":
+            torch.accelerator.synchronize(self._device)
+        return perf_counter() * 1000
+
+    def between(self, first: float, last: float) -> float:
+        return last - first
+
+
+class CudaClock:
+    """Moments on the GPU's own time line: to ask for them stops nobody, so that host and device work side by side."""
+
+    def mark(self) -> torch.cuda.Event:
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def between(self, first: torch.cuda.Event, last: torch.cuda.Event) -> float:
+        return first.elapsed_time(last)
+
+
+class Laps:
+    """What time each phase took, those inside it apart; a phase that comes again adds to itself."""
+
+    def __init__(self, clock: HostClock | CudaClock) -> None:
+        self._clock = clock
+        self._open: list[str] = []
+        self._marks: list[tuple[str | None, Any]] = []
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        self._open.append(phase)
+        self._mark()
+        try:
+            yield
+        finally:
+            self._open.pop()
+            self._mark()
+
+    def _mark(self) -> None:
+        """From now on it is the innermost phase that runs."""
+        self._marks.append((self._open[-1] if self._open else None, self._clock.mark()))
+
+    def milliseconds(self) -> dict[str, float]:
+        """By phase, when all is done."""
+        spent: dict[str, float] = {}
+        for (phase, begun), (_, ended) in pairwise(self._marks):
+            if phase is not None:
+                spent[phase] = spent.get(phase, 0.0) + self._clock.between(begun, ended)
+        return spent
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A contender at the start, and what runs its network."""
+
+    method: Contender
+    network: Network
 
 
 @dataclass(frozen=True)
 class Rig:
-    """Where and in which precision everybody predicts."""
+    """Where, in which precision and by what means everybody predicts."""
 
     device: torch.device
     precision: str
+    execution: str = "eager"
+
+    def entrant(self, method: Contender) -> Entrant:
+        return Entrant(method, executed(method, self.execution, self.device))
 
     def autocast(self) -> AbstractContextManager:
         # Entered anew for each image: while it lasts, autocast keeps the weights that it has cast.
@@ -67,30 +137,36 @@ class Rig:
     def load(self, method: Contender, batch: Batch) -> Tensor:
         return method.prepare(replace(batch, images=batch.images.to(self.device)))
 
-    def predict(self, method: Contender, batch: Batch) -> Instances:
+    def predict(self, entrant: Entrant, batch: Batch) -> list[Instances]:
+        method = entrant.method
         with self.autocast():
-            (found,) = method.instances(method(self.load(method, batch)), batch.frames)
-        return found
+            return method.instances(entrant.network(self.load(method, batch)), batch.frames)
 
-    def time(self, method: Contender, batch: Batch) -> Turn:
+    def time(self, entrant: Entrant, batch: Batch) -> Turn:
+        method, wall = entrant.method, HostClock(self.device)
+        laps = Laps(CudaClock() if self.device.type == "cuda" else wall)
+        # what is recorded or compiled runs as one
+        whole, inside = ("network", None) if self.execution != "eager" else ("heads", laps)
+        start = wall.mark()
         with self.autocast():
-            start = self._now()
-            prepared = self.load(method, batch)
-            loaded = self._now()
-            raw = method(prepared)
-            computed = self._now()
-            (found,) = method.instances(raw, batch.frames)
-            finished = self._now()
-        found.masks.rle()
-        encoded = self._now()
-        phases = {"prepare": loaded - start, "network": computed - loaded, "instances": finished - computed}
-        return Turn(phases, encoded - finished, len(found), not found.masks.is_dense)
-
-    def _now(self) -> float:
-        """Milliseconds, once the device has done all it was told."""
-        if self.device.type != "cpu":
-            torch.accelerator.synchronize(self.device)
-        return perf_counter() * 1000
+            with laps("prepare"):
+                prepared = self.load(method, batch)
+            with laps(whole), heard(inside):
+                raw = entrant.network(prepared)
+            with laps("selection"), heard(laps):
+                found = method.instances(raw, batch.frames)
+        finished = wall.mark()
+        phases = laps.milliseconds()
+        encoding = wall.mark()
+        for image in found:
+            image.masks.rle()
+        return Turn(
+            latency=finished - start,
+            phases=phases,
+            rle=wall.mark() - encoding,
+            found=sum(len(image) for image in found),
+            encoded=any(not image.masks.is_dense for image in found),
+        )
 
 
 @contextmanager

@@ -79,12 +79,7 @@ VARIANTS = {
         loss_weights=(1.0, 0.5, 0.25, 0.125),
         share_gradient=False,
         # the third stage's are the inverse of its rounded standard deviations
-        delta_weights=(
-            (10, 10, 5, 5),
-            (20, 20, 10, 10),
-            (1 / 0.033, 1 / 0.033, 1 / 0.067, 1 / 0.067),
-            (40, 40, 20, 20),
-        ),
+        delta_weights=((10, 5), (20, 10), (1 / 0.033, 1 / 0.067), (40, 20)),
         anchors=MATCHER,
         box_beta=1.0,
         rpn_beta=1 / 9,
@@ -96,7 +91,7 @@ VARIANTS = {
         average=average_probabilities,
         loss_weights=(1.0, 1.0, 1.0, 1.0),
         share_gradient=True,
-        delta_weights=((10, 10, 5, 5), (20, 20, 10, 10), (30, 30, 15, 15), (40, 40, 20, 20)),
+        delta_weights=((10, 5), (20, 10), (30, 15), (40, 20)),
         anchors=DETECTRON2_MATCHER,
         box_beta=0.0,
         rpn_beta=0.0,

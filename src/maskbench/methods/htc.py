@@ -33,6 +33,7 @@ from maskbench.ops.mask_kinds import MaskKind, PerClassSigmoid
 from maskbench.ops.masks import label_map, smallest_first
 from maskbench.ops.regions import Detected, Regions, detect, in_photo, redrawn, without_truth
 from maskbench.ops.roi_pool import PyramidPool, RegionPool, RoIAlign
+from maskbench.phases import phase
 from maskbench.structures import UNKNOWN_CLASS, Batch, Frame, Instances, OperatingPoint
 
 
@@ -117,11 +118,7 @@ class HTC(Segmenter):
 
     paradigm = "two-stage"
     default_point = OperatingPoint(score_threshold=0.001, candidates=None, max_instances=100)
-    delta_weights: tuple[box_ops.DeltaWeights, ...] = (
-        (10, 10, 5, 5),
-        (20, 20, 10, 10),
-        (1 / 0.033, 1 / 0.033, 1 / 0.067, 1 / 0.067),
-    )
+    delta_weights: tuple[box_ops.DeltaWeights, ...] = ((10, 5), (20, 10), (1 / 0.033, 1 / 0.067))
     stage_weights = (1.0, 0.5, 0.25)
 
     def __init__(
@@ -185,6 +182,7 @@ class HTC(Segmenter):
         features = self.fpn(self.backbone(images))
         return Raw(features, self.semantic(features) if self.semantic else None, self.rpn(features))
 
+    @phase("heads")
     def pool(
         self, features: Sequence[Tensor], semantic: Semantic | None, boxes: Sequence[Tensor], size: int
     ) -> Float[Tensor, "R D s s"]:

@@ -98,7 +98,7 @@ class PointRend(Segmenter):
 
     paradigm = "two-stage"
     default_point = OperatingPoint(score_threshold=0.05, candidates=None, max_instances=100)
-    delta_weights: box_ops.DeltaWeights = (10.0, 10.0, 5.0, 5.0)
+    delta_weights: box_ops.DeltaWeights = (10.0, 5.0)
 
     def __init__(
         self,

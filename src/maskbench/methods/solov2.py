@@ -128,8 +128,11 @@ class SOLOv2(Segmenter):
         """Mask probabilities: each kernel is a 1×1 convolution over the mask features."""
         if len(kernels) == 0:  # a convolution has an output
             return features.new_zeros((0, *features.shape[2:]), dtype=torch.float32)
-        painted = F.conv2d(features, kernels[:, :, None, None])[0]
-        return painted.contiguous().float().sigmoid()  # mask by mask, also where the features have channels last
+        if features.device.type == "cpu":
+            painted = F.conv2d(features, kernels[:, :, None, None])[0].contiguous()
+        else:  # the same as a product, which writes mask by mask also where the features have channels last
+            painted = (kernels @ features[0].flatten(1)).unflatten(1, features.shape[2:])
+        return painted.float().sigmoid()
 
     # Prediction ------------------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from maskbench.errors import ConfigError, WeightsError
 from maskbench.nn.folding import fold_frozen_norms
+from maskbench.phases import phase
 
 
 class Backbone(nn.Module):
@@ -77,6 +78,7 @@ class Backbone(nn.Module):
         """RGB bytes → zero mean and unit variance."""
         return (images.float() - self.mean) / self.std
 
+    @phase("backbone")
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> list[Tensor]:
         """Normalised images → one map `[B channels[l] H/strides[l] W/strides[l]]` a level."""
         return self.body(images)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskbench.nn.blocks import convolution
+from maskbench.phases import phase
 
 
 class FPN(nn.Module):
@@ -34,6 +35,7 @@ class FPN(nn.Module):
         self.strides = (*strides, 2 * strides[-1])
         self.width = width
 
+    @phase("backbone")
     def forward(self, features: Sequence[Float[Tensor, "B _d _h _w"]]) -> list[Tensor]:
         """P2…P5 and P6, which is every second cell of P5."""
         merged = [lateral(feature) for lateral, feature in zip(self.lateral, features, strict=True)]

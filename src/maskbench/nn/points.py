@@ -19,6 +19,7 @@ from maskbench.nn.blocks import in_cache, kaiming
 from maskbench.ops.mask_kinds import MaskKind
 from maskbench.ops.points import cell_centres, in_frame, sample_masks, sample_points, sample_regions
 from maskbench.ops.regions import Regions
+from maskbench.phases import phase
 from maskbench.structures import Instances
 
 Draw = Callable[[int, int], Float[Tensor, "N S 2"]]
@@ -131,6 +132,7 @@ class PointRefinement(nn.Module):
 
     # Prediction ------------------------------------------------------------------------------------------------------
 
+    @phase("heads")
     def refine(
         self,
         feature: Float[Tensor, "B D h w"],

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from maskbench.nn.blocks import convolution, in_cache, kaiming
 from maskbench.nn.upsample import Doubling, TransposedConv, Upsample
+from maskbench.phases import phase
 
 
 class BoxHead(nn.Module):
@@ -54,6 +55,7 @@ class BoxHead(nn.Module):
         for layer in (*layers, self.classify, self.regress):
             nn.init.zeros_(layer.bias)
 
+    @phase("heads")
     def forward(
         self, regions: Float[Tensor, "R D s s"]
     ) -> tuple[Float[Tensor, "R {self.classes}+1"], Float[Tensor, "R {self.boxes} 4"]]:
@@ -106,12 +108,14 @@ class MaskHead(nn.Module):
         """Mask logits."""
         return self.draw(self.look(regions))
 
+    @phase("heads")
     def look(self, regions: Float[Tensor, "R D s s"]) -> Float[Tensor, "R E s s"]:
         """What the convolutions make of regions; HTC hands it on to the next stage's head."""
         for conv in self.convs:
             regions = F.relu_(conv(regions))
         return regions
 
+    @phase("heads")
     def draw(self, seen: Float[Tensor, "R E s s"]) -> Float[Tensor, "R K m m"]:
         """Mask logits of what was seen."""
         doubled = 4 * seen.shape[1:].numel()

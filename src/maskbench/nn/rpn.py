@@ -126,14 +126,14 @@ class RPN(nn.Module):
     def _select(
         self, output: RPNOutput, row: int, frame: Frame, pre_nms: int, post_nms: int
     ) -> tuple[Float[Tensor, "R 4"], Float[Tensor, " R"]]:
-        scores, proposals, levels = [], [], []
-        for level, (logits, deltas, anchors) in enumerate(zip(*output, strict=True)):
-            top = best(logits[row].float(), pre_nms)
-            scores.append(logits[row, top].float().sigmoid())
-            proposals.append(box_ops.decode(anchors[top], deltas[row, top].float()))
-            levels.append(torch.full_like(top, level))
-        boxes = box_ops.clip(torch.cat(proposals), frame.resized)
-        score, level_of = torch.cat(scores), torch.cat(levels)
+        tops = [best(logits[row].float(), pre_nms) for logits in output.logits]
+        logits, deltas = (
+            torch.cat([level[row, top] for level, top in zip(levels, tops, strict=True)]).float()
+            for levels in (output.logits, output.deltas)
+        )
+        anchors = torch.cat([level[top] for level, top in zip(output.anchors, tops, strict=True)])
+        level_of = torch.cat([torch.full_like(top, level) for level, top in enumerate(tops)])
+        score, boxes = logits.sigmoid(), box_ops.clip(box_ops.decode(anchors, deltas), frame.resized)
         real = box_ops.not_empty(boxes)
         boxes, score, level_of = boxes[real], score[real], level_of[real]
         kept = batched_nms(boxes, score, level_of, self.nms)[:post_nms]

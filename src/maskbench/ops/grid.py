@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from maskbench.errors import ConfigError
+from maskbench.ops.levels import constant, grouped
 from maskbench.ops.losses import dice, focal
 from maskbench.ops.masks import centres_of_mass, instances_of, shrink, to_photo
 from maskbench.ops.suppress import points_nms
@@ -83,23 +84,21 @@ class Grids:
 
     def split(self, cell: Int64[Tensor, " K"]) -> list[tuple[Int64[Tensor, " _k"], Int64[Tensor, " _k"]]]:
         """For each level: which of the cells are its own, and their number there."""
-        level = self.level_of(cell)
-        own = [(level == index).nonzero()[:, 0] for index in range(len(self.sides))]
+        own = grouped(self.level_of(cell), len(self.sides))
         return [(rows, cell[rows] - start) for rows, start in zip(own, self.starts, strict=False)]
 
     def level_of(self, cell: Int64[Tensor, " K"]) -> Int64[Tensor, " K"]:
-        return torch.bucketize(cell, torch.tensor(self.starts[1:], device=cell.device), right=True)
+        return torch.bucketize(cell, constant(self.starts[1:], cell.device), right=True)
 
     def stride_of(self, cell: Int64[Tensor, " K"]) -> Int64[Tensor, " K"]:
-        return torch.tensor(self.strides, device=cell.device)[self.level_of(cell)]
+        return constant(self.strides, cell.device)[self.level_of(cell)]
 
     # Targets ---------------------------------------------------------------------------------------------------------
 
     def claims(self, target: Instances) -> Claims:
         """Every pair of an instance and a cell that lies in its centre."""
         cells = grid_cells(target.masks.dense(), target.boxes, self.sides, self.ranges, self.sigma)
-        side = torch.tensor(self.sides, device=cells.level.device)
-        start = torch.tensor(self.starts, device=cells.level.device)
+        side, start = (constant(numbers, cells.level.device) for numbers in (self.sides, self.starts))
         return Claims(start[cells.level] + cells.row * side[cells.level] + cells.column, cells.instance)
 
     def owners(self, claims: Claims, target: Instances) -> Claims:
@@ -187,8 +186,13 @@ def flat(levels: Sequence[Float[Tensor, "B D _s _s"]]) -> Float[Tensor, "B A D"]
 
 def cell_scores(logits: Sequence[Float[Tensor, "B C _s _s"]], *, points: bool) -> Float[Tensor, "B A C"]:
     """Class probabilities of all cells; with `points` 0 where a neighbour has a better one of the same class."""
-    levels = [level.float().sigmoid() for level in logits]
-    return flat([points_nms(level) for level in levels] if points else levels)
+    scores = flat(logits).float().sigmoid()
+    if points:
+        sides = [level.shape[-2:] for level in logits]
+        for level, side in zip(scores.split([side.numel() for side in sides], dim=1), sides, strict=True):
+            cells = level.unflatten(1, side).permute(0, 3, 1, 2)
+            cells.copy_(points_nms(cells))
+    return scores
 
 
 def resized(maps: Float[Tensor, "K h w"], size: Size | torch.Size) -> Float[Tensor, "K H W"]:

@@ -6,10 +6,23 @@ N rows   n rows of a group
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from jaxtyping import Int64, Shaped
 from torch import Tensor
+
+
+@cache
+def constant(numbers: tuple[int, ...], device: torch.device) -> Int64[Tensor, " N"]:
+    """A few numbers on a device, brought there once: each time a device would be waited for. They stay as they are."""
+    with torch.inference_mode(False):  # for training as well, whoever asks first
+        return torch.tensor(numbers, device=device)
+
+
+def grouped(groups: Int64[Tensor, " N"], count: int) -> tuple[Int64[Tensor, " _n"], ...]:
+    """The rows of each of `count` groups, ascending; a device is waited for once."""
+    return groups.argsort(stable=True).split(torch.bincount(groups, minlength=count).tolist())
 
 
 def in_order(

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torchvision.ops import roi_align
 
 from maskbench.ops.precision import full_precision
+from maskbench.phases import phase
 from maskbench.structures import Frame, Instances, Masks, Size
 
 SLICE_PIXELS = 1 << 25
@@ -43,25 +44,35 @@ def centres_of_mass(masks: Bool[Tensor, "N H W"]) -> Float[Tensor, "N 2"]:
 
 
 def pairwise_iou(a: Bool[Tensor, "N H W"], b: Bool[Tensor, "M H W"]) -> Float[Tensor, "N M"]:
-    """Intersection over union of every pair; 0 where both are empty.
+    """Intersection over union of every pair; 0 where both are empty."""
+    areas = _areas(a)
+    other_areas = areas if b is a else _areas(b)
+    shared = _shared_on_gpu(a, b) if a.device.type == "cuda" else _shared_in_tiles(a, b)
+    return shared / (areas[:, None] + other_areas - shared).clamp(min=1)
 
-    Pixels are counted tile by tile with the masks that reach into a tile, so that a thousand small masks cost little.
-    A GPU, which multiplies faster than it is told what to, takes the frame as one tile.
-    """
+
+def _areas(masks: Bool[Tensor, "N H W"]) -> Float[Tensor, " N"]:
+    return masks.view(torch.uint8).sum(dim=(1, 2), dtype=torch.int32).float()
+
+
+def _shared_on_gpu(a: Bool[Tensor, "N H W"], b: Bool[Tensor, "M H W"]) -> Float[Tensor, "N M"]:
+    """Pixels that each pair shares: one product, exact since ones and zeros are and their sums are single precision."""
+    first = a.flatten(1).half()
+    second = first if b is a else b.flatten(1).half()
+    return torch.mm(first, second.T, out_dtype=torch.float32)
+
+
+def _shared_in_tiles(a: Bool[Tensor, "N H W"], b: Bool[Tensor, "M H W"]) -> Float[Tensor, "N M"]:
+    """The same, tile by tile with the masks that reach into a tile, so that a thousand small masks cost little."""
     height, width = a.shape[1:]
-    side = TILE if a.device.type == "cpu" else max(height, width)
-    areas, other_areas = (torch.zeros(len(masks), device=a.device) for masks in (a, b))
     shared = torch.zeros(len(a) * len(b), device=a.device)
-    corners = [(y, x) for y in range(0, height, side) for x in range(0, width, side)]
-    for (y, x), rows, columns in zip(corners, _reaching(a, side), _reaching(b, side), strict=True):
-        first = a[rows, y : y + side, x : x + side].flatten(1).float()
-        second = b[columns, y : y + side, x : x + side].flatten(1).float()
-        areas.index_add_(0, rows, first.sum(dim=1))
-        other_areas.index_add_(0, columns, second.sum(dim=1))
+    corners = [(y, x) for y in range(0, height, TILE) for x in range(0, width, TILE)]
+    for (y, x), rows, columns in zip(corners, _reaching(a, TILE), _reaching(b, TILE), strict=True):
+        first = a[rows, y : y + TILE, x : x + TILE].flatten(1).float()
+        second = b[columns, y : y + TILE, x : x + TILE].flatten(1).float()
         with full_precision(a.device):
             shared.index_add_(0, (rows[:, None] * len(b) + columns).flatten(), (first @ second.T).flatten())
-    shared = shared.view(len(a), len(b))
-    return shared / (areas[:, None] + other_areas - shared).clamp(min=1)
+    return shared.view(len(a), len(b))
 
 
 def _reaching(masks: Bool[Tensor, "N H W"], side: int) -> tuple[Int64[Tensor, " _n"], ...]:
@@ -124,15 +135,23 @@ def crop_softly(
     return cropped
 
 
+@phase("masks")
 def to_photo(maps: Float[Tensor, "N h w"], frame: Frame, stride: float, threshold: float = 0.5) -> Masks:
     """Probabilities on a map of the padded network input → masks of the photo.
 
     The padding is cut off and the map resampled once, bilinearly, at the centres of the photo's own pixels; then
-    probabilities above `threshold` are set. Masks that fill a small part of the photo are sampled in a window alone.
+    probabilities above `threshold` are set. On a CPU masks that fill a small part of the photo are sampled in a window
+    alone.
     """
     (height, width), scale = frame.photo, frame.scale
     maps = maps[:, : math.ceil(frame.resized[0] / stride), : math.ceil(frame.resized[1] / stride)]
     cells = (scale[0] / stride, scale[1] / stride)  # of the map a pixel of the photo
+
+    def enlarge(stack: Float[Tensor, "n h w"]) -> Bool[Tensor, "n H W"]:
+        return UPSAMPLE(stack[:, None], frame.photo, False, 1 / cells[0], 1 / cells[1])[:, 0] > threshold
+
+    if maps.device.type != "cpu":  # which looks at all pixels sooner than it is told of windows
+        return _in_slices(lambda part: enlarge(maps[part].float()), len(maps), frame.photo, maps.device)
     rows = (torch.arange(height, device=maps.device) + 0.5) * cells[0] * (2 / maps.shape[1]) - 1
     columns = (torch.arange(width, device=maps.device) + 0.5) * cells[1] * (2 / maps.shape[2]) - 1
 
@@ -141,7 +160,7 @@ def to_photo(maps: Float[Tensor, "N h w"], frame: Frame, stride: float, threshol
         first, extent = _windows(stack > threshold, cells, frame.photo)
         area = extent.prod(dim=1)
         large = (WINDOW_SHARE * (area + WINDOW_COST) >= height * width).nonzero()[:, 0]
-        whole = UPSAMPLE(stack[large, None], frame.photo, False, 1 / cells[0], 1 / cells[1])[:, 0] > threshold
+        whole = enlarge(stack[large])
         if len(large) == len(stack):
             return whole
         drawn = whole.new_zeros((len(stack), height, width)).index_copy_(0, large, whole)
@@ -176,6 +195,7 @@ def _sampled(
     return F.grid_sample(maps[:, None], grid, padding_mode="border", align_corners=False)[:, 0]
 
 
+@phase("masks")
 def paste(maps: Float[Tensor, "N m m"], boxes: Float[Tensor, "N 4"], size: Size, threshold: float = 0.5) -> Masks:
     """Probabilities inside boxes → masks of a frame of `size` pixels, set where they are at least `threshold`.
 
@@ -248,4 +268,5 @@ def smallest_first(masks: Bool[Tensor, "N H W"]) -> Int64[Tensor, " N"]:
 def instances_of(masks: Masks, labels: Int64[Tensor, " N"], scores: Float[Tensor, " N"]) -> Instances:
     """Instances whose boxes are their masks' own; empty masks are none."""
     boxes = masks.boxes().to(labels.device)
-    return Instances(masks, boxes, labels, scores)[boxes[:, 2] > boxes[:, 0]]
+    found, real = Instances(masks, boxes, labels, scores), boxes[:, 2] > boxes[:, 0]
+    return found if bool(real.all()) else found[real]

@@ -17,7 +17,8 @@ from torchvision.ops import roi_align, roi_pool
 
 from maskbench.errors import ConfigError
 from maskbench.ops.boxes import batch_index
-from maskbench.ops.levels import in_order
+from maskbench.ops.levels import grouped, in_order
+from maskbench.phases import phase
 
 
 @runtime_checkable
@@ -189,15 +190,14 @@ def pool(
         how: makes cells of a region.
         finest: pixels a side of the boxes that the finest level is made for.
     """
-    rois = batch_index(boxes)
-    level = levels_of(rois[:, 1:], len(features), finest)
-    parts, order = [], []
-    for index, (feature, stride) in enumerate(zip(features, strides, strict=True)):
-        rows = (level == index).nonzero()[:, 0]
-        # There is no kernel for half precision on every device; the result goes on in the precision of the features.
-        parts.append(how(feature.float(), rois[rows].float(), size, 1 / stride).to(feature.dtype))
-        order.append(rows)
-    return in_order(parts, order)
+    rois = batch_index(boxes).float()
+    groups = grouped(levels_of(rois[:, 1:], len(features), finest), len(features))
+    # There is no kernel for half precision on every device; the result goes on in the precision of the features.
+    parts = [
+        how(feature.float(), rois[rows], size, 1 / stride).to(feature.dtype)
+        for feature, stride, rows in zip(features, strides, groups, strict=True)
+    ]
+    return in_order(parts, groups)
 
 
 @dataclass(frozen=True)
@@ -212,6 +212,7 @@ class PyramidPool:
     strides: tuple[int, ...]
     how: RegionPool
 
+    @phase("heads")
     def __call__(
         self, features: Sequence[Float[Tensor, "B D _h _w"]], boxes: Sequence[Float[Tensor, "_ 4"]], size: int
     ) -> Float[Tensor, "N D s s"]:

@@ -20,8 +20,9 @@ from maskbench.structures import OperatingPoint, Size
 
 Suppression = Literal["matrix", "mask"]
 
-CHUNK_CELLS = 1 << 22
-"""Masks are painted in chunks of at most this many cells: 16 MB of probabilities, which a cache may hold."""
+CHUNK_CELLS = {"cpu": 1 << 22, "cuda": 1 << 26}
+"""Masks are painted in chunks of at most this many cells: 16 MB of probabilities, which a cache may hold, or 256 MB on
+a GPU, which has the bandwidth for them and is slow to be told of many chunks."""
 
 
 def points_nms(scores: Float[Tensor, "B C S T"]) -> Float[Tensor, "B C S T"]:
@@ -77,6 +78,16 @@ def best(scores: Float[Tensor, " N"], count: int | None) -> Int64[Tensor, " K"]:
     return scores.argsort(descending=True, stable=True)[:count]
 
 
+def ranked(
+    scores: Float[Tensor, " N"], count: int | None, lowest: float = 0.0
+) -> tuple[Float[Tensor, " K"], Int64[Tensor, " K"]]:
+    """The `count` largest scores (None: all) that are at least `lowest` and not 0, descending, and their rows."""
+    ordered = scores.sort(descending=True, stable=True)
+    values = ordered.values[:count]
+    kept = int(((values > 0) & (values >= lowest)).sum())
+    return values[:kept], ordered.indices[:kept]
+
+
 def above(scores: Float[Tensor, "*S"], threshold: float) -> Int64[Tensor, "K D"]:
     """Indices of the scores greater than `threshold`; a score of 0 never passes."""
     return torch.nonzero(scores > threshold)
@@ -93,8 +104,9 @@ class Candidates(NamedTuple):
     def of(cls, scores: Float[Tensor, "A C"], point: OperatingPoint) -> Candidates:
         """Those above the threshold, at most twice as many as enter suppression, so that memory is bounded."""
         cell, label = above(scores, point.score_threshold).unbind(dim=1)
-        top = best(scores[cell, label], None if point.candidates is None else 2 * point.candidates)
-        return cls(cell[top], label[top], scores[cell[top], label[top]])
+        score = scores[cell, label]
+        top = best(score, None if point.candidates is None else 2 * point.candidates)
+        return cls(cell[top], label[top], score[top])
 
 
 @dataclass(frozen=True)
@@ -139,16 +151,14 @@ class Selection:
                 of all candidates at once only binary masks are held.
             point: how many candidates and instances there may be.
         """
-        chunks = torch.arange(len(strides), device=strides.device).split(max(1, CHUNK_CELLS // (size[0] * size[1])))
+        cells = CHUNK_CELLS.get(strides.device.type, CHUNK_CELLS["cpu"])
+        chunks = torch.arange(len(strides), device=strides.device).split(max(1, cells // (size[0] * size[1])))
         weighed = [_weighed(paint(rows), strides[rows]) for rows in chunks]
         masks, maskness = (torch.cat(column) for column in zip(*weighed, strict=True))
-        scores = candidates.scores * maskness
-        top = best(scores, point.candidates)
-        top = top[scores[top] > 0]
-        scores = self._suppressed(masks[top], candidates.labels[top], scores[top])
-        kept = best(scores, point.max_instances)
-        kept = kept[(scores[kept] > 0) & (scores[kept] >= self.decayed * point.score_threshold)]
-        return top[kept], scores[kept]
+        scores, top = ranked(candidates.scores * maskness, point.candidates)
+        scores = self._suppressed(masks[top], candidates.labels[top], scores)
+        scores, kept = ranked(scores, point.max_instances, self.decayed * point.score_threshold)
+        return top[kept], scores
 
     def _suppressed(self, masks: Tensor, labels: Tensor, scores: Tensor) -> Tensor:
         if self.suppression == "mask":

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-from maskbench.ops.levels import in_order
+from maskbench.ops.levels import grouped, in_order
 
 
 def windows(
@@ -31,14 +31,14 @@ def windows(
     counts = torch.tensor([level.shape[2] * level.shape[3] for level in maps], device=cells.device)
     ends = counts.cumsum(0)
     image, place = cells // ends[-1], cells % ends[-1]
-    level_of = torch.bucketize(place, ends, right=True)
-    pieces, insides, order = [], [], []
-    for index, (level, start) in enumerate(zip(maps, ends - counts, strict=True)):
-        own = (level_of == index).nonzero()[:, 0]
-        piece, inside = _of_level(level, image[own], place[own] - start, reach)
-        pieces.append(piece)
-        insides.append(inside)
-        order.append(own)
+    order = grouped(torch.bucketize(place, ends, right=True), len(maps))
+    pieces, insides = zip(
+        *(
+            _of_level(level, image[own], place[own] - start, reach)
+            for level, start, own in zip(maps, ends - counts, order, strict=True)
+        ),
+        strict=True,
+    )
     return in_order(pieces, order).permute(0, 3, 1, 2), in_order(insides, order)[:, None]
 
 

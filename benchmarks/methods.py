@@ -1,0 +1,107 @@
+"""What a prediction of each method costs at the papers' settings, phase by phase.
+
+    python benchmarks/methods.py [--methods mask_rcnn,solov2_light@448] [--device cuda] [--precision bf16-mixed]
+        [--execution graph] [--batch 8] [--images 20] [--threads 2]
+
+ResNet-50 with FPN, frozen norms, 80 classes, photographs of 800 × 1333 (`@448`: of that short side), random weights
+whose classifiers are loud enough that a hundred instances are found. The methods take turns in one process
+(`maskbench.evaluation.speed` is the stopwatch): from bytes in host memory to every mask of the photo. The last line is
+JSON. A random network's objects cost what a hundred real ones cost at the most: their candidates fill every limit, and
+their masks are large.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+
+import torch
+from hydra import compose, initialize_config_dir
+from torch.nn import functional as F
+
+from maskbench.evaluation.execution import EXECUTIONS
+from maskbench.evaluation.precision import PRECISIONS
+from maskbench.evaluation.speed import Speed, measure
+from maskbench.methods.base import Segmenter
+from maskbench.runtime.compose import build_method
+from maskbench.runtime.verb import config_folder
+from maskbench.structures import Batch, Frame, Instances
+
+CLASSES = tuple(f"class {label}" for label in range(80))
+PAPERS = sorted(path.stem for path in (config_folder() / "method").glob("*.yaml") if "_target_" in path.read_text())
+SHORT, ASPECT = 800, 1333 / 800
+LOUD = {"box_head.classify": 0.1, "cascade.heads": 0.1, "classify": 0.05}
+"""Standard deviations of what classifies: regions (in stages or not), or the cells of a grid or map."""
+DRAWN = ("masks", "columns", "rows")
+"""What draws a mask for each cell of a grid, and starts where it draws none."""
+PHASES = ("prepare", "backbone", "heads", "network", "selection", "masks")
+
+
+def built(stem: str) -> Segmenter:
+    """A method of the papers' settings in which something is found everywhere."""
+    with initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
+        cfg = compose("train", [f"method={stem}", "backbone=resnet50", "backbone.weights=scratch"])
+    method = build_method(cfg, CLASSES)
+    torch.manual_seed(0)
+    for name, weight in method.named_parameters():
+        for part, std in LOUD.items():
+            if name.startswith(part) and name.endswith("classify.weight"):
+                torch.nn.init.normal_(weight, std=std)
+        if name.startswith(DRAWN):
+            torch.nn.init.normal_(weight, mean=float(name.endswith("bias")), std=0.1)
+    for name, buffer in method.backbone.named_buffers():
+        if name.endswith("bn3.weight"):
+            buffer.fill_(0.25)  # or features grow with the depth of a random network
+    return method
+
+
+def photos(short: int, count: int) -> Batch:
+    """Photographs of soft noise, padded to the pyramid's coarsest stride."""
+    torch.manual_seed(1)
+    size = (short, round(short * ASPECT))
+    noise = F.interpolate(255 * torch.rand(count, 3, 50, 84), size=size, mode="bilinear").to(torch.uint8)
+    padded = F.pad(noise, (0, -size[1] % 32, 0, -size[0] % 32))
+    frames = tuple(Frame(number, size, size) for number in range(count))
+    return Batch(padded, tuple(Instances.empty(size) for _ in frames), frames)
+
+
+def timed(names: Sequence[str], chosen: argparse.Namespace) -> dict[str, Speed]:
+    """Methods of one size of photographs, by `stem` or `stem@short`; those of each size take turns."""
+    found: dict[str, Speed] = {}
+    for short in dict.fromkeys(name.partition("@")[2] for name in names):
+        methods = {name: built(name.partition("@")[0]) for name in names if name.partition("@")[2] == short}
+        found |= measure(
+            methods,
+            [photos(int(short or SHORT), chosen.batch)],
+            device=chosen.device,
+            precision=chosen.precision,
+            execution=chosen.execution,
+            threads=chosen.threads,
+            images=chosen.images,
+        )
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--methods", default=",".join(PAPERS))
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default=PRECISIONS[0], choices=PRECISIONS)
+    parser.add_argument("--execution", default=EXECUTIONS[0], choices=EXECUTIONS)
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--images", type=int, default=5, help="batches that are timed")
+    parser.add_argument("--threads", type=int, default=2)
+    chosen = parser.parse_args()
+    found = timed(chosen.methods.split(","), chosen)
+    print(f"| method | images/s | median ms | {' | '.join(PHASES)} | peak MB | instances |")
+    print("| :-- " + "| --: " * (len(PHASES) + 4) + "|")
+    for name, speed in found.items():
+        phases = [f"{speed.phases[phase]:.1f}" if phase in speed.phases else "" for phase in PHASES]
+        cells = [name, f"{speed.fps:.3g}", f"{speed.latency_ms:.1f}", *phases, f"{speed.memory_mb:.0f}"]
+        print(f"| {' | '.join(cells)} | {speed.samples[0][0]} |")
+    print(json.dumps({name: speed.as_dict() for name, speed in found.items()}))
+
+
+if __name__ == "__main__":
+    main()

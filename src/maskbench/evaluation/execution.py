@@ -1,0 +1,86 @@
+"""How a network is run: operator by operator, recorded once as a CUDA graph and replayed, or compiled first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from maskbench.errors import ConfigError
+
+Network = Callable[[Tensor], Any]
+EXECUTIONS = ("eager", "graph", "compiled")
+
+REHEARSALS = 3
+"""Runs before a recording, in which libraries choose their algorithms and allocate."""
+
+
+def executed(network: Network, execution: str, device: torch.device) -> Network:
+    """The network run in this way, for inference.
+
+    Args:
+        network: images → raw output.
+        execution: "eager": operator by operator. "graph": recorded and replayed, on a GPU alone. "compiled": with its
+            weights as constants, as they are now; on a GPU what was compiled is recorded too.
+        device: where it is.
+
+    Raises:
+        ConfigError: there is no such way, or none on this device.
+    """
+    if execution not in EXECUTIONS:
+        raise ConfigError(f"execution={execution}: expected one of {', '.join(EXECUTIONS)}")
+    if execution == "graph" and device.type != "cuda":
+        raise ConfigError(f"execution=graph records a CUDA graph, but the device is {device}: take eager or compiled")
+    if execution == "compiled":
+        network = torch.compile(network, options={"freezing": True, "triton.cudagraphs": False})
+    return Replayed(network) if execution != "eager" and device.type == "cuda" else network
+
+
+class Recording(NamedTuple):
+    """A graph, the memory that it reads and the memory that it writes."""
+
+    graph: torch.cuda.CUDAGraph
+    images: Tensor
+    output: Any
+
+
+class Replayed:
+    """A network whose kernels are recorded once for each size of its input and then started all at once.
+
+    A network of small images spends more time on telling the GPU what to do than the GPU does on doing it. What comes
+    out is overwritten by the next call. Inference alone, always in the precision of the first call.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._recordings: dict[tuple[int, ...], Recording] = {}
+        self._pool = torch.cuda.graph_pool_handle()  # one for all: only the last output is still read
+
+    def __call__(self, images: Tensor) -> Any:
+        recording = self._recordings.get(tuple(images.shape)) or self._record(images)
+        recording.images.copy_(images)
+        recording.graph.replay()
+        return recording.output
+
+    def _record(self, images: Tensor) -> Recording:
+        given = images.clone()
+        # weights that autocast has cast and kept would be gone at the first replay
+        precise = torch.autocast(
+            "cuda",
+            dtype=torch.get_autocast_dtype("cuda"),
+            enabled=torch.is_autocast_enabled("cuda"),
+            cache_enabled=False,
+        )
+        graph, aside = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with precise, torch.cuda.stream(aside):
+            for _ in range(REHEARSALS):
+                self._network(given)
+        torch.cuda.current_stream().wait_stream(aside)
+        with precise, torch.cuda.graph(graph, pool=self._pool):
+            output = self._network(given)
+        recording = Recording(graph, given, output)
+        self._recordings[tuple(images.shape)] = recording
+        return recording
