@@ -1,20 +1,22 @@
 """What a prediction of each method costs at the papers' settings, phase by phase.
 
-    python benchmarks/methods.py [--methods mask_rcnn,solov2_light@448] [--device cuda] [--precision bf16-mixed]
-        [--execution graph] [--batch 8] [--images 20] [--threads 2]
+    python benchmarks/methods.py [--methods mask_rcnn,solov2_light@448] [--device cuda] [--precision 32-true,bf16-mixed]
+        [--execution eager,compiled] [--batch 1,8] [--images 20] [--threads 2] [--out speeds.json]
 
 ResNet-50 with FPN, frozen norms, 80 classes, photographs of 800 × 1333 (`@448`: of that short side), random weights
-whose classifiers are loud enough that a hundred instances are found. The methods take turns in one process
-(`maskbench.evaluation.speed` is the stopwatch): from bytes in host memory to every mask of the photo. The last line is
-JSON. A random network's objects cost what a hundred real ones cost at the most: their candidates fill every limit, and
-their masks are large.
+whose classifiers are loud enough that a hundred instances are found. Every precision is timed at every batch in every
+execution; the methods take turns in one process (`maskbench.evaluation.speed` is the stopwatch): from bytes in host
+memory to every mask of the photo. A random network's objects cost what a hundred real ones cost at the most: their
+candidates fill every limit, and their masks are large.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
+from itertools import product
+from pathlib import Path
 
 import torch
 from hydra import compose, initialize_config_dir
@@ -66,41 +68,47 @@ def photos(short: int, count: int) -> Batch:
     return Batch(padded, tuple(Instances.empty(size) for _ in frames), frames)
 
 
-def timed(names: Sequence[str], chosen: argparse.Namespace) -> dict[str, Speed]:
-    """Methods of one size of photographs, by `stem` or `stem@short`; those of each size take turns."""
-    found: dict[str, Speed] = {}
-    for short in dict.fromkeys(name.partition("@")[2] for name in names):
-        methods = {name: built(name.partition("@")[0]) for name in names if name.partition("@")[2] == short}
-        found |= measure(
-            methods,
-            [photos(int(short or SHORT), chosen.batch)],
-            device=chosen.device,
-            precision=chosen.precision,
-            execution=chosen.execution,
-            threads=chosen.threads,
-            images=chosen.images,
-        )
-    return found
+def by_size(methods: Mapping[str, Segmenter]) -> dict[int, dict[str, Segmenter]]:
+    """Methods, by `stem` or `stem@short`, that are given photographs of one short side and can take turns."""
+    groups: dict[int, dict[str, Segmenter]] = {}
+    for name, method in methods.items():
+        groups.setdefault(int(name.partition("@")[2] or SHORT), {})[name] = method
+    return groups
+
+
+def show(found: Mapping[str, Speed], title: str) -> None:
+    print(f"\n{title}\n\n| method | images/s | median ms | {' | '.join(PHASES)} | peak MB | instances |")
+    print("| :-- " + "| --: " * (len(PHASES) + 4) + "|")
+    for name, speed in found.items():
+        phases = [f"{speed.phases[phase]:.1f}" if phase in speed.phases else "" for phase in PHASES]
+        cells = [name, f"{speed.fps:.3g}", f"{speed.latency_ms:.1f}", *phases, f"{speed.memory_mb:.0f}"]
+        print(f"| {' | '.join(cells)} | {speed.samples[0][0]} |", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--methods", default=",".join(PAPERS))
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--precision", default=PRECISIONS[0], choices=PRECISIONS)
-    parser.add_argument("--execution", default=EXECUTIONS[0], choices=EXECUTIONS)
-    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--precision", default=PRECISIONS[0])
+    parser.add_argument("--execution", default=EXECUTIONS[0])
+    parser.add_argument("--batch", default="1")
     parser.add_argument("--images", type=int, default=5, help="batches that are timed")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, help="a file for all numbers")
     chosen = parser.parse_args()
-    found = timed(chosen.methods.split(","), chosen)
-    print(f"| method | images/s | median ms | {' | '.join(PHASES)} | peak MB | instances |")
-    print("| :-- " + "| --: " * (len(PHASES) + 4) + "|")
-    for name, speed in found.items():
-        phases = [f"{speed.phases[phase]:.1f}" if phase in speed.phases else "" for phase in PHASES]
-        cells = [name, f"{speed.fps:.3g}", f"{speed.latency_ms:.1f}", *phases, f"{speed.memory_mb:.0f}"]
-        print(f"| {' | '.join(cells)} | {speed.samples[0][0]} |")
-    print(json.dumps({name: speed.as_dict() for name, speed in found.items()}))
+    groups = by_size({name: built(name.partition("@")[0]) for name in chosen.methods.split(",")})
+    numbers = {}
+    for setting in product(*(value.split(",") for value in (chosen.precision, chosen.batch, chosen.execution))):
+        precision, batch, execution = setting
+        how = {"device": chosen.device, "precision": precision, "execution": execution, "threads": chosen.threads}
+        found: dict[str, Speed] = {}
+        for short, methods in groups.items():
+            found |= measure(methods, [photos(short, int(batch))], images=chosen.images, **how)
+        title = f"{precision}, {batch} a batch, {execution}"
+        show(found, title)
+        numbers[title] = {name: speed.as_dict() for name, speed in found.items()}
+        if chosen.out:
+            chosen.out.write_text(json.dumps(numbers))
 
 
 if __name__ == "__main__":

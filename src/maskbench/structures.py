@@ -121,10 +121,13 @@ class Masks:
 def _span(occupied: Bool[Tensor, "N L"]) -> tuple[Int64[Tensor, " N"], Int64[Tensor, " N"]]:
     """First occupied index of each row and the one after the last; (0, 0) where none is."""
     length = occupied.shape[1]
-    index = torch.arange(length, device=occupied.device)
-    padded = torch.nn.functional.pad(torch.where(occupied, index, length), (0, 1), value=length)
-    last = torch.nn.functional.pad(torch.where(occupied, index + 1, 0), (0, 1)).amax(dim=1)
-    return torch.minimum(padded.amin(dim=1), last), last
+    if length == 0:  # of nothing there is no largest
+        nothing = torch.zeros(len(occupied), dtype=torch.long, device=occupied.device)
+        return nothing, nothing
+    ordinal = torch.arange(1, length + 1, device=occupied.device)
+    last = (occupied * ordinal).amax(dim=1)
+    first = length - (occupied * ordinal.flip(0)).amax(dim=1)
+    return torch.minimum(first, last), last
 
 
 @dataclass(frozen=True, eq=False)

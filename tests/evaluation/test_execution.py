@@ -39,11 +39,13 @@ def test_eager_is_the_network_itself() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
 def test_compiled_computes_the_same() -> None:
     same(Network(), "compiled", "cpu", None)
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # of the compiler's own imports
 @pytest.mark.parametrize("precision", [None, torch.bfloat16])
 @pytest.mark.parametrize("execution", ["graph", "compiled"])
 def test_on_a_gpu_they_compute_the_same(execution: str, precision: torch.dtype | None) -> None:

@@ -23,7 +23,8 @@ def executed(network: Network, execution: str, device: torch.device) -> Network:
     Args:
         network: images → raw output.
         execution: "eager": operator by operator. "graph": recorded and replayed, on a GPU alone. "compiled": with its
-            weights as constants, as they are now; on a GPU what was compiled is recorded too.
+            weights as constants, as they are now, anew for each size of its input; on a GPU what was compiled is
+            recorded too.
         device: where it is.
 
     Raises:
@@ -34,7 +35,7 @@ def executed(network: Network, execution: str, device: torch.device) -> Network:
     if execution == "graph" and device.type != "cuda":
         raise ConfigError(f"execution=graph records a CUDA graph, but the device is {device}: take eager or compiled")
     if execution == "compiled":
-        network = torch.compile(network, options={"freezing": True, "triton.cudagraphs": False})
+        network = torch.compile(network, dynamic=False, options={"freezing": True, "triton.cudagraphs": False})
     return Replayed(network) if execution != "eager" and device.type == "cuda" else network
 
 

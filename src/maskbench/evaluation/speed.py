@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import cycle, islice
 from statistics import fmean, median
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from maskbench.errors import ConfigError
 from maskbench.evaluation.cost import count_flops, peak_memory
 from maskbench.evaluation.machine import Company, device_name, library_versions
 from maskbench.evaluation.precision import precision_name
-from maskbench.evaluation.stopwatch import Contender, Entrant, Rig, Turn, ready, warm_up
+from maskbench.evaluation.stopwatch import Contender, Entrant, Rig, ready, warm_up
 from maskbench.structures import Batch
 
 
@@ -43,7 +43,7 @@ class Speed:
         mean_ms: mean over the batches.
         fps: images a second, 1000 · `batch` / `latency_ms`.
         phases: mean of each phase, which sum to `mean_ms`.
-        rle_ms: median of the run-length encoding that follows and is in none of the above.
+        rle_ms: median of the run-length encoding of a batch's first image, which follows and is in none of the above.
         batch: images of a batch.
         execution: how the network is run, `eager`, `compiled` or replayed as a CUDA `graph`.
         images: batches timed; `photos` of them are different ones.
@@ -98,6 +98,16 @@ class Speed:
         return asdict(self)
 
 
+class Timed(NamedTuple):
+    """What is kept of a turn, without its masks. Milliseconds."""
+
+    latency: float
+    phases: dict[str, float]
+    rle: float
+    found: int
+    encoded: bool
+
+
 def measure(
     contenders: Mapping[str, Contender],
     batches: Sequence[Batch],
@@ -128,14 +138,16 @@ def measure(
     rig = Rig(torch.device(device), precision_name(precision), execution)
     by_size = sorted(batches, key=lambda batch: (batch.images[0].numel(), batch.frames[0].photo))
     typical, largest = by_size[len(by_size) // 2], by_size[-1]
-    turns: dict[str, list[Turn]] = {name: [] for name in contenders}
+    times: dict[str, list[Timed]] = {name: [] for name in contenders}
     with ready(contenders.values(), rig.device, threads):
         company = Company()
         entrants = {name: rig.entrant(method) for name, method in contenders.items()}
         warm_ups = {name: _warmed(rig, entrant, by_size) for name, entrant in entrants.items()}
         for batch in islice(cycle(batches), images):
             for name, entrant in entrants.items():
-                turns[name].append(rig.time(entrant, batch))
+                turn = rig.time(entrant, batch)
+                found = sum(len(image) for image in turn.found)
+                times[name].append(Timed(turn.latency, turn.phases, rig.encoding(turn), found, turn.encoded))
         conditions = _conditions(rig, threads, company)
         costs = {name: _costs(rig, method, typical, largest) for name, method in contenders.items()}
     shared = {
@@ -144,8 +156,10 @@ def measure(
         "input_sizes": tuple(sorted({tuple(batch.images.shape[-2:]) for batch in batches[:images]})),
         **conditions,
     }
-    times = {name: _times(found, len(typical)) for name, found in turns.items()}
-    return {name: Speed(**times[name], **warm_ups[name], **costs[name], **shared) for name in contenders}
+    return {
+        name: Speed(**_summary(times[name], len(typical)), **warm_ups[name], **costs[name], **shared)
+        for name in contenders
+    }
 
 
 def _check(contenders: Mapping[str, Contender], batches: Sequence[Batch], images: int) -> None:
@@ -167,7 +181,7 @@ def _warmed(rig: Rig, entrant: Entrant, by_size: Sequence[Batch]) -> dict[str, A
     return warm_up(partial(rig.time, entrant, by_size[-1]))
 
 
-def _times(turns: Sequence[Turn], batch: int) -> dict[str, Any]:
+def _summary(turns: Sequence[Timed], batch: int) -> dict[str, Any]:
     latencies = [turn.latency for turn in turns]
     phases = list(dict.fromkeys(phase for turn in turns for phase in turn.phases))
     return {

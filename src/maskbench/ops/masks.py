@@ -239,6 +239,8 @@ def _in_slices(sample: Callable[[slice], Bool[Tensor, "n H W"]], count: int, siz
     parts: Iterator[Tensor] = (sample(slice(start, start + step)) for start in range(0, count, step))
     if count == 0:
         return Masks(torch.zeros((0, *size), dtype=torch.bool, device=device))
+    if count <= step:
+        return Masks(next(parts))
     if count * pixels <= DENSE_PIXELS:
         drawn = torch.empty((count, *size), dtype=torch.bool, device=device)
         for start, part in zip(range(0, count, step), parts, strict=True):
