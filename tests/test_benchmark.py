@@ -31,6 +31,22 @@ def test_the_runs_of_a_study_are_timed_together(run: Path, tmp_path: Path) -> No
         assert speed["fps"] == pytest.approx(1000 / speed["latency_ms"])
 
 
+def test_other_conditions_stand_beside_the_leaderboards(run: Path, tmp_path: Path) -> None:
+    one = shutil.copytree(run, tmp_path / "first-seed0-00000000")
+    before = read_json(one / "speed.json")
+    for batch in (2, 3):
+        found = call(benchmark, f"run={one}", "images=4", "device=cpu", f"batch={batch}", "precision=bf16-mixed")[
+            "runs"
+        ]
+    speeds = read_json(one / "speeds.json")
+    assert [name.partition(", ")[2] for name in speeds] == [f"bf16-mixed, {batch} a batch, eager" for batch in (2, 3)]
+    assert [(speed["batch"], speed["images"], speed["photos"]) for speed in speeds.values()] == [(2, 2, 2), (3, 1, 1)]
+    assert found[one.name]["fps"] == list(speeds.values())[-1]["fps"]
+    assert read_json(one / "speed.json") == before
+    with pytest.raises(ConfigError, match=r"batch=5: expected 1 to 4, the photos of test"):
+        call(benchmark, f"run={one}", "images=4", "device=cpu", "batch=5")
+
+
 def test_what_is_timed_must_be_named_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="either run=DIR, or study=DIR, or weights=FILE"):
         call(benchmark)

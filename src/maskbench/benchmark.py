@@ -13,29 +13,34 @@ from maskbench.runtime.console import show
 
 
 def benchmark(cfg: DictConfig) -> dict[str, Any]:
-    """Measure the run, or every finished run of the study, whose speed.json and W&B run get the numbers; or weights."""
+    """Measure the run, or every finished run of the study, whose speed.json and W&B run get the numbers; or weights.
+
+    Another batch, execution or precision than the leaderboard's goes into speeds.json.
+    """
     if sum(cfg[name] is not None for name in ("run", "study", "weights")) != 1:
         raise ConfigError("name what is to be timed: either run=DIR, or study=DIR, or weights=FILE data=...")
     if cfg.weights is None and (cfg.get("data") is not None or cfg.get("transforms") is not None):
         raise ConfigError("data and transforms belong to weights=FILE; runs are timed on the photos of their own data")
     from maskbench.runtime.media import log_again
     from maskbench.runtime.run_folder import RunFolder
-    from maskbench.runtime.timing import finished_runs, pick_device, time_together, time_weights
+    from maskbench.runtime.timing import Conditions, finished_runs, pick_device, time_together, time_weights
 
-    device, counts = pick_device(cfg.device), {"images": cfg.images, "threads": cfg.threads}
+    settings = {name: cfg[name] for name in ("images", "threads", "batch", "execution", "precision")}
+    conditions = Conditions(pick_device(cfg.device), **settings)
     if cfg.weights:
-        speeds = time_weights(cfg.weights, cfg, device, **counts)
+        speeds = time_weights(cfg.weights, cfg, conditions)
     else:
         runs = [Path(cfg.run)] if cfg.run else finished_runs(Path(cfg.study))
-        speeds = time_together(runs, device, **counts)
-        for run in runs:
+        speeds = time_together(runs, conditions)
+        for run in runs if conditions.usual else ():
             log_again(RunFolder(run))
     numbers = {name: speed.as_dict() for name, speed in speeds.items()}
     rows = [
         [name, f"{speed['latency_ms']:.1f}", f"{speed['p95_ms']:.1f}", f"{speed['fps']:.1f}"]
         for name, speed in numbers.items()
     ]
-    show("speed", ["run", "median ms", "p95 ms", "FPS"], rows)
+    (title, *_) = {speed.conditions for speed in speeds.values()}
+    show(f"speed: {title}", ["run", "median ms", "p95 ms", "images/s"], rows)
     return {
         "runs": {name: {key: speed[key] for key in ("latency_ms", "p95_ms", "fps")} for name, speed in numbers.items()}
     }

@@ -218,7 +218,7 @@ def test_settings_out_of_range(settings: dict, message: str) -> None:
 
 def test_one_photo_as_a_batch() -> None:
     photo = np.random.default_rng(0).integers(0, 256, (50, 100, 3)).astype(np.uint8)
-    batch = photo_batch(photo, Transforms(eval=Eval(short=25)), divisor=16, image_id=8)
+    batch = photo_batch({8: photo}, Transforms(eval=Eval(short=25)), divisor=16)
     assert batch.images.shape == (1, 3, 32, 64)
     assert (batch.frames[0].image_id, batch.frames[0].photo, batch.frames[0].resized) == (8, (50, 100), (25, 50))
     assert len(batch.targets[0]) == 0

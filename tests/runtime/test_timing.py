@@ -16,6 +16,8 @@ def test_the_first_photos_come_one_by_one_and_without_their_truth() -> None:
     dataset = data.dataset("test")
     assert all((photo.images == data.collate([dataset[row]]).images).all() for row, photo in enumerate(photos))
     assert len(first_photos(data, 100)) == 4
+    (three,) = first_photos(data, 100, batch=3)  # the fourth would be a batch of one
+    assert [frame.image_id for frame in three.frames] == list(data.image_ids("test")[:3])
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda", "cuda:0"])

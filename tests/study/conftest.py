@@ -149,7 +149,7 @@ def speed(fps: float, parameters: float, gflops: float, machine: str, loaded: bo
         "latency_ms": 1000 / fps,
         "p95_ms": 1300 / fps,
         "fps": fps,
-        "phases": {"prepare": 1.0, "network": 700 / fps, "instances": 300 / fps - 1},
+        "phases": {"prepare": 1.0, "backbone": 500 / fps, "heads": 200 / fps, "selection": 300 / fps - 1, "masks": 0.0},
         "memory_mb": 38.0,
         "parameters": int(parameters * 1e6),
         "flops": int(gflops * 1e9),

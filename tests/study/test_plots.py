@@ -19,6 +19,7 @@ from maskbench.study.plots import (
     learning_curves,
     pareto_front,
     styles,
+    where_time_goes,
     why_ap_is_lost,
 )
 from maskbench.study.runs import Run, read_runs
@@ -122,10 +123,9 @@ def test_a_run_without_history_has_no_curve(tabled: tuple[Group, list[Run]]) -> 
     assert re.search("<svg", learning_curves([bare], looks, "images"))
 
 
-def test_errors_are_stacked_to_what_ap50_lacks(
-    tabled: tuple[Group, list[Run]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found, _ = tabled
+@pytest.fixture
+def ends(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """Where the stacked bars drawn so far end, by label."""
     ends: dict[str, float] = {}
     barh = Axes.barh
 
@@ -135,8 +135,23 @@ def test_errors_are_stacked_to_what_ap50_lacks(
         return barh(axes, labels, widths, left=left, **settings)
 
     monkeypatch.setattr(Axes, "barh", spy)
+    return ends
+
+
+def test_errors_are_stacked_to_what_ap50_lacks(tabled: tuple[Group, list[Run]], ends: dict[str, float]) -> None:
+    found, _ = tabled
     parts = {kind: 0.01 * (place + 1) for place, kind in enumerate(KINDS)}
     known, other = found.methods["label"].iloc[0], found.methods["label"].iloc[1]
     why_ap_is_lost(found.methods, {known: {**parts, "rest": 0.05}, other: {**parts, "rest": -0.05}})
     assert sorted(label.split(",")[0] for label in ends) == sorted([known, other])
     assert sorted(ends.values()) == pytest.approx([21.0, 26.0])
+
+
+def test_phases_are_stacked_to_the_latency(tabled: tuple[Group, list[Run]], ends: dict[str, float]) -> None:
+    found, _ = tabled
+    known, other = found.methods["label"].iloc[0], found.methods["label"].iloc[1]
+    eager, compiled = {"prepare": 1.0, "backbone": 2.0, "masks": 4.0}, {"prepare": 1.0, "network": 1.5}
+    drawn = where_time_goes(found.methods, {known: eager, other: compiled})
+    assert ends == pytest.approx({known: 7.0, other: 2.5})
+    assert "network" in drawn
+    assert "selection" not in drawn, "none has this phase"

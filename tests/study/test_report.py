@@ -14,11 +14,11 @@ def test_the_page_holds_everything_and_needs_nothing(study: Path) -> None:
     page = write_report(Board.read(study))
     html = page.read_text()
     assert page == study / "report" / "index.html"
-    assert len(list((study / "plots").glob("*.svg"))) == 5
+    assert len(list((study / "plots").glob("*.svg"))) == 6
     assert "//" not in re.sub(r'"data:image/[^"]*"', "", html)
     assert set(re.findall(r'src="(.{11})', html)) == {"data:image/"}
-    # Four photos: as they are, with the truth, and as three methods see them; five plots.
-    assert html.count("<img") == 4 * 5 + 5
+    # Four photos: as they are, with the truth, and as three methods see them; six plots.
+    assert html.count("<img") == 4 * 5 + 6
     for text in (
         "OutOfMemoryError: tried to allocate 2 GiB",
         "favours bottom-up",
@@ -28,6 +28,22 @@ def test_the_page_holds_everything_and_needs_nothing(study: Path) -> None:
         "python -m maskbench.report",
     ):
         assert text in html
+
+
+def test_speeds_of_other_conditions_are_a_table(writer: Any) -> None:
+    folder, other = writer("solov2-small"), writer("mask_rcnn-small")
+    html = write_report(Board.read(folder.parent)).read_text()
+    assert "Speed under other conditions" not in html
+    speeds = {
+        f"NVIDIA H200, {precision}, 8 a batch, graph": {"fps": 200.0, "latency_ms": 40.0, "memory_mb": None}
+        for precision in ("bf16-mixed", "32-true")
+    }
+    (folder / "speeds.json").write_text(json.dumps(speeds))
+    (other / "speeds.json").write_text(json.dumps(dict(list(speeds.items())[:1])))
+    table = write_report(Board.read(folder.parent)).read_text().split("Speed under other conditions")[1]
+    rows = re.findall(r'<tr><td class="text">([^<]*)</td><td class="text">([^<]*)</td>', table.split("</table>")[0])
+    first, second = "NVIDIA H200, 32-true, 8 a batch, graph", "NVIDIA H200, bf16-mixed, 8 a batch, graph"
+    assert rows == [(first, "solov2-small"), (second, "solov2-small"), ("", "mask_rcnn-small")]
 
 
 def test_texts_of_others_stay_texts(writer: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -239,12 +239,15 @@ class CocoDataModule(LightningDataModule):
 
 
 def photo_batch(
-    photo: UInt8[np.ndarray, "H W 3"], transforms: Transforms, *, divisor: int = 32, image_id: int = 0
+    photos: Mapping[int, UInt8[np.ndarray, "_h _w 3"]], transforms: Transforms, *, divisor: int = 32
 ) -> Batch:
-    """One RGB photo without truth as a batch, by the evaluation pipeline."""
-    image, _ = transforms.eval(photo, [])
-    frame = Frame(image_id, (photo.shape[0], photo.shape[1]), (image.shape[0], image.shape[1]))
-    return collate([Sample(image, [], np.zeros(0, np.int64), frame)], divisor=divisor)
+    """RGB photos without truth, by their image ids, as a batch of the evaluation pipeline."""
+    samples = []
+    for image_id, photo in photos.items():
+        image, _ = transforms.eval(photo, [])
+        frame = Frame(image_id, (photo.shape[0], photo.shape[1]), (image.shape[0], image.shape[1]))
+        samples.append(Sample(image, [], np.zeros(0, np.int64), frame))
+    return collate(samples, divisor=divisor)
 
 
 def _one_thread(worker: int) -> None:

@@ -93,6 +93,11 @@ class Speed:
     other_cores: float | None
     loaded: bool
 
+    @property
+    def conditions(self) -> str:
+        """What a row of this speed is called beside others of the same method."""
+        return f"{self.device_name}, {self.precision}, {self.batch} a batch, {self.execution}"
+
     def as_dict(self) -> dict[str, Any]:
         """The content of speed.json."""
         return asdict(self)

@@ -105,7 +105,7 @@ def segment(trained: Trained, photos: Sequence[Path], out: Path, *, score: float
 
 def _segment(trained: Trained, transforms: Transforms, photo: Photo, image_id: int, device: torch.device) -> Instances:
     """As the run's AP was measured."""
-    batch = photo_batch(photo, transforms, divisor=trained.cfg.data.divisor, image_id=image_id).to(device)
+    batch = photo_batch({image_id: photo}, transforms, divisor=trained.cfg.data.divisor).to(device)
     with torch.inference_mode(), autocast(device, trained.cfg.trainer.precision):
         return trained.method.predict(batch)[0].to("cpu")
 

@@ -54,6 +54,10 @@ class RunFolder:
         return self.path / "speed.json"
 
     @property
+    def speeds(self) -> Path:
+        return self.path / "speeds.json"
+
+    @property
     def predictions(self) -> Path:
         return self.path / "predictions.json.gz"
 

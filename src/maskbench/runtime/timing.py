@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,18 +18,56 @@ from maskbench.evaluation.speed import Speed, measure
 from maskbench.methods.base import Segmenter
 from maskbench.runtime.compose import build_data
 from maskbench.runtime.published import with_data
-from maskbench.runtime.run_folder import RunFolder, load_method, write_json
+from maskbench.runtime.run_folder import RunFolder, load_method, read_json, write_json
 from maskbench.structures import Batch
 from maskbench.sweep.status import FILE, Status
 
 
-def first_photos(data: CocoDataModule, count: int) -> list[Batch]:
-    """The first photos of test without their truth, each a batch of its own: not padded to its neighbours' size."""
+@dataclass(frozen=True)
+class Conditions:
+    """Under which runs are timed.
+
+    Args:
+        device: where.
+        images: of the test split.
+        threads: of the host.
+        batch: images that are predicted together.
+        execution: how networks are run, one of `execution.EXECUTIONS`.
+        precision: of all runs (None: each at that which it was trained in).
+    """
+
+    device: torch.device
+    images: int = 50
+    threads: int = 1
+    batch: int = 1
+    execution: str = "eager"
+    precision: str | int | None = None
+
+    @property
+    def usual(self) -> bool:
+        """Whether they are those of the leaderboard."""
+        return self.batch == 1 and self.execution == "eager" and self.precision is None
+
+
+def first_photos(data: CocoDataModule, count: int, batch: int = 1) -> list[Batch]:
+    """The first photos of test without their truth, `batch` at a time; one alone is not padded to others' size.
+
+    Raises:
+        ConfigError: there are too few for a batch.
+    """
+    ids = data.image_ids("test")[:count]
+    if batch < 1 or len(ids) < batch:
+        raise ConfigError(
+            f"batch={batch}: expected 1 to {len(ids)}, the photos of test that are timed (images={count})"
+        )
+    whole = len(ids) - len(ids) % batch  # what is left over would be another batch size
     return [
         photo_batch(
-            read_photo(data.image_path("test", image_id)), data.transforms, divisor=data.divisor, image_id=image_id
+            {image_id: read_photo(data.image_path("test", image_id)) for image_id in ids[start : start + batch]},
+            data.transforms,
+            divisor=data.divisor,
         )
-        for image_id in data.image_ids("test")[:count]
+        for start in range(0, whole, batch)
     ]
 
 
@@ -46,20 +85,36 @@ def pick_device(name: str | None) -> torch.device:
 
 
 def time_runs(
-    methods: Mapping[RunFolder, Segmenter],
-    photos: Sequence[Batch],
-    device: torch.device,
-    precision: str | int,
-    *,
-    images: int,
-    threads: int,
+    methods: Mapping[RunFolder, Segmenter], data: CocoDataModule, precision: str | int, conditions: Conditions
 ) -> dict[str, Speed]:
-    """Time the methods of some runs in turns on `images` photos, and write each one's speed.json."""
-    contenders = {run.path.name: method for run, method in methods.items()}
-    speeds = measure(contenders, photos, device=device, precision=precision, images=images, threads=threads)
+    """Time the methods of some runs in turns on the first photos of test.
+
+    The leaderboard's conditions go into each run's speed.json, others beside each other into its speeds.json.
+    """
+    speeds = _measured({run.path.name: method for run, method in methods.items()}, data, precision, conditions)
     for run in methods:
-        write_json(run.speed, speeds[run.path.name].as_dict())
+        found = speeds[run.path.name]
+        if conditions.usual:
+            write_json(run.speed, found.as_dict())
+        else:
+            known = read_json(run.speeds) if run.speeds.exists() else {}
+            write_json(run.speeds, known | {found.conditions: found.as_dict()})
     return speeds
+
+
+def _measured(
+    contenders: Mapping[str, Segmenter], data: CocoDataModule, precision: str | int, conditions: Conditions
+) -> dict[str, Speed]:
+    batches = first_photos(data, conditions.images, conditions.batch)
+    return measure(
+        contenders,
+        batches,
+        device=conditions.device,
+        precision=conditions.precision or precision,
+        execution=conditions.execution,
+        threads=conditions.threads,
+        images=max(1, conditions.images // conditions.batch),
+    )
 
 
 def finished_runs(study: Path) -> list[Path]:
@@ -74,11 +129,11 @@ def finished_runs(study: Path) -> list[Path]:
     return folders
 
 
-def time_together(runs: Sequence[Path], device: torch.device, *, images: int, threads: int) -> dict[str, Speed]:
+def time_together(runs: Sequence[Path], conditions: Conditions) -> dict[str, Speed]:
     """Time finished runs in one process; those that see the same photos at the same precision take turns.
 
     Returns:
-        Speed by the name of the run's folder; each run's speed.json is written.
+        Speed by the name of the run's folder; each run's files are written.
     """
     groups: dict[str, list[Path]] = {}
     for path in runs:
@@ -88,18 +143,14 @@ def time_together(runs: Sequence[Path], device: torch.device, *, images: int, th
         trained = {RunFolder(path): load_method(path) for path in together}
         cfg = next(iter(trained.values())).cfg
         methods = {run: each.method for run, each in trained.items()}
-        photos = first_photos(build_data(cfg), images)
-        speeds |= time_runs(methods, photos, device, cfg.trainer.precision, images=images, threads=threads)
+        speeds |= time_runs(methods, build_data(cfg), cfg.trainer.precision, conditions)
     return speeds
 
 
-def time_weights(weights: str, cfg: DictConfig, device: torch.device, *, images: int, threads: int) -> dict[str, Speed]:
+def time_weights(weights: str, cfg: DictConfig, conditions: Conditions) -> dict[str, Speed]:
     """Time converted weights on the test photos of `cfg.data`; speed by the name of the file."""
     trained, data = with_data(weights, cfg)
-    photos = first_photos(data, images)
-    precision = trained.cfg.trainer.precision
-    named = {Path(weights).name: trained.method}
-    return measure(named, photos, device=device, precision=precision, images=images, threads=threads)
+    return _measured({Path(weights).name: trained.method}, data, trained.cfg.trainer.precision, conditions)
 
 
 def _setting(cfg: DictConfig) -> str:

@@ -32,7 +32,7 @@ from maskbench.runtime.published import begin
 from maskbench.runtime.quiet import hush
 from maskbench.runtime.ranks import leads
 from maskbench.runtime.run_folder import RunFolder, write_json
-from maskbench.runtime.timing import first_photos, time_runs
+from maskbench.runtime.timing import Conditions, time_runs
 from maskbench.runtime.trial import Composed
 from maskbench.runtime.tuning import TuneAP
 from maskbench.sweep.identity import fairness
@@ -80,9 +80,7 @@ def train(trial: Composed, done: Callable[[], None]) -> None:
         if not trainer.is_global_zero:
             return
         if cfg.speed.enabled:
-            photos = first_photos(data, cfg.speed.images)
-            timing = {"images": cfg.speed.images, "threads": cfg.threads or 1}
-            time_runs({run: method}, photos, device, precision, **timing)
+            time_runs({run: method}, data, precision, Conditions(device, cfg.speed.images, cfg.threads or 1))
         write_json(run.metrics, metrics)  # the last file of the run's own
         done()
         if logger is not None:

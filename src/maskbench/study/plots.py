@@ -1,5 +1,5 @@
-"""The pictures of a study as SVG text: AP against FPS, AP by object size, why AP is lost, precision over
-recall, reliability of scores, learning curves.
+"""The pictures of a study as SVG text: AP against FPS, AP by object size, why AP is lost, where the time goes,
+precision over recall, reliability of scores, learning curves.
 
 A method has one colour in all of them, a paradigm one marker; both can be told apart without seeing colour.
 """
@@ -45,6 +45,15 @@ ERRORS = {
     "rest": ("#e4e8ee", ""),
 }
 """Colours and hatches of what AP50 lacks; what looks alike to some eyes is hatched or far apart."""
+PHASES = {
+    "prepare": ("#E69F00", ""),
+    "backbone": ("#4A5560", ""),
+    "network": ("#4A5560", "//"),
+    "heads": ("#56B4E9", ""),
+    "selection": ("#D55E00", ""),
+    "masks": ("#009E73", "\\\\"),
+}
+"""Likewise of what a prediction spends its time on, in the order of `evaluation.speed`."""
 INK, MUTED, GRID = "#1d2733", "#5d6978", "#e4e8ee"
 FACES = ("Inter", "Helvetica Neue", "Arial", "Liberation Sans", "DejaVu Sans")
 SIZE = (6.4, 4.2)
@@ -215,18 +224,40 @@ def why_ap_is_lost(methods: pd.DataFrame, missing: Mapping[str, Mapping[str, flo
             that do each other's work) has no width.
     """
     shown = methods[methods["label"].isin(list(missing))]
-    labels = [f"{row['label']}, {100 * row['AP50']:.1f}" for _, row in shown.iterrows()]
-    left = np.zeros(len(shown))
+    bars = {
+        f"{row['label']}, {100 * row['AP50']:.1f}": {
+            name: max(0.0, 100 * part) for name, part in missing[row["label"]].items()
+        }
+        for _, row in shown.iterrows()
+    }
+    return _stacked(bars, ERRORS, "missing to an AP50 of 100")
+
+
+def where_time_goes(methods: pd.DataFrame, phases: Mapping[str, Mapping[str, float]]) -> str:
+    """A bar a method of the milliseconds that an image takes, phase by phase.
+
+    Args:
+        methods: rows of `leaderboard.Group.methods`, those of one environment.
+        phases: by label, milliseconds by the names of `PHASES`.
+    """
+    shown = methods.loc[methods["label"].isin(list(phases)), "label"]
+    known = {name: look for name, look in PHASES.items() if any(name in phases[label] for label in shown)}
+    return _stacked({label: phases[label] for label in shown}, known, "ms an image, mean")
+
+
+def _stacked(bars: Mapping[str, Mapping[str, float]], parts: Mapping[str, tuple[str, str]], axis: str) -> str:
+    """Bars from top to bottom, each of `parts` (colour and hatch by name), those that it lacks without width."""
+    labels, left = list(bars), np.zeros(len(bars))
     with _figure() as figure:
         axes = figure.subplots()
-        for name, (colour, hatch) in ERRORS.items():
-            widths = np.array([max(0.0, 100 * missing[label][name]) for label in shown["label"]])
+        for name, (colour, hatch) in parts.items():
+            widths = np.array([bars[label].get(name, 0.0) for label in labels])
             axes.barh(labels, widths, left=left, color=colour, hatch=hatch, ec="white", lw=0.8, label=name)
             left += widths
         axes.tick_params(axis="y", length=0, labelcolor=INK)
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
-        axes.set_xlabel("missing to an AP50 of 100")
+        axes.set_xlabel(axis)
         figure.legend(loc="outside upper left", ncols=4, frameon=False, handlelength=1.2, columnspacing=1.4)
         return _svg(figure)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from maskbench.evaluation.calibration import calibrate
@@ -20,6 +21,7 @@ from maskbench.study.findings import caution, finding
 from maskbench.study.leaderboard import COLUMNS, Column, Group, bounds, letters, marks, remarks, spread, used
 from maskbench.study.plots import (
     ERRORS,
+    PHASES,
     Style,
     ap_against_fps,
     ap_by_size,
@@ -27,6 +29,7 @@ from maskbench.study.plots import (
     precision_over_recall,
     reliability,
     styles,
+    where_time_goes,
     why_ap_is_lost,
 )
 from maskbench.study.runs import KEYS, Key, Run
@@ -72,6 +75,7 @@ class Section:
         spans: the headings above the columns' headings, each with the columns it spans.
         keys: the distinct keys of a kind among the trials.
         strata: tables of AP by a property of the objects.
+        conditions: speeds under other conditions than the leaderboard's, by conditions and row.
         data: what the data set is like, in a line; None where no run says it.
         apart: the fields in which the study's footings differ, with this one's value.
     """
@@ -85,6 +89,7 @@ class Section:
     gallery: Gallery
     keys: dict[str, list[Key]]
     strata: list[Strata]
+    conditions: dict[str, dict[str, dict[str, Any]]]
     data: str | None
     apart: dict[str, object] = field(default_factory=dict)
 
@@ -124,6 +129,7 @@ def _section(found: Group, runs: Sequence[Run], looks: dict[str, Style], plots: 
         gallery=_gallery(found, own),
         keys={kind: _distinct(own, kind) for kind in KEYS},
         strata=[strata for by in ("crowding", "occlusion") if (strata := _strata(found, own, by)).rows],
+        conditions=_conditions(found, own),
         data=next((_profile(run.data) for run in own if run.data), None),
     )
 
@@ -137,6 +143,9 @@ def _pictures(found: Group, runs: Sequence[Run], looks: dict[str, Style], plots:
     if len(here.dropna(subset=["FPS", "AP"])):
         note = f"The line is the front: the highest mask AP to be had at that FPS or more.{seeds}"
         drawn.append(("ap-fps", "AP against speed", note, ap_against_fps(here, timed, looks)))
+    if phases := _phases(here, runs):
+        note = "From the photo's bytes to its masks, means over the photos of the first seed. Encoding is not in it."
+        drawn.append(("phases", "Where the time goes", note, where_time_goes(here, phases)))
     if found.methods[["APs", "APm", "APl"]].notna().any(axis=None):
         note = f"Mask AP by the area of the true object in the photo.{seeds}"
         drawn.append(("ap-size", "AP by object size", note, ap_by_size(found.methods, found.trials, looks)))
@@ -175,6 +184,25 @@ def _errors(found: Group, runs: Sequence[Run]) -> dict[str, dict[str, float]]:
             parts = {**why["gains"], "rest": why["rest"]}
             known.setdefault(labels[run.name], []).append({name: parts[name] for name in ERRORS})
     return {label: {part: mean(parts[part] for parts in seeds) for part in seeds[0]} for label, seeds in known.items()}
+
+
+def _phases(methods: pd.DataFrame, runs: Sequence[Run]) -> dict[str, dict[str, float]]:
+    """Milliseconds by phase, of the first seed of each row that was timed phase by phase."""
+    phases: dict[str, dict[str, float]] = {}
+    for run in runs:
+        own, spent = methods.loc[methods["method"] == run.method, "label"], run.speed.get("phases", {})
+        if len(own) == 1 and spent and set(spent) <= set(PHASES):
+            phases.setdefault(own.iloc[0], spent)
+    return phases
+
+
+def _conditions(found: Group, runs: Sequence[Run]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Speeds of the first seeds under other conditions than the table's: by conditions, by row."""
+    speeds: dict[str, dict[str, dict[str, Any]]] = {}
+    for label, run in _first_seeds(found, runs).items():
+        for conditions, speed in run.speeds.items():
+            speeds.setdefault(conditions, {})[label] = speed
+    return dict(sorted(speeds.items()))
 
 
 def _strata(found: Group, runs: Sequence[Run], by: str) -> Strata:

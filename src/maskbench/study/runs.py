@@ -44,7 +44,8 @@ class Run:
         reason: why it has no results.
         attempts: how often it was started.
         ended: when, UTC.
-        metrics, speed: the content of metrics.json and speed.json, empty where there is none.
+        metrics, speed, speeds: the content of metrics.json, speed.json and speeds.json (speeds of other conditions, by
+            their name), empty where there is none.
         data: the content of data.json, what the data set is like.
         keys: footing, operating_point, method and environment, as far as fairness.json has them.
         history: one row an epoch; empty before the first.
@@ -60,6 +61,7 @@ class Run:
     ended: str | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
     speed: dict[str, Any] = field(default_factory=dict)
+    speeds: dict[str, dict[str, Any]] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     keys: dict[str, Key] = field(default_factory=dict)
     history: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -150,6 +152,7 @@ def _read(folder: Path, name: TrialName) -> Run:
         ended=status.ended if status else None,
         metrics=metrics if state == "done" else {},
         speed=_json(folder / "speed.json") if state == "done" else {},
+        speeds=_json(folder / "speeds.json") if state == "done" else {},
         data=_json(folder / "data.json"),
         keys={key: Key(**fairness[key]) for key in KEYS if key in fairness},
         history=_history(folder / "history.csv"),
