@@ -308,6 +308,16 @@ def test_the_ceiling_of_large_objects_is_near_the_truth(fresh: Segmenter, batch:
         assert torch.equal(drawn.labels[partner], expected.labels)
 
 
+def test_what_comes_through_the_stages_is_counted(trained: Segmenter, batch: Batch, without_objects: Batch) -> None:
+    with torch.inference_mode():
+        found = trained.reach(trained(trained.prepare(batch)), batch)
+        nothing = trained.reach(trained(trained.prepare(without_objects)), without_objects)
+    assert len(found) == len(batch)
+    assert all(list(image) == list(found[0]) for image in (*found, *nothing)), "all images have the same stages"
+    assert all(0 <= reached <= of for image in found for reached, of in image.values())
+    assert all(count == (0, 0) for image in nothing for count in image.values())
+
+
 def test_the_ceiling_of_nothing_is_nothing(fresh: Segmenter, without_objects: Batch) -> None:
     for drawn, frame in zip(fresh.ceiling(without_objects), without_objects.frames, strict=True):
         assert len(drawn) == 0

@@ -203,3 +203,12 @@ class TestTraining:
         torch.manual_seed(0)
         spread = method.embed(torch.randn(1, 8, 40, 40)).std(dim=(2, 3))
         assert spread.mean().item() == pytest.approx(1, rel=0.4)
+
+
+def test_objects_of_too_few_cells_of_their_own_do_not_come_through(method: Discriminative) -> None:
+    """Four by four cells of which a smaller object takes a row, and that row, which is as many as are asked for."""
+    masks = torch.zeros(3, 32, 32, dtype=torch.bool)
+    masks[0, :16, :16], masks[1, :4, :16], masks[2, 24:28, 24:28] = True, True, True
+    target = Instances(Masks(masks), Masks(masks).boxes(), torch.zeros(3, dtype=torch.long), torch.ones(3))
+    batch = Batch(torch.zeros(1, 3, 32, 32, dtype=torch.uint8), (target,), (Frame(1, (32, 32), (32, 32)),))
+    assert method.reach(answer([target]), batch) == [{"4 cells of its own": (2, 3)}]

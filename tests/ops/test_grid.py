@@ -137,6 +137,21 @@ class TestGrids:
             labels = grids(shared).labels(owners, target, background=9)
             assert labels.tolist() == [winner, *[9] * 9, 2, *[9] * 9]
 
+    def test_how_far_objects_come(self) -> None:
+        """Two share one cell, one has a cell on one level and four cells on the other, and one is too large for any."""
+        target = instances((0, 0, 16, 16), (4, 4, 12, 12), (34, 34, 62, 62), (0, 0, 64, 64))
+        wide = Grids((4, 2), (8, 16), ((1, 32), (24, 50)))
+        assert wide.reach(target) == {
+            "a level of its size": (3, 4),
+            "a cell": (3, 4),
+            "a cell that is left to it": (2, 4),
+            "cells of one object, 4 a side": (4, 5),
+            "cells of one object, 2 a side": (1, 1),
+        }
+        assert set(wide.reach(instances()).values()) == {(0, 0)}
+        encoded = Instances(Masks(target.masks.rle()), target.boxes, target.labels, target.scores)
+        assert wide.reach(encoded) == wide.reach(target)
+
     def test_who_is_as_large_and_lies_as_well_wins_in_any_order(self) -> None:
         lying, standing = (6, 0, 10, 16), (0, 6, 16, 10)
         winners = []

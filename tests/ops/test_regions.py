@@ -7,7 +7,15 @@ import torch
 
 from maskbench.ops.assign import EVERY, Matcher, Sampler
 from maskbench.ops.boxes import encode
-from maskbench.ops.regions import Regions, box_losses, detect, mask_targets, sample, without_truth
+from maskbench.ops.regions import (
+    Regions,
+    box_losses,
+    detect,
+    mask_targets,
+    proposal_recall,
+    sample,
+    without_truth,
+)
 from maskbench.structures import Frame, Instances, Masks, OperatingPoint
 
 BACKGROUND = 2
@@ -103,3 +111,25 @@ class TestDetect:
         for smallest, left in ((0.0, 1), (0.01, 0)):
             (found,) = detect(boxes, self.probabilities[:2], [2], [self.frame], point, 0.5, smallest)
             assert len(found.labels) == left
+
+
+def test_recall_counts_true_boxes_that_a_good_enough_proposal_overlaps() -> None:
+    def truth(*boxes: list[float]) -> Instances:
+        return Instances(
+            Masks(torch.zeros(len(boxes), 8, 8, dtype=torch.bool)),
+            torch.tensor(boxes).view(-1, 4),
+            torch.zeros(len(boxes), dtype=torch.long),
+            torch.ones(len(boxes)),
+        )
+
+    first = torch.tensor(
+        [[50.0, 50, 60, 60], [0, 0, 10, 5], [0, 0, 10, 10]]
+    )  # the second overlaps by half, just enough
+    found = proposal_recall(
+        [first, first[:0], first],
+        [truth([0.0, 0, 10, 10], [20.0, 20, 30, 30]), truth([0.0, 0, 10, 10]), truth()],
+        (1, 2, 9),
+    )
+    stages = [f"a box among the best {count} proposals" for count in (1, 2, 9)]
+    assert [list(image) for image in found] == [stages] * 3
+    assert [list(image.values()) for image in found] == [[(0, 2), (1, 2), (1, 2)], [(0, 1)] * 3, [(0, 0)] * 3]

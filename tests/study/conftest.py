@@ -128,6 +128,7 @@ def metrics(
         "ceiling": {"segm": numbers(0.93)},
         "errors": {"segm": why(precision)},
         "strata": {"segm": {"crowding": where(precision), "occlusion": where(precision)}},
+        "reach": {"a cell": {"reached": 690, "of": 700}, "cells of one object, 12 a side": {"reached": 0, "of": 0}},
         "score_rule": rule,
     }
 

@@ -105,6 +105,12 @@ def test_ap_by_crowding_and_occlusion_is_a_table(study: Path) -> None:
     assert len(re.findall(r"<b>[\w-]+</b></td>(<td>\d\d\.\d</td><td>\d\d\.\d</td><td>–</td>){2}</tr>", table)) == 3
 
 
+def test_what_a_paradigm_lets_through_is_a_table(study: Path) -> None:
+    table = write_report(Board.read(study)).read_text().split("What each paradigm lets through")[1].split("</table>")[0]
+    assert table.count("<td>690</td><td>700</td><td>98.6</td>") == 3
+    assert table.count("<td>0</td><td>0</td><td>–</td>") == 3
+
+
 def test_runs_that_compared_boxes_alone_have_a_page(writer: Any) -> None:
     folder = writer("solov2-small")
     metrics = json.loads((folder / "metrics.json").read_text())

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
-
-import torch.distributed
-from torch.nn import Module
-from torchmetrics import Metric
 
 from maskbench.errors import DataError
 from maskbench.evaluation.errors import Errors, errors
@@ -19,6 +15,7 @@ from maskbench.evaluation.matches import Matches
 from maskbench.evaluation.matching import match
 from maskbench.evaluation.overlaps import IouType, Overlaps, geometry_of, overlaps
 from maskbench.evaluation.precision_recall import Curves, curves, mean
+from maskbench.evaluation.records import Records
 from maskbench.evaluation.results import Result, coco_results
 from maskbench.evaluation.strata import Stratum, crowding, occlusion
 from maskbench.structures import Frame, Instances
@@ -108,11 +105,10 @@ def as_metrics(scores: Mapping[IouType, Scores]) -> dict[str, dict[str, Any]]:
     return {**summaries, "per_class": per_class, **({"errors": why, "strata": where} if why else {})}
 
 
-class AveragePrecision(Metric):
+class AveragePrecision(Records):
     """`score` for predictions that arrive batch by batch, on one process or many.
 
-    Keeps run-length encoded masks in host memory. When processes share the work, their results are gathered and an
-    image that several of them predicted (samplers repeat images to give every process as many) counts once.
+    Keeps run-length encoded masks in host memory, and counts an image once however many processes predicted it.
 
     The truth may list fewer categories than there are labels: as with pycocotools, what is found of the others neither
     helps nor harms, and it is in no result.
@@ -128,11 +124,7 @@ class AveragePrecision(Metric):
         DataError: the json can't be scored against, or lists none of the labels' categories.
     """
 
-    is_differentiable = False
     higher_is_better = True
-    full_state_update = False
-
-    records: list[tuple[int, str]]
 
     def __init__(
         self,
@@ -155,8 +147,6 @@ class AveragePrecision(Metric):
             )
         for iou_type in self.iou_types:
             self.truth.annotations(geometry_of(iou_type))
-        # An image's results as text: hashable, picklable and free to copy, all of which torchmetrics does with states.
-        self.add_state("records", default=[], dist_reduce_fx=None)
 
     def update(self, instances: Sequence[Instances], frames: Sequence[Frame]) -> None:
         """Take the predictions of a batch, in photo pixels."""
@@ -166,11 +156,11 @@ class AveragePrecision(Metric):
                 for result in coco_results(found, frame, self.category_ids)
                 if result["category_id"] in self.truth.classes
             ]
-            self.records.append((frame.image_id, json.dumps(results)))
+            self.keep(frame.image_id, results)
 
     def compute(self) -> dict[str, dict[str, Any]]:
         """The numbers of all predictions so far, as `as_metrics` has them."""
-        results = self._collected()
+        results = list(chain.from_iterable(self.of_images()))
         return as_metrics(
             {
                 iou_type: score(self.truth, results, iou_type=iou_type, max_instances=self.max_instances)
@@ -180,24 +170,7 @@ class AveragePrecision(Metric):
 
     def results(self) -> list[Result]:
         """COCO results of all processes by image id; like `compute`, to be called on every process."""
-        with self.sync_context(should_sync=self._to_sync, should_unsync=self._should_unsync):
-            return self._collected()
-
-    def _collected(self) -> list[Result]:
-        first: dict[int, str] = {}
-        for image_id, results in self.records:
-            first.setdefault(image_id, results)
-        return [result for image_id in sorted(first) for result in json.loads(first[image_id])]
-
-    def _sync_dist(self, dist_sync_fn: Callable | None = None, process_group: Any | None = None) -> None:
-        group = process_group or self.process_group
-        gathered: list[Any] = [None] * torch.distributed.get_world_size(group)
-        torch.distributed.all_gather_object(gathered, self.records, group=group)
-        self.records = [record for records in gathered for record in records]
-
-    def _apply(self, fn: Callable, exclude_state: Sequence[str] = ()) -> Module:
-        """Results stay in host memory wherever the metric goes."""
-        return super()._apply(fn, exclude_state=(*exclude_state, "records"))
+        return list(chain.from_iterable(self.gathered()))
 
 
 def _by(met: Overlaps, strata: Mapping[str, Stratum]) -> dict[str, dict[str, float]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, TypedDict
+from typing import Any, ClassVar, Literal, NamedTuple, TypedDict
 
 import torch
 from jaxtyping import Float
@@ -16,6 +16,13 @@ from maskbench.nn.backbone import Backbone
 from maskbench.structures import Batch, Frame, Instances, OperatingPoint
 
 Paradigm = Literal["two-stage", "one-stage", "bottom-up"]
+
+
+class Tested(NamedTuple):
+    """What is found in the images of a batch, and how far the true objects come (`Segmenter.reach`)."""
+
+    instances: list[Instances]
+    reach: list[dict[str, tuple[int, int]]]
 
 
 class Common(TypedDict, total=False):
@@ -77,6 +84,13 @@ class Segmenter(LightningModule, ABC):
     def ceiling(self, batch: Batch) -> list[Instances]:
         """The truth at the resolution of this method's masks, in photo pixels: what training can come near to."""
 
+    def reach(self, raw: Any, batch: Batch) -> list[dict[str, tuple[int, int]]]:
+        """How far the true objects of each image come: by stage, how many come through it and of how many.
+
+        Named are the stages of the paradigm that nothing after them makes up for; a method may have none.
+        """
+        return [{} for _ in batch.frames]
+
     # What follows from it --------------------------------------------------------------------------------------------
 
     def prepare(self, batch: Batch) -> Float[Tensor, "B 3 H W"]:
@@ -104,8 +118,9 @@ class Segmenter(LightningModule, ABC):
         """The predictions, for whichever callback measures them."""
         return self.predict(batch)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> list[Instances]:  # type: ignore[override]
-        return self.predict(batch)
+    def test_step(self, batch: Batch, batch_idx: int) -> Tested:  # type: ignore[override]
+        raw = self(self.prepare(batch))
+        return Tested(self.instances(raw, batch.frames), self.reach(raw, batch))
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[Instances]:
         return self.predict(batch)

@@ -28,7 +28,7 @@ from maskbench.nn.upsample import TransposedConv, Upsample
 from maskbench.ops import boxes as box_ops
 from maskbench.ops.assign import EVERY, Matcher, Sampler
 from maskbench.ops.mask_kinds import MaskKind, PerClassSigmoid
-from maskbench.ops.regions import Detected, Regions, detect, in_photo, redrawn, without_truth
+from maskbench.ops.regions import Detected, Regions, detect, in_photo, proposal_recall, redrawn, without_truth
 from maskbench.ops.roi_pool import PyramidPool, RegionPool, RoIAlign
 from maskbench.structures import Batch, Frame, Instances, OperatingPoint
 
@@ -273,6 +273,9 @@ class CascadeMaskRCNN(Segmenter):
             for head in heads
         ]
         return torch.stack(maps).mean(dim=0)
+
+    def reach(self, raw: Raw, batch: Batch) -> list[dict[str, tuple[int, int]]]:
+        return proposal_recall(self.rpn.boxes(raw.rpn, batch.frames, training=False), batch.targets)
 
     def ceiling(self, batch: Batch) -> list[Instances]:
         """The truth cropped to its own boxes at the size of a mask, and pasted back."""

@@ -211,6 +211,14 @@ class Discriminative(Segmenter):
         kept = kept[scores[kept] > self.point.score_threshold]
         return kept, scores[kept]
 
+    def reach(self, raw: Raw, batch: Batch) -> list[dict[str, tuple[int, int]]]:
+        stages = []
+        for target in batch.targets:
+            cells = label_map(shrink(target.masks.dense().to(target.boxes.device), self.mask_stride))
+            sizes = torch.bincount(cells[cells >= 0], minlength=len(target))
+            stages.append({f"{self.smallest} cells of its own": (int((sizes >= self.smallest).sum()), len(target))})
+        return stages
+
     def ceiling(self, batch: Batch) -> list[Instances]:
         """The truth as one label a cell at stride 4."""
         drawn = []

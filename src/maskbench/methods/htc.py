@@ -31,7 +31,7 @@ from maskbench.ops.assign import Sampler
 from maskbench.ops.boxes import batch_index
 from maskbench.ops.mask_kinds import MaskKind, PerClassSigmoid
 from maskbench.ops.masks import label_map, smallest_first
-from maskbench.ops.regions import Detected, Regions, detect, in_photo, redrawn, without_truth
+from maskbench.ops.regions import Detected, Regions, detect, in_photo, proposal_recall, redrawn, without_truth
 from maskbench.ops.roi_pool import PyramidPool, RegionPool, RoIAlign
 from maskbench.phases import phase
 from maskbench.structures import UNKNOWN_CLASS, Batch, Frame, Instances, OperatingPoint
@@ -336,6 +336,9 @@ class HTC(Segmenter):
             for stage in stages
         ]
         return torch.stack(maps).mean(dim=0)
+
+    def reach(self, raw: Raw, batch: Batch) -> list[dict[str, tuple[int, int]]]:
+        return proposal_recall(self.rpn.boxes(raw.rpn, batch.frames, training=False), batch.targets)
 
     def ceiling(self, batch: Batch) -> list[Instances]:
         """The truth cropped to its own boxes at the size of a mask, and pasted back."""

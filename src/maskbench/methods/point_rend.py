@@ -26,7 +26,7 @@ from maskbench.ops import boxes as box_ops
 from maskbench.ops.assign import Matcher, Sampler
 from maskbench.ops.mask_kinds import MaskKind, PerClassSigmoid
 from maskbench.ops.points import grid_points, sample_regions
-from maskbench.ops.regions import Detected, Regions, box_losses, detect, in_photo, redrawn, sample
+from maskbench.ops.regions import Detected, Regions, box_losses, detect, in_photo, proposal_recall, redrawn, sample
 from maskbench.ops.roi_pool import PyramidPool, RegionPool, RoIAlign
 from maskbench.structures import Batch, Frame, Instances, OperatingPoint
 
@@ -200,6 +200,9 @@ class PointRend(Segmenter):
         boxes = [image.boxes for image in found]
         coarse = self.coarse_head(features[0], boxes, self.fpn.strides[0]).float()
         return mask_probabilities(coarse, found, self.mask_kind, self.refinement, features[0])
+
+    def reach(self, raw: Raw, batch: Batch) -> list[dict[str, tuple[int, int]]]:
+        return proposal_recall(self.rpn.boxes(raw.rpn, batch.frames, training=False), batch.targets)
 
     def ceiling(self, batch: Batch) -> list[Instances]:
         """The truth cropped to its own boxes at the size of a refined mask, and pasted back."""

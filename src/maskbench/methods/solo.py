@@ -160,6 +160,9 @@ class SOLO(Segmenter):
         kept, scores = self.select(candidates, self.grids.stride_of(candidates.cells), size, masks_of, self.point)
         return instances_of(to_photo(masks_of(kept), frame, self.mask_stride), candidates.labels[kept], scores)
 
+    def reach(self, raw: Raw, batch: Batch) -> list[dict[str, tuple[int, int]]]:
+        return [self.grids.reach(target) for target in batch.targets]
+
     def ceiling(self, batch: Batch) -> list[Instances]:
         """The truth as the levels can draw it, resampled to the photo as a prediction is."""
         return self.grids.redrawn(batch)

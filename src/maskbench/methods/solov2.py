@@ -159,6 +159,9 @@ class SOLOv2(Segmenter):
         kept, scores = self.select(candidates, strides, features.shape[2:], masks_of, self.point)
         return instances_of(to_photo(masks_of(kept), frame, self.mask_stride), candidates.labels[kept], scores)
 
+    def reach(self, raw: Raw, batch: Batch) -> list[dict[str, tuple[int, int]]]:
+        return [self.grids.reach(target) for target in batch.targets]
+
     def ceiling(self, batch: Batch) -> list[Instances]:
         """The truth at stride 4, resampled to the photo as a prediction is."""
         drawn = []

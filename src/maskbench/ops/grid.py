@@ -6,7 +6,7 @@ N instances   L levels   S cells a side of a level   A cells of all levels   P p
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -19,7 +19,7 @@ from maskbench.ops.levels import constant, grouped
 from maskbench.ops.losses import dice, focal
 from maskbench.ops.masks import centres_of_mass, instances_of, shrink, to_photo
 from maskbench.ops.suppress import points_nms
-from maskbench.structures import Batch, Frame, Instances, Size
+from maskbench.structures import Batch, Frame, Instances, Masks, Size
 
 SharedCells = Literal["reference", "smallest"]
 
@@ -115,6 +115,22 @@ class Grids:
         """The class that each cell learns: that of the instance which owns it, or background."""
         labels = torch.full((self.starts[-1],), background, device=owners.cell.device)
         return labels.index_copy(0, owners.cell, target.labels[owners.instance].long())
+
+    def reach(self, target: Instances) -> dict[str, tuple[int, int]]:
+        """How many objects fit a level, have a cell and have one that no other takes; and each level's cells of one."""
+        masks = target.masks.dense().to(target.boxes.device)  # if they were encoded, they are in host memory
+        target = replace(target, masks=Masks(masks))
+        claims, objects = self.claims(target), len(target)
+        owners = self.owners(claims, target)
+        cells, claimants = claims.cell.unique(return_counts=True)
+        stages = {
+            "a level of its size": (int(fitting(target.boxes, self.ranges).any(dim=1).sum()), objects),
+            "a cell": (len(claims.instance.unique()), objects),
+            "a cell that is left to it": (len(owners.instance.unique()), objects),
+        }
+        for side, own in zip(self.sides, grouped(self.level_of(cells), len(self.sides)), strict=True):
+            stages[f"cells of one object, {side} a side"] = (int((claimants[own] == 1).sum()), len(own))
+        return stages
 
     def mask_losses(self, owners: Claims, target: Instances, paint: Paint) -> list[Float[Tensor, ""]]:
         """The dice losses of one image, summed level by level: masks are compared at half their level's stride."""

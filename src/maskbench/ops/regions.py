@@ -12,13 +12,16 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.ops import batched_nms
+from torchvision.ops import batched_nms, box_iou
 
 from maskbench.ops import boxes as box_ops
 from maskbench.ops.assign import Matcher, Sampler
 from maskbench.ops.masks import SLICE_PIXELS, crop_and_resize, crop_softly, on_whole_pixels, paste
 from maskbench.ops.suppress import above, best
 from maskbench.structures import Batch, Frame, Instances, OperatingPoint
+
+RECALL_AT = (50, 100, 300, 1000)
+"""Proposals of an image among which a true box is looked for."""
 
 
 class Regions(NamedTuple):
@@ -79,6 +82,24 @@ def sample(
 def without_truth(boxes: Sequence[Float[Tensor, "_r 4"]], regions: Regions) -> list[Float[Tensor, "_r 4"]]:
     """`boxes` that regions became, but for those that were true boxes."""
     return [box[~truth] for box, truth in zip(boxes, regions.truth, strict=True)]
+
+
+def proposal_recall(
+    proposals: Sequence[Float[Tensor, "_r 4"]], targets: Sequence[Instances], counts: Sequence[int] = RECALL_AT
+) -> list[dict[str, tuple[int, int]]]:
+    """How many true boxes of each image overlap one of the best proposals by half or more: a box head finds no others.
+
+    Args:
+        proposals: in network pixels, the best first.
+        targets: true objects.
+        counts: how many of the best.
+    """
+    found = []
+    for boxes, target in zip(proposals, targets, strict=True):
+        overlap = F.pad(box_iou(target.boxes, boxes), (1, 0))  # the best of none is none
+        best = {count: int((overlap[:, : count + 1].amax(dim=1) >= 0.5).sum()) for count in counts}
+        found.append({f"a box among the best {count} proposals": (hit, len(target)) for count, hit in best.items()})
+    return found
 
 
 def box_losses(

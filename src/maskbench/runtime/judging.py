@@ -16,6 +16,7 @@ from maskbench.evaluation.average_precision import AveragePrecision, Scores, as_
 from maskbench.evaluation.ground_truth import GroundTruth
 from maskbench.evaluation.matches import write_matches
 from maskbench.evaluation.overlaps import IouType
+from maskbench.evaluation.reach import Reach
 from maskbench.evaluation.results import Result, read_predictions, write_predictions
 from maskbench.methods.base import Segmenter
 from maskbench.runtime.compose import build_data, make
@@ -33,7 +34,7 @@ SCORES = (*get_args(IouType), "per_class", "errors", "strata")
 
 
 class Judgement(Callback):
-    """Collects what a method and its ceiling predict on test.
+    """Collects what a method and its ceiling predict on test, and how far the true objects come through its stages.
 
     Args:
         data: the data set.
@@ -46,6 +47,7 @@ class Judgement(Callback):
             AveragePrecision(data.annotations("test"), data.category_ids, iou_types=("segm",), **shared)
             for _ in range(2)
         )
+        self.reach = Reach()
 
     def on_test_batch_end(
         self,
@@ -57,7 +59,8 @@ class Judgement(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         assert isinstance(pl_module, Segmenter)
-        self.found.update(outputs, batch.frames)
+        self.found.update(outputs.instances, batch.frames)
+        self.reach.update(outputs.reach, batch.frames)
         self.ceiling.update(pl_module.ceiling(batch), batch.frames)
 
 
@@ -71,8 +74,9 @@ def judge(cfg: DictConfig, method: Segmenter, data: CocoDataModule, run: RunFold
     trainer: Trainer = make(cfg.trainer, logger=False, enable_checkpointing=False, **shown(judgement))
     with interruptible():
         trainer.test(method, datamodule=data, verbose=False)
-    # both are gathered from every rank, so every rank asks
+    # all are gathered from every rank, so every rank asks
     results, ceiling = judgement.found.results(), judgement.ceiling.compute()["segm"]
+    reach = judgement.reach.compute()
     if not trainer.is_global_zero:
         return {}
     scores = _scores(data, results, cfg.evaluation.iou_types, method.point.max_instances)
@@ -80,7 +84,7 @@ def judge(cfg: DictConfig, method: Segmenter, data: CocoDataModule, run: RunFold
     _write_matches(run, scores)
     write_thumbnails(run.thumbnails, data, results)
     images = len(data.image_ids("test"))
-    return {"split": "test", "images": images, **as_metrics(scores), "ceiling": {"segm": ceiling}}
+    return {"split": "test", "images": images, **as_metrics(scores), "ceiling": {"segm": ceiling}, "reach": reach}
 
 
 def judge_again(path: Path, *, predict: bool, device: str | None = None) -> dict[str, Any]:

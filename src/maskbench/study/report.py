@@ -75,6 +75,7 @@ class Section:
         spans: the headings above the columns' headings, each with the columns it spans.
         keys: the distinct keys of a kind among the trials.
         strata: tables of AP by a property of the objects.
+        reach: by row how many true objects come through each stage of its paradigm, and of how many.
         conditions: speeds under other conditions than the leaderboard's, by conditions and row.
         data: what the data set is like, in a line; None where no run says it.
         apart: the fields in which the study's footings differ, with this one's value.
@@ -89,6 +90,7 @@ class Section:
     gallery: Gallery
     keys: dict[str, list[Key]]
     strata: list[Strata]
+    reach: dict[str, dict[str, dict[str, int]]]
     conditions: dict[str, dict[str, dict[str, Any]]]
     data: str | None
     apart: dict[str, object] = field(default_factory=dict)
@@ -129,6 +131,9 @@ def _section(found: Group, runs: Sequence[Run], looks: dict[str, Style], plots: 
         gallery=_gallery(found, own),
         keys={kind: _distinct(own, kind) for kind in KEYS},
         strata=[strata for by in ("crowding", "occlusion") if (strata := _strata(found, own, by)).rows],
+        reach={
+            label: run.metrics["reach"] for label, run in _first_seeds(found, own).items() if run.metrics.get("reach")
+        },
         conditions=_conditions(found, own),
         data=next((_profile(run.data) for run in own if run.data), None),
     )
