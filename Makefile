@@ -21,7 +21,10 @@ endif
 endif
 ifeq ($(METHODS),all)
 # a paper's own file has a _target_; variants such as solov2_light start from one
-override METHODS := $(subst $() ,$(comma),$(patsubst conf/method/%.yaml,%,$(shell grep -l '^_target_' conf/method/*.yaml)))
+PAPERS := $(patsubst conf/method/%.yaml,%,$(shell grep -l '^_target_' conf/method/*.yaml))
+# the longest trainings first, so that at the end no slot waits for one
+LONG := htc cascade_mask_rcnn mask_rcnn
+override METHODS := $(subst $() ,$(comma),$(strip $(LONG) $(filter-out $(LONG),$(PAPERS))))
 endif
 SIZED   = $(if $(and $(SIZE),$(wildcard conf/method/$(SIZE)/$(1).yaml)),$(SIZE)/)$(1)
 CHOICE := $(subst $() ,$(comma),$(foreach method,$(subst $(comma), ,$(METHODS)),$(call SIZED,$(method))))

@@ -121,6 +121,7 @@ def _section(found: Group, runs: Sequence[Run], looks: dict[str, Style], plots: 
     named = {run.name: run for run in runs}
     own = [named[name] for name in found.trials["run"]]
     columns = [column for column in used(found) if column.name != "images_seen"]
+    first = _first_seeds(found, own)
     return Section(
         group=found,
         runs=own,
@@ -131,9 +132,7 @@ def _section(found: Group, runs: Sequence[Run], looks: dict[str, Style], plots: 
         gallery=_gallery(found, own),
         keys={kind: _distinct(own, kind) for kind in KEYS},
         strata=[strata for by in ("crowding", "occlusion") if (strata := _strata(found, own, by)).rows],
-        reach={
-            label: run.metrics["reach"] for label, run in _first_seeds(found, own).items() if run.metrics.get("reach")
-        },
+        reach={label: stages for label, run in first.items() if (stages := run.metrics.get("reach"))},
         conditions=_conditions(found, own),
         data=next((_profile(run.data) for run in own if run.data), None),
     )
