@@ -9,6 +9,9 @@ RUNS       ?= runs
 STUDY      ?= $(EXPERIMENT)
 ARGS       ?=
 
+# Without compiled bytecode, which the first import leaves behind, every process takes twice the seconds to import torch.
+unexport PYTHONDONTWRITEBYTECODE
+
 VENV   := .venv
 READY  := $(VENV)/.stamp
 RUN    := $(VENV)/bin/python
@@ -23,7 +26,7 @@ ifeq ($(METHODS),all)
 # a paper's own file has a _target_; variants such as solov2_light start from one
 PAPERS := $(patsubst conf/method/%.yaml,%,$(shell grep -l '^_target_' conf/method/*.yaml))
 # the longest trainings first, so that at the end no slot waits for one
-LONG := htc cascade_mask_rcnn mask_rcnn
+LONG := htc cascade_mask_rcnn mask_rcnn decoupled_solo point_rend solov2
 override METHODS := $(subst $() ,$(comma),$(strip $(LONG) $(filter-out $(LONG),$(PAPERS))))
 endif
 SIZED   = $(if $(and $(SIZE),$(wildcard conf/method/$(SIZE)/$(1).yaml)),$(SIZE)/)$(1)
@@ -41,7 +44,6 @@ help: ## List the targets and their variables
 setup: $(READY) ## Install the locked versions into .venv (uv if it is there, else pip)
 
 # The stamp is older than the lock: bring .venv up to date in place, or make it when it is missing or broken.
-# Compiled bytecode halves the seconds that every later process takes to import torch.
 $(READY): pyproject.toml requirements.lock
 	@command -v $(PYTHON) >/dev/null || { echo "PYTHON=$(PYTHON): no such command" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "maskbench needs Python 3.11, 3.12 or 3.13, but PYTHON=$(PYTHON) is %d.%d: try make setup PYTHON=python3.12" % v)'
@@ -49,7 +51,7 @@ $(READY): pyproject.toml requirements.lock
 	@set -e; \
 	if command -v uv >/dev/null; then \
 	  $(RUN) -c '' 2>/dev/null || uv venv --quiet --clear --python $(PYTHON) $(VENV); \
-	  uv pip sync --quiet --python $(RUN) --compile-bytecode requirements.lock; \
+	  uv pip sync --quiet --python $(RUN) requirements.lock; \
 	  uv pip install --quiet --python $(RUN) --no-deps --no-build-isolation -e .; \
 	else \
 	  $(RUN) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV); \
