@@ -6,8 +6,8 @@
 ResNet-50 with FPN, frozen norms, 80 classes, photographs of 800 × 1333 (`@448`: of that short side), random weights
 whose classifiers are loud enough that a hundred instances are found. Every precision is timed at every batch in every
 execution; the methods take turns in one process (`maskbench.evaluation.speed` is the stopwatch): from bytes in host
-memory to every mask of the photo. A random network's objects cost what a hundred real ones cost at the most: their
-candidates fill every limit, and their masks are large.
+memory to every mask of the photo. A batch's latency is a median, its phases are means. A random network's objects cost
+what a hundred real ones cost at the most: their candidates fill every limit, and their masks are large.
 """
 
 from __future__ import annotations
@@ -81,7 +81,8 @@ def show(found: Mapping[str, Speed], title: str) -> None:
     print("| :-- " + "| --: " * (len(PHASES) + 4) + "|")
     for name, speed in found.items():
         phases = [f"{speed.phases[phase]:.1f}" if phase in speed.phases else "" for phase in PHASES]
-        cells = [name, f"{speed.fps:.3g}", f"{speed.latency_ms:.1f}", *phases, f"{speed.memory_mb:.0f}"]
+        memory = "" if speed.memory_mb is None else f"{speed.memory_mb:.0f}"
+        cells = [name, f"{speed.fps:.3g}", f"{speed.latency_ms:.1f}", *phases, memory]
         print(f"| {' | '.join(cells)} | {speed.samples[0][0]} |", flush=True)
 
 
@@ -92,7 +93,7 @@ def main() -> None:
     parser.add_argument("--precision", default=PRECISIONS[0])
     parser.add_argument("--execution", default=EXECUTIONS[0])
     parser.add_argument("--batch", default="1")
-    parser.add_argument("--images", type=int, default=5, help="batches that are timed")
+    parser.add_argument("--images", type=int, default=5, help="images that are timed at the least")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, help="a file for all numbers")
     chosen = parser.parse_args()

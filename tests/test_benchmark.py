@@ -39,8 +39,10 @@ def test_other_conditions_stand_beside_the_leaderboards(run: Path, tmp_path: Pat
             "runs"
         ]
     speeds = read_json(one / "speeds.json")
-    assert [name.partition(", ")[2] for name in speeds] == [f"bf16-mixed, {batch} a batch, eager" for batch in (2, 3)]
-    assert [(speed["batch"], speed["images"], speed["photos"]) for speed in speeds.values()] == [(2, 2, 2), (3, 1, 1)]
+    assert [name.split(", ", 1)[1] for name in speeds] == [
+        f"1 thread, bf16-mixed, {batch} a batch, eager" for batch in (2, 3)
+    ]
+    assert [(speed["batch"], speed["images"], speed["photos"]) for speed in speeds.values()] == [(2, 4, 4), (3, 6, 3)]
     assert found[one.name]["fps"] == list(speeds.values())[-1]["fps"]
     assert read_json(one / "speed.json") == before
     with pytest.raises(ConfigError, match=r"batch=5: expected 1 to 4, the photos of test"):

@@ -15,7 +15,7 @@ from maskbench.runtime.console import show
 def benchmark(cfg: DictConfig) -> dict[str, Any]:
     """Measure the run, or every finished run of the study, whose speed.json and W&B run get the numbers; or weights.
 
-    Another batch, execution or precision than the leaderboard's goes into speeds.json.
+    What is timed in batches, recorded, compiled or at a precision that is asked for goes into speeds.json.
     """
     if sum(cfg[name] is not None for name in ("run", "study", "weights")) != 1:
         raise ConfigError("name what is to be timed: either run=DIR, or study=DIR, or weights=FILE data=...")
@@ -36,11 +36,11 @@ def benchmark(cfg: DictConfig) -> dict[str, Any]:
             log_again(RunFolder(run))
     numbers = {name: speed.as_dict() for name, speed in speeds.items()}
     rows = [
-        [name, f"{speed['latency_ms']:.1f}", f"{speed['p95_ms']:.1f}", f"{speed['fps']:.1f}"]
+        [name, speed["precision"], f"{speed['latency_ms']:.1f}", f"{speed['p95_ms']:.1f}", f"{speed['fps']:.1f}"]
         for name, speed in numbers.items()
     ]
-    (title, *_) = {speed.conditions for speed in speeds.values()}
-    show(f"speed: {title}", ["run", "median ms", "p95 ms", "images/s"], rows)
+    title = f"speed, {conditions.batch} a batch, {conditions.execution}"
+    show(title, ["run", "precision", "median ms", "p95 ms", "images/s"], rows)
     return {
         "runs": {name: {key: speed[key] for key in ("latency_ms", "p95_ms", "fps")} for name, speed in numbers.items()}
     }

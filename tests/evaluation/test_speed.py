@@ -268,8 +268,8 @@ def two(image_id: int) -> Batch:
 
 
 def test_a_batch_is_timed_as_one_and_counts_as_its_images(clock: Clock):
-    found = measure({"a": Contender("a", clock)}, [two(4)], device="cpu", images=3)["a"]
-    assert (found.batch, found.images) == (2, 3)
+    found = measure({"a": Contender("a", clock)}, [two(4)], device="cpu", images=5)["a"]
+    assert (found.batch, found.images, found.photos) == (2, 6, 2)
     assert found.latency_ms == pytest.approx(1 + 2 + 2 * (3 + 4))
     assert found.fps == pytest.approx(1000 * 2 / 17)
     assert [count for count, _ in found.samples] == [8] * 3

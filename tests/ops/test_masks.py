@@ -286,3 +286,28 @@ def test_pasting_on_whole_pixels_is_torchvisions() -> None:
     boxes = torch.cat([corner, corner + 1 + 40 * torch.rand(6, 2)], dim=1)
     wanted = paste_masks_in_image(maps[:, None], boxes, (100, 90))[:, 0] > 0.5
     assert torch.equal(mask_ops.paste(*mask_ops.on_whole_pixels(maps, boxes), (100, 90)).dense(), wanted)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("cast", [False, True])
+def test_a_gpu_counts_the_same_pixels(cast: bool) -> None:
+    a, b = blobs(5, (64, 96)), blobs(3, (64, 96))
+    for first, second in ((a, b), (a, a), (a[:0], b), (b, a[:0])):
+        there = [masks.cuda() for masks in (first, second)]
+        with torch.autocast("cuda", torch.bfloat16, enabled=cast):
+            found = mask_ops.pairwise_iou(*there)
+            alone = mask_ops.pairwise_iou(there[0], there[0])
+        torch.testing.assert_close(found.cpu(), mask_ops.pairwise_iou(first, second), rtol=1e-6, atol=0)
+        torch.testing.assert_close(alone.cpu(), mask_ops.pairwise_iou(first, first), rtol=1e-6, atol=0)
+
+
+@pytest.mark.gpu
+def test_a_gpu_draws_the_same_masks() -> None:
+    """A few of them large, most in a corner, where a CPU looks through windows."""
+    maps = torch.zeros(9, 32, 40)
+    maps[:2] = torch.rand(2, 1, 4, 5).repeat_interleave(8, 2).repeat_interleave(8, 3)[:, 0]
+    maps[2:, 3:8, 4:9] = torch.rand(7, 5, 5)
+    frame = Frame(1, photo=(300, 390), resized=(120, 156))
+    here, there = (mask_ops.to_photo(moved, frame, 4).dense() for moved in (maps, maps.cuda()))
+    assert (here != there.cpu()).float().mean() < 1e-4
+    assert here.any()

@@ -16,6 +16,7 @@ from maskbench.ops.suppress import (
     mask_nms,
     matrix_nms,
     points_nms,
+    ranked,
     survivors,
 )
 from maskbench.structures import OperatingPoint
@@ -192,3 +193,12 @@ def test_above_means_greater() -> None:
     scores = torch.tensor([[0.0, 0.05], [0.06, 0.04]])
     assert above(scores, 0.05).tolist() == [[1, 0]]
     assert above(scores, 0.0).tolist() == [[0, 1], [1, 0], [1, 1]]
+
+
+def test_the_largest_scores_are_ranked_without_what_is_low_nothing_or_no_number() -> None:
+    scores = torch.tensor([0.5, torch.nan, 0.9, 0.0, 0.5, 0.1])
+    for count, lowest, expected in ((None, 0.0, [2, 0, 4, 5]), (None, 0.2, [2, 0, 4]), (2, 0.0, [2, 0]), (9, 0.95, [])):
+        values, rows = ranked(scores, count, lowest)
+        assert rows.tolist() == expected
+        assert torch.equal(values, scores[rows])
+    assert ranked(scores[:0], 3)[1].tolist() == []

@@ -13,6 +13,10 @@ from maskbench.errors import ConfigError
 Network = Callable[[Tensor], Any]
 EXECUTIONS = ("eager", "graph", "compiled")
 
+OPTIONS = {"freezing": True, "triton.cudagraphs": False}
+"""Of the compiler: weights become constants, and graphs are recorded by `Replayed`."""
+SIZES = 256
+"""Of its input, at the most, that a network is compiled for."""
 REHEARSALS = 3
 """Runs before a recording, in which libraries choose their algorithms and allocate."""
 
@@ -35,8 +39,21 @@ def executed(network: Network, execution: str, device: torch.device) -> Network:
     if execution == "graph" and device.type != "cuda":
         raise ConfigError(f"execution=graph records a CUDA graph, but the device is {device}: take eager or compiled")
     if execution == "compiled":
-        network = torch.compile(network, dynamic=False, options={"freezing": True, "triton.cudagraphs": False})
+        network = Compiled(network)
     return Replayed(network) if execution != "eager" and device.type == "cuda" else network
+
+
+class Compiled:
+    """A network that is compiled anew for each size of its input, its weights being constants."""
+
+    def __init__(self, network: Network) -> None:
+        torch.compiler.reset()  # what was compiled before counts towards the limit
+        self._network = torch.compile(network, dynamic=False, options=OPTIONS)
+
+    def __call__(self, images: Tensor) -> Any:
+        # beyond its own limit, eight, the compiler would say nothing and run operator by operator
+        with torch._dynamo.config.patch(recompile_limit=SIZES, fail_on_recompile_limit_hit=True):
+            return self._network(images)
 
 
 class Recording(NamedTuple):
@@ -48,32 +65,30 @@ class Recording(NamedTuple):
 
 
 class Replayed:
-    """A network whose kernels are recorded once for each size of its input and then started all at once.
+    """A network whose kernels are recorded once for each size and precision and then started all at once.
 
     A network of small images spends more time on telling the GPU what to do than the GPU does on doing it. What comes
-    out is overwritten by the next call. Inference alone, always in the precision of the first call.
+    out is overwritten by the next call. Inference alone.
     """
 
     def __init__(self, network: Network) -> None:
         self._network = network
-        self._recordings: dict[tuple[int, ...], Recording] = {}
+        self._recordings: dict[tuple[torch.Size, torch.dtype | None], Recording] = {}
         self._pool = torch.cuda.graph_pool_handle()  # one for all: only the last output is still read
 
     def __call__(self, images: Tensor) -> Any:
-        recording = self._recordings.get(tuple(images.shape)) or self._record(images)
+        cast = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else None
+        recording = self._recordings.get((images.shape, cast))
+        if recording is None:
+            recording = self._recordings[images.shape, cast] = self._record(images, cast)
         recording.images.copy_(images)
         recording.graph.replay()
         return recording.output
 
-    def _record(self, images: Tensor) -> Recording:
+    def _record(self, images: Tensor, cast: torch.dtype | None) -> Recording:
         given = images.clone()
         # weights that autocast has cast and kept would be gone at the first replay
-        precise = torch.autocast(
-            "cuda",
-            dtype=torch.get_autocast_dtype("cuda"),
-            enabled=torch.is_autocast_enabled("cuda"),
-            cache_enabled=False,
-        )
+        precise = torch.autocast("cuda", dtype=cast, enabled=cast is not None, cache_enabled=False)
         graph, aside = torch.cuda.CUDAGraph(), torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
         with precise, torch.cuda.stream(aside):
@@ -82,6 +97,4 @@ class Replayed:
         torch.cuda.current_stream().wait_stream(aside)
         with precise, torch.cuda.graph(graph, pool=self._pool):
             output = self._network(given)
-        recording = Recording(graph, given, output)
-        self._recordings[tuple(images.shape)] = recording
-        return recording
+        return Recording(graph, given, output)

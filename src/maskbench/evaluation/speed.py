@@ -42,13 +42,14 @@ class Speed:
         p95_ms: the latency that 95 % of the batches keep.
         mean_ms: mean over the batches.
         fps: images a second, 1000 · `batch` / `latency_ms`.
-        phases: mean of each phase, which sum to `mean_ms`.
+        phases: mean of each phase. On a CPU they sum to `mean_ms`; on a GPU they are told by its own clock and sum to a
+            little less.
         rle_ms: median of the run-length encoding of a batch's first image, which follows and is in none of the above.
         batch: images of a batch.
         execution: how the network is run, `eager`, `compiled` or replayed as a CUDA `graph`.
-        images: batches timed; `photos` of them are different ones.
-        encoded: batches with masks that came encoded already, since dense they are too large: there the phase `masks`
-            has the encoding in it.
+        images: images timed; `photos` of them are different ones.
+        encoded: images whose masks came encoded already, since dense they are too large: there the phase `masks` has
+            the encoding in it.
         samples: (instances found, latency) of each batch, in order.
         input_sizes: (height, width) of the network inputs, each once.
         warm_up: predictions before the clock counted; `steady` says if the last ones agreed.
@@ -96,7 +97,8 @@ class Speed:
     @property
     def conditions(self) -> str:
         """What a row of this speed is called beside others of the same method."""
-        return f"{self.device_name}, {self.precision}, {self.batch} a batch, {self.execution}"
+        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
+        return f"{self.device_name}, {threads}, {self.precision}, {self.batch} a batch, {self.execution}"
 
     def as_dict(self) -> dict[str, Any]:
         """The content of speed.json."""
@@ -110,7 +112,7 @@ class Timed(NamedTuple):
     phases: dict[str, float]
     rle: float
     found: int
-    encoded: bool
+    encoded: int
 
 
 def measure(
@@ -134,7 +136,7 @@ def measure(
         precision: "32-true", "16-mixed" or "bf16-mixed"; 32 is the first of them.
         execution: how the networks are run.
         threads: of the host.
-        images: how many batches are timed; they are gone through again until there are as many.
+        images: how many are timed at the least; batches are gone through again until there are as many.
 
     Raises:
         ConfigError: nothing to time, an unknown precision or execution, or batches of different numbers of images.
@@ -148,23 +150,30 @@ def measure(
         company = Company()
         entrants = {name: rig.entrant(method) for name, method in contenders.items()}
         warm_ups = {name: _warmed(rig, entrant, by_size) for name, entrant in entrants.items()}
-        for batch in islice(cycle(batches), images):
+        turns = -(-images // len(typical))
+        for batch in islice(cycle(batches), turns):
             for name, entrant in entrants.items():
-                turn = rig.time(entrant, batch)
-                found = sum(len(image) for image in turn.found)
-                times[name].append(Timed(turn.latency, turn.phases, rig.encoding(turn), found, turn.encoded))
+                times[name].append(_timed(rig, entrant, batch))
         conditions = _conditions(rig, threads, company)
         costs = {name: _costs(rig, method, typical, largest) for name, method in contenders.items()}
     shared = {
         "batch": len(typical),
-        "photos": min(len(batches), images),
-        "input_sizes": tuple(sorted({tuple(batch.images.shape[-2:]) for batch in batches[:images]})),
+        "photos": min(len(batches), turns) * len(typical),
+        "input_sizes": tuple(sorted({tuple(batch.images.shape[-2:]) for batch in batches[:turns]})),
         **conditions,
     }
     return {
         name: Speed(**_summary(times[name], len(typical)), **warm_ups[name], **costs[name], **shared)
         for name in contenders
     }
+
+
+def _timed(rig: Rig, entrant: Entrant, batch: Batch) -> Timed:
+    """One turn; its masks are gone when the next begins."""
+    turn = rig.time(entrant, batch)
+    found = sum(len(image) for image in turn.found)
+    encoded = sum(not image.masks.is_dense for image in turn.found)
+    return Timed(turn.latency, turn.phases, rig.encoding(turn), found, encoded)
 
 
 def _check(contenders: Mapping[str, Contender], batches: Sequence[Batch], images: int) -> None:
@@ -196,7 +205,7 @@ def _summary(turns: Sequence[Timed], batch: int) -> dict[str, Any]:
         "fps": 1000 * batch / median(latencies),
         "phases": {phase: fmean(turn.phases.get(phase, 0.0) for turn in turns) for phase in phases},
         "rle_ms": median(turn.rle for turn in turns),
-        "images": len(turns),
+        "images": batch * len(turns),
         "encoded": sum(turn.encoded for turn in turns),
         "samples": tuple((turn.found, turn.latency) for turn in turns),
     }

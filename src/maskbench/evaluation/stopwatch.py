@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import median
@@ -49,7 +49,6 @@ class Turn:
     latency: float
     phases: dict[str, float]
     found: list[Instances]
-    encoded: bool
 
 
 class HostClock:
@@ -154,9 +153,7 @@ class Rig:
                 raw = entrant.network(prepared)
             with laps("selection"), heard(laps):
                 found = method.instances(raw, batch.frames)
-        latency = wall.mark() - start
-        encoded = any(not image.masks.is_dense for image in found)
-        return Turn(latency, laps.milliseconds(), found, encoded)
+        return Turn(wall.mark() - start, laps.milliseconds(), found)
 
     def encoding(self, turn: Turn) -> float:
         """Milliseconds that the run-length encoding of the first image takes."""
@@ -177,7 +174,8 @@ def ready(contenders: Collection[Contender], device: torch.device, threads: int)
             method.to(device)
         for module, _ in modes:
             module.training = False
-        with torch.inference_mode():
+        here = torch.cuda.device(device) if device.type == "cuda" else nullcontext()  # events and graphs are of one GPU
+        with torch.inference_mode(), here:
             yield
     finally:
         torch.set_num_threads(threads_before)

@@ -201,7 +201,10 @@ def flat(levels: Sequence[Float[Tensor, "B D _s _s"]]) -> Float[Tensor, "B A D"]
 
 
 def cell_scores(logits: Sequence[Float[Tensor, "B C _s _s"]], *, points: bool) -> Float[Tensor, "B A C"]:
-    """Class probabilities of all cells; with `points` 0 where a neighbour has a better one of the same class."""
+    """Class probabilities of all cells; with `points` 0 where a neighbour has a better one of the same class.
+
+    For prediction: no gradient comes back.
+    """
     scores = flat(logits).float().sigmoid()
     if points:
         sides = [level.shape[-2:] for level in logits]

@@ -6,14 +6,14 @@ N rows   n rows of a group
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
+from functools import lru_cache
 
 import torch
 from jaxtyping import Int64, Shaped
 from torch import Tensor
 
 
-@cache
+@lru_cache(maxsize=4096)
 def constant(numbers: tuple[int, ...], device: torch.device) -> Int64[Tensor, " N"]:
     """A few numbers on a device, brought there once: each time a device would be waited for. They stay as they are."""
     with torch.inference_mode(False):  # for training as well, whoever asks first
@@ -22,7 +22,8 @@ def constant(numbers: tuple[int, ...], device: torch.device) -> Int64[Tensor, " 
 
 def grouped(groups: Int64[Tensor, " N"], count: int) -> tuple[Int64[Tensor, " _n"], ...]:
     """The rows of each of `count` groups, ascending; a device is waited for once."""
-    return groups.argsort(stable=True).split(torch.bincount(groups, minlength=count).tolist())
+    sizes = (groups[:, None] == constant(tuple(range(count)), groups.device)).sum(dim=0)
+    return groups.argsort(stable=True).split(sizes.tolist())
 
 
 def in_order(

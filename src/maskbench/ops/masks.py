@@ -57,6 +57,8 @@ def _areas(masks: Bool[Tensor, "N H W"]) -> Float[Tensor, " N"]:
 
 def _shared_on_gpu(a: Bool[Tensor, "N H W"], b: Bool[Tensor, "M H W"]) -> Float[Tensor, "N M"]:
     """Pixels that each pair shares: one product, exact since ones and zeros are and their sums are single precision."""
+    if not len(a) or not len(b):
+        return torch.zeros((len(a), len(b)), device=a.device)
     first = a.flatten(1).half()
     second = first if b is a else b.flatten(1).half()
     return torch.mm(first, second.T, out_dtype=torch.float32)

@@ -81,8 +81,11 @@ def best(scores: Float[Tensor, " N"], count: int | None) -> Int64[Tensor, " K"]:
 def ranked(
     scores: Float[Tensor, " N"], count: int | None, lowest: float = 0.0
 ) -> tuple[Float[Tensor, " K"], Int64[Tensor, " K"]]:
-    """The `count` largest scores (None: all) that are at least `lowest` and not 0, descending, and their rows."""
-    ordered = scores.sort(descending=True, stable=True)
+    """The `count` largest scores (None: all) that are at least `lowest` and not 0, descending, and their rows.
+
+    What is no number, as half precision may overflow to, ranks as 0.
+    """
+    ordered = scores.nan_to_num(0).sort(descending=True, stable=True)
     values = ordered.values[:count]
     kept = int(((values > 0) & (values >= lowest)).sum())
     return values[:kept], ordered.indices[:kept]

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-from maskbench.ops.levels import grouped, in_order
+from maskbench.ops.levels import constant, grouped, in_order
 
 
 def windows(
@@ -28,17 +28,15 @@ def windows(
     Returns:
         The windows, and which of their cells lie on the map; those that don't repeat its edge.
     """
-    counts = torch.tensor([level.shape[2] * level.shape[3] for level in maps], device=cells.device)
+    counts = constant(tuple(level.shape[2] * level.shape[3] for level in maps), cells.device)
     ends = counts.cumsum(0)
     image, place = cells // ends[-1], cells % ends[-1]
     order = grouped(torch.bucketize(place, ends, right=True), len(maps))
-    pieces, insides = zip(
-        *(
-            _of_level(level, image[own], place[own] - start, reach)
-            for level, start, own in zip(maps, ends - counts, order, strict=True)
-        ),
-        strict=True,
-    )
+    pieces, insides = [], []
+    for level, start, own in zip(maps, ends - counts, order, strict=True):
+        piece, inside = _of_level(level, image[own], place[own] - start, reach)
+        pieces.append(piece)
+        insides.append(inside)
     return in_order(pieces, order).permute(0, 3, 1, 2), in_order(insides, order)[:, None]
 
 

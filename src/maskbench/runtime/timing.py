@@ -45,7 +45,7 @@ class Conditions:
 
     @property
     def usual(self) -> bool:
-        """Whether they are those of the leaderboard."""
+        """Whether they are those of the leaderboard, in which every run is timed at its own precision."""
         return self.batch == 1 and self.execution == "eager" and self.precision is None
 
 
@@ -56,7 +56,9 @@ def first_photos(data: CocoDataModule, count: int, batch: int = 1) -> list[Batch
         ConfigError: there are too few for a batch.
     """
     ids = data.image_ids("test")[:count]
-    if batch < 1 or len(ids) < batch:
+    if not ids:
+        raise ConfigError(f"no photo of test can be timed: there are {len(data.image_ids('test'))}, and images={count}")
+    if not 1 <= batch <= len(ids):
         raise ConfigError(
             f"batch={batch}: expected 1 to {len(ids)}, the photos of test that are timed (images={count})"
         )
@@ -113,7 +115,7 @@ def _measured(
         precision=conditions.precision or precision,
         execution=conditions.execution,
         threads=conditions.threads,
-        images=max(1, conditions.images // conditions.batch),
+        images=conditions.images,
     )
 
 

@@ -242,7 +242,7 @@ def where_time_goes(methods: pd.DataFrame, phases: Mapping[str, Mapping[str, flo
     """
     shown = methods.loc[methods["label"].isin(list(phases)), "label"]
     known = {name: look for name, look in PHASES.items() if any(name in phases[label] for label in shown)}
-    return _stacked({label: phases[label] for label in shown}, known, "ms an image, mean")
+    return _stacked({label: phases[label] for label in shown}, known, "ms a prediction, mean")
 
 
 def _stacked(bars: Mapping[str, Mapping[str, float]], parts: Mapping[str, tuple[str, str]], axis: str) -> str:

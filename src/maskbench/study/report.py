@@ -11,7 +11,6 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from maskbench.evaluation.calibration import calibrate
@@ -147,9 +146,9 @@ def _pictures(found: Group, runs: Sequence[Run], looks: dict[str, Style], plots:
     if len(here.dropna(subset=["FPS", "AP"])):
         note = f"The line is the front: the highest mask AP to be had at that FPS or more.{seeds}"
         drawn.append(("ap-fps", "AP against speed", note, ap_against_fps(here, timed, looks)))
-    if phases := _phases(here, runs):
+    if phases := _phases(found, runs):
         note = "From the photo's bytes to its masks, means over the photos of the first seed. Encoding is not in it."
-        drawn.append(("phases", "Where the time goes", note, where_time_goes(here, phases)))
+        drawn.append(("phases", "Where the time goes", note, where_time_goes(found.methods, phases)))
     if found.methods[["APs", "APm", "APl"]].notna().any(axis=None):
         note = f"Mask AP by the area of the true object in the photo.{seeds}"
         drawn.append(("ap-size", "AP by object size", note, ap_by_size(found.methods, found.trials, looks)))
@@ -190,13 +189,15 @@ def _errors(found: Group, runs: Sequence[Run]) -> dict[str, dict[str, float]]:
     return {label: {part: mean(parts[part] for parts in seeds) for part in seeds[0]} for label, seeds in known.items()}
 
 
-def _phases(methods: pd.DataFrame, runs: Sequence[Run]) -> dict[str, dict[str, float]]:
-    """Milliseconds by phase, of the first seed of each row that was timed phase by phase."""
+def _phases(found: Group, runs: Sequence[Run]) -> dict[str, dict[str, float]]:
+    """Milliseconds by phase, of the first seed of each row that was timed phase by phase where most were timed."""
+    here = found.trials[~found.trials["timed_elsewhere"]]
+    named = {run.name: run for run in runs}
     phases: dict[str, dict[str, float]] = {}
-    for run in runs:
-        own, spent = methods.loc[methods["method"] == run.method, "label"], run.speed.get("phases", {})
-        if len(own) == 1 and spent and set(spent) <= set(PHASES):
-            phases.setdefault(own.iloc[0], spent)
+    for label, name in zip(here["label"], here["run"], strict=True):
+        spent = named[name].speed.get("phases", {})
+        if spent and set(spent) <= set(PHASES):
+            phases.setdefault(label, spent)
     return phases
 
 
