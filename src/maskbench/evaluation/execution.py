@@ -13,7 +13,7 @@ from maskbench.errors import ConfigError
 Network = Callable[[Tensor], Any]
 EXECUTIONS = ("eager", "graph", "compiled")
 
-OPTIONS = {"freezing": True, "triton.cudagraphs": False}
+OPTIONS: dict[str, Any] = {"freezing": True, "triton.cudagraphs": False}
 """Of the compiler: weights become constants, and graphs are recorded by `Replayed`."""
 SIZES = 256
 """Of its input, at the most, that a network is compiled for."""

@@ -201,17 +201,13 @@ def flat(levels: Sequence[Float[Tensor, "B D _s _s"]]) -> Float[Tensor, "B A D"]
 
 
 def cell_scores(logits: Sequence[Float[Tensor, "B C _s _s"]], *, points: bool) -> Float[Tensor, "B A C"]:
-    """Class probabilities of all cells; with `points` 0 where a neighbour has a better one of the same class.
-
-    For prediction: no gradient comes back.
-    """
+    """Class probabilities of all cells; with `points` 0 where a neighbour has a better one of the same class."""
     scores = flat(logits).float().sigmoid()
-    if points:
-        sides = [level.shape[-2:] for level in logits]
-        for level, side in zip(scores.split([side.numel() for side in sides], dim=1), sides, strict=True):
-            cells = level.unflatten(1, side).permute(0, 3, 1, 2)
-            cells.copy_(points_nms(cells))
-    return scores
+    if not points:
+        return scores
+    sides = [level.shape[-2:] for level in logits]
+    levels = zip(scores.split([side.numel() for side in sides], dim=1), sides, strict=True)
+    return flat([points_nms(level.unflatten(1, side).permute(0, 3, 1, 2)) for level, side in levels])
 
 
 def resized(maps: Float[Tensor, "K h w"], size: Size | torch.Size) -> Float[Tensor, "K H W"]:
