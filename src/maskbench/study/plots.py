@@ -56,6 +56,8 @@ PHASES = {
 """Likewise of what a prediction spends its time on, in the order of `evaluation.speed`."""
 INK, MUTED, GRID = "#1d2733", "#5d6978", "#e4e8ee"
 FACES = ("Inter", "Helvetica Neue", "Arial", "Liberation Sans", "DejaVu Sans")
+LONG_NAME = 19
+"""Letters of a name of which three stand beside each other in a legend."""
 SIZE = (6.4, 4.2)
 """Inches; at 96 pixels each this is a little less than half of the report's width, so that 10.5 pt stay 10.5 pt."""
 
@@ -388,8 +390,9 @@ def _legend(figure: Figure, looks: Mapping[str, Style], bars: bool = False) -> N
         )
         for label, look in looks.items()
     ]
+    columns = 3 if max(map(len, looks), default=0) <= LONG_NAME else 2  # what is wider than the figure is cut off
     figure.legend(
-        handles=handles, loc="outside upper left", ncols=3, frameon=False, handlelength=1.8, columnspacing=1.6
+        handles=handles, loc="outside upper left", ncols=columns, frameon=False, handlelength=1.8, columnspacing=1.6
     )
 
 
