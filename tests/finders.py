@@ -28,6 +28,7 @@ def found_with(probability: float, seed: int, images: int = IMAGES) -> Matches:
         rank=np.zeros(len(image), dtype=np.int64),
         right=right,
         wrong=~right,
+        overlap=np.where(right[:, 0, 0], 0.97, 0.0),
         truth_image=image,
         truth_label=np.zeros(len(image), dtype=np.int64),
         counted=np.ones((len(image), 1), dtype=bool),

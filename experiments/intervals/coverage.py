@@ -48,6 +48,7 @@ def simulate(photos: int, classes: int, objects: float, rng: np.random.Generator
         rank=np.zeros(len(order), dtype=np.int64),
         right=right,
         wrong=~right,
+        overlap=overlap[order],
         truth_image=truth_image,
         truth_label=truth_label,
         counted=np.ones((len(truth_image), 1), dtype=bool),

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,12 +14,14 @@ from omegaconf import DictConfig
 
 from maskbench.errors import ConfigError
 from maskbench.evaluation.average_precision import as_metrics, score
+from maskbench.evaluation.deployment import tally
 from maskbench.evaluation.overlaps import IouType
 from maskbench.evaluation.results import read_predictions
 from maskbench.runtime import verb
 from maskbench.runtime.console import show_scores
 
-OF_PREDICTIONS, OF_WEIGHTS = ("annotations", "iou_type", "max_instances"), ("data", "transforms", "evaluation")
+OF_PREDICTIONS = ("annotations", "iou_type", "max_instances", "threshold")
+OF_WEIGHTS = ("data", "transforms", "evaluation")
 """Settings of one thing to evaluate alone."""
 
 
@@ -68,7 +71,8 @@ def _evaluate_file(cfg: DictConfig) -> dict[str, Any]:
     numbers = as_metrics({iou_type: scores})
     show_scores(Path(cfg.predictions).name, numbers)
     reasons: dict[str, Any] = {name: numbers[name][iou_type] for name in ("errors", "strata") if name in numbers}
-    return {"iou_type": iou_type, **scores.summary, "per_class": scores.per_class, **reasons}
+    kept = {} if cfg.threshold is None else {"at_threshold": asdict(tally(scores.matches, cfg.threshold))}
+    return {"iou_type": iou_type, **scores.summary, "per_class": scores.per_class, **kept, **reasons}
 
 
 def _refuse(cfg: DictConfig, names: Sequence[str], owner: str, instead: str) -> None:

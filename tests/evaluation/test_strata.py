@@ -7,7 +7,7 @@ from maskbench.evaluation.ground_truth import GroundTruth
 from maskbench.evaluation.matching import match
 from maskbench.evaluation.overlaps import overlaps
 from maskbench.evaluation.precision_recall import curves, mean
-from maskbench.evaluation.strata import crowding, occlusion, sizes
+from maskbench.evaluation.strata import boundary_length, crowding, occlusion, sizes
 
 ROW = [(2, 2, 6, 6), (8, 2, 6, 6), (14, 8, 6, 6), (30, 30, 6, 6)]
 """The second touches the first by a border and the third by a corner; the fourth stands alone."""
@@ -46,6 +46,12 @@ def test_occlusion_is_the_share_of_the_box_that_others_take(found):
     # a frame of 20 x 20 with 4 x 4 taken by another object (4 %), and a box of 10 x 10 half of which is another's
     strata = occlusion(found([(0, 0, 20, 20), (4, 4, 4, 4), (30, 0, 10, 10), (35, 0, 5, 10)]))
     assert members(strata) == {"none": [], "up to a tenth": [0], "more": [1, 2, 3]}
+
+
+def test_a_boundary_is_as_long_as_its_outline_has_pixels(found):
+    # squares of 4 sides less 4 corners; a plate of 33 x 33 pixels has an outline of 128, one of 34 x 34 has 132
+    strata = boundary_length(found([(0, 0, 33, 33), (0, 0, 34, 34), (3, 3, 1, 1)]))
+    assert members(strata) == {"up to 128 px": [0, 2], "to 384 px": [1], "longer": []}
 
 
 def test_sizes_are_cocos(found):

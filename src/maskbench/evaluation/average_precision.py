@@ -17,7 +17,7 @@ from maskbench.evaluation.overlaps import IouType, Overlaps, geometry_of, overla
 from maskbench.evaluation.precision_recall import Curves, curves, mean
 from maskbench.evaluation.records import Records
 from maskbench.evaluation.results import Result, coco_results
-from maskbench.evaluation.strata import Stratum, crowding, occlusion
+from maskbench.evaluation.strata import EXPLAINED, Stratum
 from maskbench.structures import Frame, Instances
 
 _AP50, _AP75 = 0, 5
@@ -35,7 +35,7 @@ class Scores:
         per_class: AP by class name.
         matches: what the numbers were computed from.
         errors: why AP is lost, where that was asked for.
-        strata: AP and truths by crowding and by occlusion, likewise.
+        strata: AP and truths by what `strata.EXPLAINED` asks of the objects, likewise.
     """
 
     summary: dict[str, float]
@@ -91,7 +91,7 @@ def score(
         per_class={name: mean(found.precision[:, :, k, 0, -1]) for k, name in enumerate(met.names)},
         matches=matches,
         errors=errors(met) if why else None,
-        strata={"crowding": _by(met, crowding(met)), "occlusion": _by(met, occlusion(met))} if why else {},
+        strata={name: _by(met, divide(met)) for name, divide in EXPLAINED.items()} if why else {},
     )
 
 

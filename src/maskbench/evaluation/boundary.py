@@ -15,12 +15,15 @@ DILATION = 0.02
 
 
 def boundary(rle: RLE, dilation: float = DILATION) -> RLE:
+    """The edge of a mask as wide as `dilation` times the diagonal of the image, rounded, and a pixel at least."""
+    return edge(rle, max(1, round(dilation * hypot(*rle["size"]))))
+
+
+def edge(rle: RLE, reach: int) -> RLE:
     """The pixels of a mask within reach of a pixel that is not of it, in a straight line or diagonally.
 
-    What lies beyond the image's border is not of the mask. The reach is `dilation` times the diagonal of the image,
-    rounded, and a pixel at least.
+    What lies beyond the image's border is not of the mask.
     """
-    reach = max(1, round(dilation * hypot(*rle["size"])))
     left, top, width, height = (int(side) for side in rle_codec.toBbox(rle))
     if min(width, height) <= 2 * reach:
         return rle

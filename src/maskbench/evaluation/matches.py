@@ -33,6 +33,7 @@ class Matches:
             `rank` is its place in its image and class.
         right: by stratum and threshold, whether it finds a truth that counts.
         wrong: whether it finds nothing and is blamed for it. What is neither is not counted at all.
+        overlap: with what it finds at the lowest threshold, of all strata the first; 0 if it finds nothing.
         truth_image, truth_label: of each truth.
         counted: the strata that a truth belongs to.
     """
@@ -47,6 +48,7 @@ class Matches:
     rank: Int64[np.ndarray, " D"]
     right: Bool[np.ndarray, "D S T"]
     wrong: Bool[np.ndarray, "D S T"]
+    overlap: Float[np.ndarray, " D"]
     truth_image: Int64[np.ndarray, " G"]
     truth_label: Int64[np.ndarray, " G"]
     counted: Bool[np.ndarray, "G S"]

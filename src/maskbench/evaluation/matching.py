@@ -53,6 +53,7 @@ def match(found: Overlaps, strata: Mapping[str, Stratum] | None = None) -> Match
         rank=found.rank[order],
         right=hit[order],
         wrong=(~hit & ~elsewhere & blamed[:, :, None])[order],
+        overlap=_overlap(found, taken[:, 0, 0])[order],
         truth_image=found.truths.image,
         truth_label=found.truths.label,
         counted=counted,
@@ -73,6 +74,15 @@ def assign(
     for chunk in _chunks(found.meetings, counted.shape[1] * len(thresholds)):
         _match(chunk, and_none(counted), and_none(found.crowd), thresholds, taken)
     return taken
+
+
+def _overlap(found: Overlaps, taken: Int32[np.ndarray, " D"]) -> Float[np.ndarray, " D"]:
+    """The overlap of each detection with the truth that it takes."""
+    overlap = np.zeros(len(taken))
+    for meeting in found.meetings:
+        row, column = np.nonzero(meeting.truths == taken[meeting.detections][:, None])
+        overlap[meeting.detections[row]] = meeting.iou[row, column]
+    return overlap
 
 
 def and_none(flags: Bool[np.ndarray, "G ..."]) -> Bool[np.ndarray, "G+1 ..."]:

@@ -1,4 +1,4 @@
-"""Parts of the truths whose AP is asked for: by size, by crowding, by occlusion.
+"""Parts of the truths whose AP is asked for: by size, by crowding, by occlusion, by boundary length.
 
 D detections   G truths   g truths of an image
 """
@@ -13,6 +13,7 @@ import numpy as np
 import pycocotools.mask as rle_codec
 from jaxtyping import Bool, Float
 
+from maskbench.evaluation.boundary import edge
 from maskbench.evaluation.overlaps import Overlaps, by_key
 from maskbench.structures import RLE
 
@@ -24,6 +25,9 @@ CROWDING = {"alone": (0, 0), "one or two": (1, 2), "three or more": (3, np.inf)}
 
 OCCLUSION = {"none": (0.0, 0.0), "up to a tenth": (1e-9, 0.1), "more": (0.1, np.inf)}
 """Share of an object's box that others take: what stands before an object or behind it lies in its box."""
+
+BOUNDARY = {"up to 128 px": (0.0, 128.0), "to 384 px": (129.0, 384.0), "longer": (385.0, np.inf)}
+"""Pixels along an object's outline: four sides of 32 and of 96 pixels, as COCO's sizes have them."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,15 @@ def crowding(found: Overlaps) -> dict[str, Stratum]:
 def occlusion(found: Overlaps) -> dict[str, Stratum]:
     """By the share of an object's box that other objects take."""
     return _by_truth(found, _of_each_image(found, _crossed), OCCLUSION)
+
+
+def boundary_length(found: Overlaps) -> dict[str, Stratum]:
+    """By the number of an object's pixels that lie at its outline."""
+    return _by_truth(found, _of_each_image(found, _outlines), BOUNDARY)
+
+
+EXPLAINED = {"crowding": crowding, "occlusion": occlusion, "boundary length": boundary_length}
+"""What is asked of the objects of masks beside their size."""
 
 
 def _by_truth(
@@ -100,6 +113,10 @@ def _wider(rle: RLE) -> RLE:
     window = np.s_[max(0, top - 1) : top + height + 1, max(0, left - 1) : left + width + 1]
     mask[window] = cv2.dilate(np.ascontiguousarray(mask[window]), np.ones((3, 3), np.uint8))
     return rle_codec.encode(mask)
+
+
+def _outlines(masks: list[RLE]) -> Float[np.ndarray, " g"]:
+    return np.asarray(rle_codec.area([edge(mask, 1) for mask in masks]), dtype=float)
 
 
 def _crossed(masks: list[RLE]) -> Float[np.ndarray, " g"]:

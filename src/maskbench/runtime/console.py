@@ -45,6 +45,12 @@ def show_scores(title: str, metrics: Mapping[str, Any]) -> None:
     names = list(dict.fromkeys(name for numbers in scores.values() for name in numbers))
     rows = [[name, *(percent(numbers.get(name)) for numbers in scores.values())] for name in names]
     show(title, ["× 100", *scores], rows)
+    if point := metrics.get("deployment"):
+        rows = [
+            [name, *(percent(point[split][name]) for split in ("tune", "test"))]
+            for name in ("precision", "recall", "f1", "mean_accuracy", "pq")
+        ]
+        show(f"{title}: scores from {point['threshold']:.2f}, the best F1 on tune", ["× 100", "tune", "test"], rows)
     for kind, why in metrics.get("errors", {}).items():
         rows = [[name, f"{100 * gain:.1f}", str(why["counts"][name])] for name, gain in why["gains"].items()]
         show(f"{title}: why AP50 is lost ({kind})", ["error", "gain if cured", "how many"], rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,8 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 from maskbench.data.datamodule import CocoDataModule
 from maskbench.errors import RunError
 from maskbench.evaluation.average_precision import AveragePrecision, Scores, as_metrics, score
+from maskbench.evaluation.deployment import best_threshold, tally
 from maskbench.evaluation.ground_truth import GroundTruth
-from maskbench.evaluation.matches import write_matches
+from maskbench.evaluation.matches import Matches, write_matches
 from maskbench.evaluation.overlaps import IouType
 from maskbench.evaluation.reach import Reach
 from maskbench.evaluation.results import Result, read_predictions, write_predictions
@@ -27,6 +29,7 @@ from maskbench.runtime.published import with_data
 from maskbench.runtime.quiet import hush
 from maskbench.runtime.run_folder import RunFolder, load, read_json, write_json
 from maskbench.runtime.timing import pick_device
+from maskbench.runtime.tuning import TuneAP
 from maskbench.structures import Batch
 
 SCORES = (*get_args(IouType), "per_class", "errors", "strata")
@@ -65,26 +68,36 @@ class Judgement(Callback):
 
 
 def judge(cfg: DictConfig, method: Segmenter, data: CocoDataModule, run: RunFolder) -> dict[str, Any]:
-    """Predict the test split as `cfg.trainer` says; writes predictions, matches and thumbnails.
+    """Predict the tune and the test split as `cfg.trainer` says; writes predictions, matches and thumbnails of test.
 
     Returns:
         The metrics on the first rank, which writes; nothing on others.
     """
-    judgement = Judgement(data, method.point.max_instances)
-    trainer: Trainer = make(cfg.trainer, logger=False, enable_checkpointing=False, **shown(judgement))
+    limit = method.point.max_instances
+    judgement, choice = Judgement(data, limit), TuneAP(data, limit) if data.image_ids("tune") else None
+    callbacks = shown(judgement, *([choice] if choice else []))
+    trainer: Trainer = make(cfg.trainer, logger=False, enable_checkpointing=False, **callbacks)
     with interruptible():
+        if choice:
+            trainer.validate(method, datamodule=data, verbose=False)
         trainer.test(method, datamodule=data, verbose=False)
     # all are gathered from every rank, so every rank asks
     results, ceiling = judgement.found.results(), judgement.ceiling.compute()["segm"]
-    reach = judgement.reach.compute()
+    reach, tuned = judgement.reach.compute(), choice.scores() if choice else None
     if not trainer.is_global_zero:
         return {}
-    scores = _scores(data, results, cfg.evaluation.iou_types, method.point.max_instances)
+    scores = _scores(data, results, cfg.evaluation.iou_types, limit)
     write_predictions(run.predictions, results)
     _write_matches(run, scores)
     write_thumbnails(run.thumbnails, data, results)
-    images = len(data.image_ids("test"))
-    return {"split": "test", "images": images, **as_metrics(scores), "ceiling": {"segm": ceiling}, "reach": reach}
+    return {
+        "split": "test",
+        "images": len(data.image_ids("test")),
+        **as_metrics(scores),
+        **({"tune": {"segm": tuned.summary}, **_deployed(_chosen(tuned.matches), scores)} if tuned else {}),
+        "ceiling": {"segm": ceiling},
+        "reach": reach,
+    }
 
 
 def judge_again(path: Path, *, predict: bool, device: str | None = None) -> dict[str, Any]:
@@ -117,7 +130,7 @@ def judge_again(path: Path, *, predict: bool, device: str | None = None) -> dict
         results, settings = read_predictions(run.predictions), cfg.evaluation
         scores = _scores(data, results, settings.iou_types, settings.point.max_instances)
         _write_matches(run, scores)
-        metrics |= as_metrics(scores)
+        metrics |= as_metrics(scores) | _deployed(metrics.get("deployment"), scores)
     write_json(run.metrics, metrics)
     return metrics
 
@@ -171,6 +184,20 @@ def _scores(
     return {
         iou_type: score(truth, results, iou_type=iou_type, why=iou_type == "segm", **shared) for iou_type in iou_types
     }
+
+
+def _chosen(tuned: Matches) -> dict[str, Any] | None:
+    """The deployment point by tune alone: the threshold of the best F1, and what it is worth there; None if nothing is
+    found."""
+    threshold = best_threshold(tuned)
+    return None if threshold is None else {"threshold": threshold, "tune": asdict(tally(tuned, threshold))}
+
+
+def _deployed(chosen: dict[str, Any] | None, scores: Mapping[IouType, Scores]) -> dict[str, Any]:
+    """The deployment point with what it is worth on test; nothing where none was chosen or no masks are scored."""
+    if chosen is None or "segm" not in scores:
+        return {}
+    return {"deployment": {**chosen, "test": asdict(tally(scores["segm"].matches, chosen["threshold"]))}}
 
 
 def _write_matches(run: RunFolder, scores: Mapping[IouType, Scores]) -> None:

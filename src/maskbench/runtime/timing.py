@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -91,17 +92,34 @@ def time_runs(
 ) -> dict[str, Speed]:
     """Time the methods of some runs in turns on the first photos of test.
 
-    The leaderboard's conditions go into each run's speed.json, others beside each other into its speeds.json.
+    The leaderboard's conditions go into each run's speed.json, with the speed at its deployment point; others beside
+    each other into its speeds.json.
+
+    Returns:
+        Speed by the name of the run's folder, at the lowest threshold.
     """
-    speeds = _measured({run.path.name: method for run, method in methods.items()}, data, precision, conditions)
+    contenders = {run.path.name: method for run, method in methods.items()}
+    deployed = {f"{run.path.name}, deployed": at for run, method in methods.items() if (at := _deployed(run, method))}
+    speeds = _measured(contenders | (deployed if conditions.usual else {}), data, precision, conditions)
     for run in methods:
         found = speeds[run.path.name]
         if conditions.usual:
-            write_json(run.speed, found.as_dict())
+            point = speeds.pop(f"{run.path.name}, deployed", None)
+            write_json(run.speed, found.as_dict() | ({"deployment": point.as_dict()} if point else {}))
         else:
             known = read_json(run.speeds) if run.speeds.exists() else {}
             write_json(run.speeds, known | {found.conditions: found.as_dict()})
     return speeds
+
+
+def _deployed(run: RunFolder, method: Segmenter) -> Segmenter | None:
+    """The same weights read at the run's deployment point; None where it has none."""
+    chosen = read_json(run.metrics).get("deployment") if run.metrics.exists() else None
+    if not chosen:
+        return None
+    same = copy(method)  # shares its modules
+    same.point = replace(method.point, score_threshold=min(chosen["threshold"], 1 - 1e-7))
+    return same
 
 
 def _measured(

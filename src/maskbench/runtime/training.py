@@ -79,9 +79,9 @@ def train(trial: Composed, done: Callable[[], None]) -> None:
         metrics = _about(cfg, method, history) | judge(cfg, method, data, run)
         if not trainer.is_global_zero:
             return
+        write_json(run.metrics, metrics)  # which say at what threshold it is deployed
         if cfg.speed.enabled:
             time_runs({run: method}, data, precision, Conditions(device, cfg.speed.images, cfg.threads or 1))
-        write_json(run.metrics, metrics)  # the last file of the run's own
         done()
         if logger is not None:
             summarise(logger.experiment, run)

@@ -7,7 +7,7 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 
 from maskbench.data.datamodule import CocoDataModule
-from maskbench.evaluation.average_precision import AveragePrecision
+from maskbench.evaluation.average_precision import AveragePrecision, Scores, score
 from maskbench.structures import Batch
 
 
@@ -41,3 +41,7 @@ class TuneAP(Callback):
         found = self.ap.compute()["segm"]
         # every rank has computed the number over all images: nothing is left to reduce
         pl_module.log_dict({f"tune/{name}": found[name] for name in ("AP", "AP50")}, rank_zero_only=False)
+
+    def scores(self) -> Scores:
+        """Of the last validation; to be called on every rank."""
+        return score(self.ap.truth, self.ap.results(), iou_type="segm", max_instances=self.ap.max_instances)

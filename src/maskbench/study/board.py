@@ -13,6 +13,7 @@ import pandas as pd
 
 from maskbench.evaluation.matches import Matches
 from maskbench.study.leaderboard import (
+    DEPLOYED,
     Group,
     bounds,
     group,
@@ -30,6 +31,11 @@ from maskbench.study.uncertainty import Uncertainty, assess
 CERTAINTY = (
     "The 95 % interval of AP says where it would lie on other photos of this kind (with several seeds: from other "
     "seeds, too). Rows that share a letter can't be told apart (paired bootstrap, corrected for all pairs after Holm)."
+)
+
+DEPLOYMENT = (
+    "AP pays for many overlapping, ranked guesses. At a method's deployment point, the score from which on F1 at an IoU "
+    "of 0.5 is best on the tune split, nothing is ranked: each further guess is right or wrong. The numbers are of test."
 )
 
 
@@ -118,6 +124,8 @@ def as_markdown(board: Board) -> str:
     for found in board.groups:
         parts += [f"Footing `{found.footing or 'unknown'}`. AP × 100, on masks of the test split.", ""]
         parts += [*_markdown(_method_lines(found)), ""]
+        if used(found, DEPLOYED):
+            parts += [DEPLOYMENT, "", *_markdown(_deployed_lines(found)), ""]
         if found.repeated:
             parts += ["± is the standard deviation over n seeds. Trials:", "", *_markdown(_trial_lines(found)), ""]
         if found.uncertainty:
@@ -167,6 +175,14 @@ def _method_lines(found: Group) -> list[list[str]]:
             ]
         )
     return lines
+
+
+def _deployed_lines(found: Group) -> list[list[str]]:
+    columns = used(found, DEPLOYED)
+    rows = [
+        [row["label"], *(column.text(row[column.name]) for column in columns)] for _, row in found.methods.iterrows()
+    ]
+    return [["method", *(column.title for column in columns)], *rows]
 
 
 def _trial_lines(found: Group) -> list[list[str]]:

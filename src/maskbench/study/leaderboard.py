@@ -64,13 +64,26 @@ COLUMNS = (
 )
 """The numbers of a trial, in the table's order. Speeds stand in `SPEEDS` as well."""
 
-SPEEDS = ("FPS", "latency_ms", "latency_p95_ms")
+DEPLOYED = (
+    Column("deployed_threshold", "deployed from score", "Deployment point", "score from", digits=2),
+    Column("deployed_F1", "deployed F1", "Deployment point", "F1", 100),
+    Column("deployed_precision", "deployed precision", "Deployment point", "precision", 100),
+    Column("deployed_recall", "deployed recall", "Deployment point", "recall", 100),
+    Column("deployed_FPS", "deployed FPS", "Deployment point", "FPS"),
+    Column("deployed_instances", "deployed instances an image", "Deployment point", "instances an image"),
+    Column("PQ", "PQ", "Quality of what is kept", "PQ", 100),
+    Column("accuracy50", "TP/(TP+FP+FN) at 0.5", "Quality of what is kept", "TP/(TP+FP+FN) at 0.5", 100),
+    Column("accuracy", "TP/(TP+FP+FN) at 0.5–0.95", "Quality of what is kept", "at 0.5–0.95", 100),
+)
+"""What a trial is worth at one threshold, chosen on tune: a table of its own."""
+
+SPEEDS = ("FPS", "latency_ms", "latency_p95_ms", "deployed_FPS")
 """What depends on where it was timed."""
 
 ROW = ["method", "settings", "operating_point"]
 """What the trials of a row of methods share; they differ in the seed."""
 
-NUMBERS = tuple(column.name for column in COLUMNS)
+NUMBERS = tuple(column.name for column in (*COLUMNS, *DEPLOYED))
 
 HASHES = {
     "footing": "footing",
@@ -184,9 +197,9 @@ def letters(found: Group, row: Any) -> str:
     return found.uncertainty.letters.get(row["label"], "") if found.uncertainty else ""
 
 
-def used(found: Group) -> list[Column]:
+def used(found: Group, columns: Sequence[Column] = COLUMNS) -> list[Column]:
     """The columns that hold a number in this group: COCO's large objects don't exist in small photos."""
-    return [column for column in COLUMNS if found.methods[column.name].notna().any()]
+    return [column for column in columns if found.methods[column.name].notna().any()]
 
 
 def _frame(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
@@ -239,6 +252,7 @@ def _row(run: Run, paradigm: str | None, label: str) -> dict[str, Any]:
         "box_AP": _share(boxes.get("AP")),
         "ceiling_AP": _share(run.metrics.get("ceiling", {}).get("segm", {}).get("AP")),
         **_costs(run),
+        **_deployed(run),
         "train_memory_MB": run.history["memory_mb"].max() if "memory_mb" in run.history else None,
         "train_minutes": run.metrics.get("minutes"),
         "images_seen": run.metrics.get("images_seen"),
@@ -261,6 +275,25 @@ def _costs(run: Run) -> dict[str, Any]:
         "timing": timing(run),
         "loaded": bool(speed.get("loaded")),
     }
+
+
+def _deployed(run: Run) -> dict[str, Any]:
+    """At the run's deployment point, on test."""
+    point: dict[str, Any] = run.metrics.get("deployment", {})
+    kept, speed = point.get("test", {}), run.speed.get("deployment", {})
+    images = run.metrics.get("images")
+    return {
+        "deployed_threshold": point.get("threshold"),
+        **{f"deployed_{title}": _share(kept.get(name)) for title, name in RATES.items()},
+        "deployed_FPS": speed.get("fps"),
+        "deployed_instances": kept["detections"] / images if kept and images else None,
+        "PQ": _share(kept.get("pq")),
+        "accuracy50": _share(kept.get("accuracy", {}).get("0.50")),
+        "accuracy": _share(kept.get("mean_accuracy")),
+    }
+
+
+RATES = {"F1": "f1", "precision": "precision", "recall": "recall"}
 
 
 def timing(run: Run) -> str:

@@ -15,9 +15,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from maskbench.evaluation.calibration import calibrate
 from maskbench.evaluation.precision_recall import mean_curve
-from maskbench.study.board import CERTAINTY, Board
+from maskbench.evaluation.strata import EXPLAINED
+from maskbench.study.board import CERTAINTY, DEPLOYMENT, Board
 from maskbench.study.findings import caution, finding
-from maskbench.study.leaderboard import COLUMNS, Column, Group, bounds, letters, marks, remarks, spread, used
+from maskbench.study.leaderboard import COLUMNS, DEPLOYED, Column, Group, bounds, letters, marks, remarks, spread, used
 from maskbench.study.plots import (
     ERRORS,
     PHASES,
@@ -71,6 +72,7 @@ class Section:
     """All that is said of one footing.
 
     Args:
+        columns, deployed: of the leaderboard, and of the table of deployment points.
         spans: the headings above the columns' headings, each with the columns it spans.
         keys: the distinct keys of a kind among the trials.
         strata: tables of AP by a property of the objects.
@@ -84,6 +86,7 @@ class Section:
     runs: list[Run]
     finding: str
     columns: list[Column]
+    deployed: list[Column]
     spans: list[tuple[str, int]]
     pictures: list[Picture]
     gallery: Gallery
@@ -126,11 +129,12 @@ def _section(found: Group, runs: Sequence[Run], looks: dict[str, Style], plots: 
         runs=own,
         finding=finding(found),
         columns=columns,
+        deployed=used(found, DEPLOYED),
         spans=[(name, len(list(heads))) for name, heads in groupby(columns, key=lambda column: column.group)],
         pictures=_pictures(found, own, looks, plots),
         gallery=_gallery(found, own),
         keys={kind: _distinct(own, kind) for kind in KEYS},
-        strata=[strata for by in ("crowding", "occlusion") if (strata := _strata(found, own, by)).rows],
+        strata=[strata for by in EXPLAINED if (strata := _strata(found, own, by)).rows],
         reach={label: stages for label, run in first.items() if (stages := run.metrics.get("reach"))},
         conditions=_conditions(found, own),
         data=next((_profile(run.data) for run in own if run.data), None),
@@ -295,6 +299,7 @@ def _render(study: Path, runs: Sequence[Run], sections: list[Section], looks: di
         ended=max((run.ended for run in runs if run.ended), default=None),
         columns={column.name: column for column in COLUMNS},
         certainty=CERTAINTY,
+        deployment=DEPLOYMENT,
         bounds=bounds,
         letters=letters,
         marks=marks,

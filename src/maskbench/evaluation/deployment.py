@@ -1,0 +1,111 @@
+"""What a method is worth where it is put to use: one score threshold, and no ranking.
+
+AP pays for every further guess that is ranked below the good ones. Whoever counts objects, or acts on each of them,
+keeps what scores enough and has to live with all of it.
+
+D detections   T IoU thresholds   K classes
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool
+
+from maskbench.evaluation.matches import Matches
+
+IOUS = tuple(f"{0.5 + 0.05 * step:.2f}" for step in range(10))
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Right and wrong among the detections of at least a score: in [0, 1], or −1 where there is nothing to find.
+
+    Detections of all images and classes are counted together, but for PQ.
+
+    Attributes:
+        threshold: the score.
+        detections, truths: how many are counted.
+        precision, recall, f1: at an IoU of 0.5.
+        accuracy: TP / (TP + FP + FN) by IoU, as cells and nuclei are scored (Caicedo et al., Nature Methods 2019).
+        mean_accuracy: over these IoUs.
+        pq, sq, rq: panoptic quality, the product of segmentation and recognition quality, at an IoU of 0.5 as a mean
+            over the classes that are there or were found (Kirillov et al., CVPR 2019, section 4.2); objects may overlap
+            here, so that the best detection of an object finds it.
+    """
+
+    threshold: float
+    detections: int
+    truths: int
+    precision: float
+    recall: float
+    f1: float
+    accuracy: dict[str, float]
+    mean_accuracy: float
+    pq: float
+    sq: float
+    rq: float
+
+
+def tally(matches: Matches, threshold: float) -> Tally:
+    """Count what scores at least `threshold`."""
+    kept = matches.score >= threshold
+    right, wrong = (flags[:, 0] & kept[:, None] for flags in (matches.right, matches.wrong))
+    truths, (hits, misses) = int(matches.counted[:, 0].sum()), (flags.sum(axis=0) for flags in (right, wrong))
+    everything = truths + misses  # what is found is among the truths
+    accuracy = hits / np.maximum(everything, 1) if truths else np.full(len(hits), -1.0)
+    right_ones, found = int(hits[0]), int(hits[0] + misses[0])
+    return Tally(
+        threshold=threshold,
+        detections=found,
+        truths=truths,
+        precision=_share(right_ones, found, truths),
+        recall=_share(right_ones, truths, truths),
+        f1=_share(2 * right_ones, found + truths, truths),
+        accuracy=dict(zip(IOUS, accuracy.tolist(), strict=True)),
+        mean_accuracy=float(accuracy.mean()),
+        **_panoptic(matches, right[:, 0], wrong[:, 0]),
+    )
+
+
+def best_threshold(matches: Matches) -> float | None:
+    """The score from which on F1 at an IoU of 0.5 is best, halfway to the first that is left out; 0 where none is.
+
+    What scores less takes no object away from what scores more, so that one matching serves every threshold.
+
+    Returns:
+        None where nothing is found: no score is better than another.
+    """
+    right, wrong = (flags[:, 0, 0] for flags in (matches.right, matches.wrong))
+    listed = right | wrong
+    order = np.argsort(-matches.score[listed], kind="stable")
+    score, hits = matches.score[listed][order], right[listed][order].cumsum()
+    if not len(score) or not hits[-1]:
+        return None
+    f1 = 2 * hits / (np.arange(len(score)) + 1 + matches.counted[:, 0].sum())
+    last = np.append(score[1:] < score[:-1], True)  # equal scores are kept or left out together
+    best = int(np.where(last, f1, -1).argmax())
+    return 0.0 if best == len(score) - 1 else float(score[best] + score[best + 1]) / 2
+
+
+def _share(part: int, whole: int, truths: int) -> float:
+    return part / max(whole, 1) if truths else -1.0
+
+
+def _panoptic(matches: Matches, right: Bool[np.ndarray, " D"], wrong: Bool[np.ndarray, " D"]) -> dict[str, float]:
+    classes = len(matches.classes)
+    counts = {
+        "hits": np.bincount(matches.label[right], minlength=classes),
+        "misses": np.bincount(matches.label[wrong], minlength=classes),
+        "truths": np.bincount(matches.truth_label[matches.counted[:, 0]], minlength=classes),
+    }
+    if not counts["truths"].any():
+        return dict.fromkeys(("pq", "sq", "rq"), -1.0)
+    overlap = np.bincount(matches.label[right], matches.overlap[right], minlength=classes)
+    halves = (counts["hits"] + counts["misses"] + counts["truths"]) / 2
+    there = halves > 0
+    recognition = counts["hits"][there] / halves[there]
+    segmentation = overlap[there] / np.maximum(counts["hits"][there], 1)
+    qualities = {"pq": recognition * segmentation, "sq": segmentation, "rq": recognition}
+    return {name: float(values.mean()) for name, values in qualities.items()}
