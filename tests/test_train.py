@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 import signal
@@ -48,9 +49,14 @@ def test_a_run_folder_holds_every_number(run: Path) -> None:
     assert Status.read(run).state == "done"
 
 
-def test_thumbnails_show_the_same_photos_three_times(run: Path) -> None:
-    kinds = [path.stem.split("-")[0] for path in (run / "thumbnails").glob("*.png")]
-    assert {kind: kinds.count(kind) for kind in kinds} == {"photo": 4, "truth": 4, "pred": 4}
+def test_photos_of_test_are_kept_with_what_is_on_them(run: Path) -> None:
+    kept = json.loads(gzip.decompress((run / "thumbnails" / "photos.json.gz").read_bytes()))
+    assert {f"{image_id}.jpg" for image_id in kept["photos"]} < {path.name for path in (run / "thumbnails").iterdir()}
+    assert len(kept["photos"]) == 4
+    for photo in kept["photos"].values():
+        assert photo["size"] == [64, 64]
+        assert all(outline["path"].startswith("M") for outline in photo["truth"])
+        assert all(outline["score"] >= kept["score"] for outline in photo["found"])
 
 
 def test_the_history_has_a_row_an_epoch(run: Path) -> None:
@@ -156,7 +162,7 @@ def test_two_devices_are_one_run(tmp_path: Path) -> None:
     run = Path(json.loads(line)["run"])
     assert (Status.read(run).state, Status.read(run).attempts) == ("done", 1)
     assert read_json(run / "metrics.json")["images_seen"] == 12
-    assert len(list((run / "thumbnails").glob("pred-*.png"))) == 6
+    assert len(list((run / "thumbnails").glob("*.jpg"))) == 7
     assert [row["epoch"] for row in read_rows(run / "history.csv")] == ["0"]
 
 

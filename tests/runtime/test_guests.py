@@ -63,7 +63,8 @@ def test_a_guest_stays_and_has_pictures(study: Path, predictions: Path):
     (folder,) = invite(study, [guest(predictions)])
     assert invite(study, [guest(predictions)]) == [folder]
     assert len(Board.read(study).runs) == 2
-    assert {path.name.split("-")[0] for path in (folder / "thumbnails").glob("*.png")} == {"photo", "truth", "pred"}
+    guest_run = Board.read(study).runs[1]
+    assert len(guest_run.photos) == len(list((folder / "thumbnails").glob("*.jpg"))) == 4
     assert not (folder / "speed.json").exists()
 
 

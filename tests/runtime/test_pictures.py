@@ -1,21 +1,40 @@
 from __future__ import annotations
 
-import torch
+import re
 
-from maskbench.evaluation.results import coco_results
-from maskbench.runtime.pictures import found
-from maskbench.structures import Frame, Instances, Masks
+import numpy as np
+import pycocotools.mask as rle_codec
+import pytest
+
+from maskbench.runtime.pictures import outline
 
 
-def test_results_become_the_instances_that_they_were() -> None:
-    masks = torch.zeros((2, 6, 9), dtype=torch.bool)
-    masks[0, 1:4, 2:8] = True
-    masks[1, 5, :3] = True
-    boxes = torch.tensor([[2.0, 1, 8, 4], [0, 5, 3, 6]])
-    before = Instances(Masks(masks), boxes, torch.tensor([1, 0]), torch.tensor([0.75, 0.5]))
-    results = coco_results(before, Frame(7, (6, 9), (6, 9)), (3, 8))
-    after = found(results[::-1], (6, 9), (3, 8))
-    assert torch.equal(after.masks.dense(), masks)
-    assert torch.equal(after.boxes, boxes)
-    assert (after.labels.tolist(), after.scores.tolist()) == ([1, 0], [0.75, 0.5])
-    assert len(found([], (6, 9), (3, 8))) == 0
+def encode(mask: np.ndarray):
+    return rle_codec.encode(np.asfortranarray(mask.astype(np.uint8)))
+
+
+def corners(path: str) -> set[tuple[int, ...]]:
+    return {tuple(map(int, point)) for point in re.findall(r"(\d+) (\d+)", path)}
+
+
+def test_an_outline_has_the_corners_of_its_mask() -> None:
+    mask = np.zeros((20, 30), dtype=bool)
+    mask[4:9, 10:18] = True
+    path = outline(encode(mask))
+    assert corners(path) == {(10, 4), (17, 4), (17, 8), (10, 8)}
+    assert (path[0], path[-1], path.count("M")) == ("M", "Z", 1)
+
+
+def test_two_parts_are_two_outlines_and_nothing_is_none() -> None:
+    mask = np.zeros((20, 30), dtype=bool)
+    assert outline(encode(mask)) == ""
+    mask[2:4, 2:4] = mask[10:12, 20:25] = True
+    assert outline(encode(mask)).count("M") == 2
+
+
+@pytest.mark.parametrize("step", [2, 3, 5])
+def test_a_coarse_outline_is_that_of_every_nth_pixel(step: int) -> None:
+    mask = np.zeros((61, 47), dtype=bool)
+    y, x = np.ogrid[:61, :47]
+    mask[(y - 30) ** 2 + (x - 20) ** 2 < 15**2] = True
+    assert outline(encode(mask), step) == outline(encode(mask[::step, ::step]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from finders import found_with
 from maskbench.evaluation.bootstrap import whole_ap
 from maskbench.evaluation.errors import KINDS, MASK_KINDS
 from maskbench.evaluation.matches import FILE, write_matches
+from maskbench.study.runs import PHOTOS
 from maskbench.sweep.identity import fairness, trial_hash, trial_name
 from maskbench.sweep.status import Status
 
@@ -128,9 +130,17 @@ def metrics(
         "ceiling": {"segm": numbers(0.93)},
         "errors": {"segm": why(precision)},
         "strata": {"segm": {"crowding": where(precision), "occlusion": where(precision)}},
+        "tune": {"segm": numbers(precision - 0.01)},
+        "deployment": {"threshold": 0.43, "tune": deployed(precision + 0.01), "test": deployed(precision)},
         "reach": {"a cell": {"reached": 690, "of": 700}, "cells of one object, 12 a side": {"reached": 0, "of": 0}},
         "score_rule": rule,
     }
+
+
+def deployed(precision: float) -> dict[str, Any]:
+    rates = dict.fromkeys(("precision", "recall", "f1"), precision + 0.2)
+    rest = {"accuracy": {"0.50": precision}, "mean_accuracy": precision - 0.1, "pq": precision - 0.05}
+    return {"detections": 800, "truths": 700, **rates, **rest}
 
 
 def why(precision: float) -> dict[str, Any]:
@@ -151,6 +161,8 @@ def speed(fps: float, parameters: float, gflops: float, machine: str, loaded: bo
         "p95_ms": 1300 / fps,
         "fps": fps,
         "phases": {"prepare": 1.0, "backbone": 500 / fps, "heads": 200 / fps, "selection": 300 / fps - 1, "masks": 0.0},
+        "samples": [[found, (900 + 20 * found) / fps] for found in range(10)],
+        "deployment": {"fps": 1.1 * fps},
         "memory_mb": 38.0,
         "parameters": int(parameters * 1e6),
         "flops": int(gflops * 1e9),
@@ -175,17 +187,22 @@ def write_history(path: Path, precision: float, minutes: float, epochs: int) -> 
 
 
 def write_pictures(folder: Path, method: str) -> None:
+    """Four photos with discs, and squares where the method sees them, the last photo as the worst."""
     folder.mkdir()
-    for image_id in (1007, 1010, 1013, 1019):
+    photos = {}
+    for place, image_id in enumerate((1007, 1010, 1013, 1019)):
         random = np.random.default_rng(image_id)
         centres = random.integers(18, 78, (4, 2))
-        for kind in ("photo", "truth", "pred"):
-            image = Image.new("RGB", (96, 96), (120, 134, 128))
-            draw = ImageDraw.Draw(image)
-            for place, (x, y) in enumerate(centres + (len(method) % 5 - 2 if kind == "pred" else 0)):
-                colour = (70, 82, 96) if kind == "photo" else HUES[place]
-                draw.ellipse([x - 14, y - 14, x + 14, y + 14], fill=colour)
-            image.save(folder / f"{kind}-{image_id}.png")
+        image = Image.new("RGB", (96, 96), (120, 134, 128))
+        draw = ImageDraw.Draw(image)
+        for x, y in centres:
+            draw.ellipse([x - 14, y - 14, x + 14, y + 14], fill=HUES[place])
+        image.save(folder / f"{image_id}.jpg")
+        paths = [f"M{x - 14} {y - 14}h28v28h-28Z" for x, y in centres + len(method) % 5 - 2]
+        truth = [{"name": "disc", "path": f"M{x - 14} {y - 14}h28v28h-28Z"} for x, y in centres]
+        found = [{"name": "disc", "score": 0.9, "iou": 0.81, "path": path} for path in paths]
+        photos[image_id] = {"size": [96, 96], "f1": 0.9 - 0.1 * place, "truth": truth, "found": found}
+    (folder / PHOTOS).write_bytes(gzip.compress(json.dumps({"score": 0.3, "photos": photos}).encode()))
 
 
 @pytest.fixture

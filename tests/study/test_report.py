@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 import re
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 from maskbench.study.board import Board
 from maskbench.study.report import write_report
+from maskbench.study.runs import PHOTOS
 from maskbench.sweep.status import Status
 
 
@@ -14,11 +16,12 @@ def test_the_page_holds_everything_and_needs_nothing(study: Path) -> None:
     page = write_report(Board.read(study))
     html = page.read_text()
     assert page == study / "report" / "index.html"
-    assert len(list((study / "plots").glob("*.svg"))) == 6
-    assert "//" not in re.sub(r'"data:image/[^"]*"', "", html)
+    assert len(list((study / "plots").glob("*.svg"))) == 7
+    assert "//" not in re.sub(r'"data:image/[^"]*"|url\([^)]*\)', "", html)
     assert set(re.findall(r'src="(.{11})', html)) == {"data:image/"}
-    # Four photos: as they are, with the truth, and as three methods see them; six plots.
-    assert html.count("<img") == 4 * 5 + 6
+    # Four photos: as they are, with the truth, and as three methods see them; seven plots, each with its numbers.
+    assert html.count('role="img"') == 4 * 5
+    assert html.count("<img") == html.count("<summary>The numbers</summary>") == 7
     for text in (
         "OutOfMemoryError: tried to allocate 2 GiB",
         "favours bottom-up",
@@ -68,15 +71,20 @@ def test_what_is_not_there_yet_is_left_out(writer: Any) -> None:
         (folder / name).unlink()
     Status().write(writer("mask_rcnn-small"))
     html = write_report(Board.read(folder.parent)).read_text()
-    assert html.count("<img") == 2
+    assert html.count("<img") == 2, "AP by size, and why it is lost"
     assert "The same photos" not in html
     assert re.search(r"mask_rcnn-small-seed0-\w{8}</code> running", html)
     assert "nan" not in re.sub(r'"data:image/[^"]*"', "", html).lower()
 
 
 def test_a_picture_that_is_missing_is_named(study: Path) -> None:
-    next(study.glob("solov2*seed0*/thumbnails/pred-1007.png")).unlink()
-    assert "no picture" in write_report(Board.read(study)).read_text()
+    (thumbnails,) = study.glob("solov2*seed0*/thumbnails")
+    kept = json.loads(gzip.decompress((thumbnails / PHOTOS).read_bytes()))
+    for photo in kept["photos"].values():
+        photo["f1"] = None
+    del kept["photos"]["1007"]
+    (thumbnails / PHOTOS).write_bytes(gzip.compress(json.dumps(kept).encode()))
+    assert write_report(Board.read(study)).read_text().count("no picture") == 1
 
 
 def test_the_same_runs_give_the_same_page(study: Path) -> None:

@@ -31,9 +31,9 @@ def test_runs_are_read_in_whatever_state_they_are(study: Path) -> None:
     found = runs[0]
     assert found.config.trainer.max_epochs == 5
     assert found.keys["footing"].fields["backbone.name"] == "resnet18"
-    assert found.image_ids == (1007, 1010, 1013, 1019)
-    assert found.thumbnail("truth", 1007) == found.folder / "thumbnails" / "truth-1007.png"
-    assert found.thumbnail("truth", 1) is None
+    assert list(found.photos) == [1007, 1010, 1013, 1019]
+    assert found.photo(1007) == found.folder / "thumbnails" / "1007.jpg"
+    assert found.photo(1) is None
 
 
 def test_a_running_trial_and_one_whose_process_is_gone(writer: Any) -> None:
@@ -67,7 +67,7 @@ def test_a_run_needs_little_to_be_listed(tmp_path: Path) -> None:
     assert (run.method, run.seed, run.hash, run.state) == ("solov2", 3, "0123abcd", "missing")
     assert run.config == {}
     assert run.history.empty
-    assert run.image_ids == ()
+    assert run.photos == {}
 
 
 @pytest.mark.parametrize(

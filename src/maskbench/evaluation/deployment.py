@@ -89,6 +89,16 @@ def best_threshold(matches: Matches) -> float | None:
     return 0.0 if best == len(score) - 1 else float(score[best] + score[best + 1]) / 2
 
 
+def f1_by_image(matches: Matches, threshold: float) -> dict[int, float]:
+    """F1 at an IoU of 0.5 of what scores at least `threshold`, by image id, but where nothing is there or found."""
+    kept, images = matches.score >= threshold, len(matches.images)
+    right, wrong = (
+        np.bincount(matches.image[flags[:, 0, 0] & kept], minlength=images) for flags in (matches.right, matches.wrong)
+    )
+    both = right + wrong + np.bincount(matches.truth_image[matches.counted[:, 0]], minlength=images)
+    return {matches.images[place]: float(2 * right[place] / both[place]) for place in np.flatnonzero(both).tolist()}
+
+
 def _share(part: int, whole: int, truths: int) -> float:
     return part / max(whole, 1) if truths else -1.0
 

@@ -85,7 +85,7 @@ def _seat(
         shutil.rmtree(earlier)  # what it found before is not another seed of it
     run = RunFolder(study / GUESTS / trial_name(guest["name"], 0, content))
     write_matches(run.matches, scores["segm"].matches)
-    write_thumbnails(run.thumbnails, data, results)
+    write_thumbnails(run.thumbnails, data, results, scores["segm"].matches)
     if guest.get("speed") is not None:
         speed = float(guest["speed"])
         write_json(run.speed, {"fps": speed, "latency_ms": 1000 / speed, "device_name": "as it was told"})

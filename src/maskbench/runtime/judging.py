@@ -87,14 +87,16 @@ def judge(cfg: DictConfig, method: Segmenter, data: CocoDataModule, run: RunFold
     if not trainer.is_global_zero:
         return {}
     scores = _scores(data, results, cfg.evaluation.iou_types, limit)
+    chosen = _chosen(tuned.matches) if tuned else None
     write_predictions(run.predictions, results)
     _write_matches(run, scores)
-    write_thumbnails(run.thumbnails, data, results)
+    _write_thumbnails(run, data, results, scores, chosen)
     return {
         "split": "test",
         "images": len(data.image_ids("test")),
         **as_metrics(scores),
-        **({"tune": {"segm": tuned.summary}, **_deployed(_chosen(tuned.matches), scores)} if tuned else {}),
+        **({"tune": {"segm": tuned.summary}} if tuned else {}),
+        **_deployed(chosen, scores),
         "ceiling": {"segm": ceiling},
         "reach": reach,
     }
@@ -130,7 +132,9 @@ def judge_again(path: Path, *, predict: bool, device: str | None = None) -> dict
         results, settings = read_predictions(run.predictions), cfg.evaluation
         scores = _scores(data, results, settings.iou_types, settings.point.max_instances)
         _write_matches(run, scores)
-        metrics |= as_metrics(scores) | _deployed(metrics.get("deployment"), scores)
+        chosen = metrics.get("deployment")
+        _write_thumbnails(run, data, results, scores, chosen)
+        metrics |= as_metrics(scores) | _deployed(chosen, scores)
     write_json(run.metrics, metrics)
     return metrics
 
@@ -205,3 +209,14 @@ def _write_matches(run: RunFolder, scores: Mapping[IouType, Scores]) -> None:
     run.matches.unlink(missing_ok=True)
     if "segm" in scores:
         write_matches(run.matches, scores["segm"].matches)
+
+
+def _write_thumbnails(
+    run: RunFolder,
+    data: CocoDataModule,
+    results: Sequence[Result],
+    scores: Mapping[IouType, Scores],
+    chosen: dict[str, Any] | None,
+) -> None:
+    matches = scores["segm"].matches if "segm" in scores else None
+    write_thumbnails(run.thumbnails, data, results, matches, chosen["threshold"] if chosen else None)

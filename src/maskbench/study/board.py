@@ -34,8 +34,8 @@ CERTAINTY = (
 )
 
 DEPLOYMENT = (
-    "AP pays for many overlapping, ranked guesses. At a method's deployment point, the score from which on F1 at an IoU "
-    "of 0.5 is best on the tune split, nothing is ranked: each further guess is right or wrong. The numbers are of test."
+    "AP pays for many overlapping, ranked guesses. At a method's deployment point, the score from which on F1 at an "
+    "IoU of 0.5 is best on the tune split, nothing is ranked: each guess is right or wrong. The numbers are of test."
 )
 
 

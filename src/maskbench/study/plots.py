@@ -1,5 +1,5 @@
 """The pictures of a study as SVG text: AP against FPS, AP by object size, why AP is lost, where the time goes,
-precision over recall, reliability of scores, learning curves.
+latency against instances, precision over recall, reliability of scores, learning curves.
 
 A method has one colour in all of them, a paradigm one marker; both can be told apart without seeing colour.
 """
@@ -120,26 +120,29 @@ def ap_against_fps(methods: pd.DataFrame, trials: pd.DataFrame, looks: Mapping[s
         return _svg(figure)
 
 
+def learning_curve(run: Run) -> pd.DataFrame:
+    """AP on tune with the images and minutes until then: after epochs that were validated, and of what was judged."""
+    columns = ["images", "minutes", "AP"]
+    if not {"tune/AP", "images", "minutes"} <= set(run.history):
+        return pd.DataFrame(columns=columns)
+    seen = run.history.dropna(subset=["tune/AP"]).rename(columns={"tune/AP": "AP"})[columns]
+    end = run.metrics.get("tune", {}).get("segm", {}).get("AP")
+    if end is None or run.metrics.get("checkpoint") != "last":
+        return seen
+    last = run.history.iloc[-1]
+    judged = pd.DataFrame([{"images": last["images"], "minutes": last["minutes"], "AP": end}])
+    return pd.concat([seen[seen["images"] < last["images"]], judged], ignore_index=True)
+
+
 def learning_curves(runs: Sequence[Run], looks: Mapping[str, Style], against: Literal["images", "minutes"]) -> str:
     """AP on the tune split as training goes on, a line a seed."""
     with _figure() as figure:
         axes = figure.subplots()
         for run in runs:
-            if not {"tune/AP", against} <= set(run.history):
-                continue
-            seen = run.history.dropna(subset=["tune/AP"])
-            look = looks[run.method]
-            axes.plot(
-                seen[against], 100 * seen["tune/AP"], color=look.colour, lw=1.8, alpha=0.9, solid_capstyle="round"
-            )
-            axes.plot(
-                seen[against].iloc[-1:],
-                100 * seen["tune/AP"].iloc[-1:],
-                look.marker,
-                color=look.colour,
-                ms=6,
-                mec="white",
-            )
+            curve, look = learning_curve(run), looks[run.method]
+            x, y = curve[against].to_numpy(float), 100 * curve["AP"].to_numpy(float)
+            axes.plot(x, y, color=look.colour, lw=1.8, alpha=0.9, solid_capstyle="round")
+            axes.plot(x[-1:], y[-1:], look.marker, color=look.colour, ms=6, mec="white")
         axes.set_ylim(bottom=0)
         axes.set_xlim(left=0)
         axes.set_xlabel({"images": "training images seen", "minutes": "minutes of training"}[against])
@@ -148,6 +151,29 @@ def learning_curves(runs: Sequence[Run], looks: Mapping[str, Style], against: Li
             axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
         axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
         _legend(figure, {run.method: looks[run.method] for run in runs})
+        return _svg(figure)
+
+
+def latency_by_instances(
+    methods: pd.DataFrame, samples: Mapping[str, Sequence[Sequence[float]]], looks: Mapping[str, Style]
+) -> str:
+    """What each photo took against the instances found on it.
+
+    Args:
+        methods: rows of `leaderboard.Group.methods`, those of one environment.
+        samples: by label (instances, milliseconds) of each photo.
+        looks: of `styles`.
+    """
+    shown = methods[methods["label"].isin(list(samples))]
+    with _figure() as figure:
+        axes = figure.subplots()
+        for _, row in shown.iterrows():
+            look, (found, latency) = looks[row["method"]], np.array(samples[row["label"]], dtype=float).T
+            axes.plot(found, latency, look.marker, color=look.colour, ms=4, alpha=0.6, mew=0)
+        axes.set_ylim(bottom=0)
+        axes.set(xlabel="instances found", ylabel="ms a prediction")
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        _legend(figure, {row["label"]: looks[row["method"]] for _, row in shown.iterrows()})
         return _svg(figure)
 
 

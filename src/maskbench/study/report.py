@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -13,49 +12,14 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from maskbench.evaluation.calibration import calibrate
-from maskbench.evaluation.precision_recall import mean_curve
 from maskbench.evaluation.strata import EXPLAINED
 from maskbench.study.board import CERTAINTY, DEPLOYMENT, Board
 from maskbench.study.findings import caution, finding
+from maskbench.study.gallery import TINTS, Gallery, gallery
 from maskbench.study.leaderboard import COLUMNS, DEPLOYED, Column, Group, bounds, letters, marks, remarks, spread, used
-from maskbench.study.plots import (
-    ERRORS,
-    PHASES,
-    Style,
-    ap_against_fps,
-    ap_by_size,
-    learning_curves,
-    precision_over_recall,
-    reliability,
-    styles,
-    where_time_goes,
-    why_ap_is_lost,
-)
+from maskbench.study.pictures import Picture, pictures, write
+from maskbench.study.plots import Style, styles
 from maskbench.study.runs import KEYS, Key, Run
-
-PHOTOS = 6
-"""Rows of the gallery."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A plot, and what to read from it."""
-
-    title: str
-    note: str
-    image: str
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """The same photos as they are, with the truth, and as each row of the table sees them.
-
-    A row is an image id with a picture, or None, for each column.
-    """
-
-    columns: int
-    rows: list[tuple[int, list[str | None]]]
 
 
 @dataclass(frozen=True)
@@ -124,6 +88,8 @@ def _section(found: Group, runs: Sequence[Run], looks: dict[str, Style], plots: 
     own = [named[name] for name in found.trials["run"]]
     columns = [column for column in used(found) if column.name != "images_seen"]
     first = _first_seeds(found, own)
+    drawn = pictures(found, own, first, looks)
+    write(plots, found.footing, drawn)
     return Section(
         group=found,
         runs=own,
@@ -131,78 +97,14 @@ def _section(found: Group, runs: Sequence[Run], looks: dict[str, Style], plots: 
         columns=columns,
         deployed=used(found, DEPLOYED),
         spans=[(name, len(list(heads))) for name, heads in groupby(columns, key=lambda column: column.group)],
-        pictures=_pictures(found, own, looks, plots),
-        gallery=_gallery(found, own),
+        pictures=drawn,
+        gallery=gallery(first),
         keys={kind: _distinct(own, kind) for kind in KEYS},
         strata=[strata for by in EXPLAINED if (strata := _strata(found, own, by)).rows],
         reach={label: stages for label, run in first.items() if (stages := run.metrics.get("reach"))},
         conditions=_conditions(found, own),
         data=next((_profile(run.data) for run in own if run.data), None),
     )
-
-
-def _pictures(found: Group, runs: Sequence[Run], looks: dict[str, Style], plots: Path) -> list[Picture]:
-    """The plots of a section, which are written as files of their own as well."""
-    here = found.methods[~found.methods["timed_elsewhere"]]
-    timed = found.trials[~found.trials["timed_elsewhere"]]
-    seeds = " Small marks are single seeds." if found.repeated else ""
-    drawn: list[tuple[str, str, str, str]] = []
-    if len(here.dropna(subset=["FPS", "AP"])):
-        note = f"The line is the front: the highest mask AP to be had at that FPS or more.{seeds}"
-        drawn.append(("ap-fps", "AP against speed", note, ap_against_fps(here, timed, looks)))
-    if phases := _phases(found, runs):
-        note = "From the photo's bytes to its masks, means over the photos of the first seed. Encoding is not in it."
-        drawn.append(("phases", "Where the time goes", note, where_time_goes(found.methods, phases)))
-    if found.methods[["APs", "APm", "APl"]].notna().any(axis=None):
-        note = f"Mask AP by the area of the true object in the photo.{seeds}"
-        drawn.append(("ap-size", "AP by object size", note, ap_by_size(found.methods, found.trials, looks)))
-    if missing := _errors(found, runs):
-        note = (
-            "What is missing to an AP50 of 100 (the AP50 stands beside the name), by kind of error (TIDE): the gain if "
-            "that kind alone were cured. The rest are errors that hide one another."
-        )
-        drawn.append(("errors", "Why AP is lost", note, why_ap_is_lost(found.methods, missing)))
-    if known := {label: run.matches for label, run in _first_seeds(found, runs).items() if run.matches}:
-        note = "Mean over classes at an IoU of 0.5, broken lines at 0.75; of the first seed."
-        curves = {label: mean_curve(matches) for label, matches in known.items()}
-        drawn.append(("recall", "Precision and recall", note, precision_over_recall(found.methods, curves, looks)))
-        scores = {label: calibrate(matches) for label, matches in known.items()}
-        errors = [f"{label} {100 * own.error:.0f}" for label, own in scores.items() if own.counts.any()]
-        note = "Scores that are what they say lie on the line."
-        note += f" Expected calibration error × 100, first seed: {', '.join(errors)}." if errors else ""
-        drawn.append(("scores", "Are scores what they say?", note, reliability(found.methods, scores, looks)))
-    if any("tune/AP" in run.history for run in runs):
-        note = "AP on the tune split after each epoch, a line a seed."
-        drawn.append(("curve-images", "Learning, by images", note, learning_curves(runs, looks, "images")))
-        note = "The same epochs by the clock, which depends on the machine and its load."
-        drawn.append(("curve-minutes", "Learning, by minutes", note, learning_curves(runs, looks, "minutes")))
-    plots.mkdir(exist_ok=True)
-    for name, _, _, svg in drawn:
-        (plots / f"{name}-{found.footing or 'unknown'}.svg").write_text(svg, encoding="utf-8")
-    return [Picture(title, note, _data_uri(svg.encode(), "svg+xml")) for _, title, note, svg in drawn]
-
-
-def _errors(found: Group, runs: Sequence[Run]) -> dict[str, dict[str, float]]:
-    """What AP50 lacks by row: the gains of cures and the rest, means over its seeds; without rows that don't know."""
-    labels = found.trials.set_index("run")["label"]
-    known: dict[str, list[dict[str, float]]] = {}
-    for run in runs:
-        if why := run.metrics.get("errors", {}).get("segm"):
-            parts = {**why["gains"], "rest": why["rest"]}
-            known.setdefault(labels[run.name], []).append({name: parts[name] for name in ERRORS})
-    return {label: {part: mean(parts[part] for parts in seeds) for part in seeds[0]} for label, seeds in known.items()}
-
-
-def _phases(found: Group, runs: Sequence[Run]) -> dict[str, dict[str, float]]:
-    """Milliseconds by phase, of the first seed of each row that was timed phase by phase where most were timed."""
-    here = found.trials[~found.trials["timed_elsewhere"]]
-    named = {run.name: run for run in runs}
-    phases: dict[str, dict[str, float]] = {}
-    for label, name in zip(here["label"], here["run"], strict=True):
-        spent = named[name].speed.get("phases", {})
-        if spent and set(spent) <= set(PHASES):
-            phases.setdefault(label, spent)
-    return phases
 
 
 def _conditions(found: Group, runs: Sequence[Run]) -> dict[str, dict[str, dict[str, Any]]]:
@@ -216,7 +118,7 @@ def _conditions(found: Group, runs: Sequence[Run]) -> dict[str, dict[str, dict[s
 
 def _strata(found: Group, runs: Sequence[Run], by: str) -> Strata:
     """Means over the seeds of each row; None where there are no such objects."""
-    known = {run.name: why[by] for run in runs if (why := run.metrics.get("strata", {}).get("segm"))}
+    known = {run.name: parts for run in runs if (parts := run.metrics.get("strata", {}).get("segm", {}).get(by))}
     parts = {name: int(part["truths"]) for name, part in next(iter(known.values()), {}).items()}
     rows = {}
     for label in found.methods["label"]:
@@ -233,18 +135,6 @@ def _first_seeds(found: Group, runs: Sequence[Run]) -> dict[str, Run]:
     named = {run.name: run for run in runs}
     first = found.trials.drop_duplicates("label").set_index("label")["run"]
     return {label: named[first[label]] for label in found.methods["label"]}
-
-
-def _gallery(found: Group, runs: Sequence[Run]) -> Gallery:
-    """The first photos, by the first seed of each row of the table."""
-    shown = list(_first_seeds(found, runs).values())
-    ids = sorted({image_id for run in shown for image_id in run.image_ids})[:PHOTOS]
-    rows = []
-    for image_id in ids:
-        photo, truth = (_first(run.thumbnail(kind, image_id) for run in shown) for kind in ("photo", "truth"))
-        paths = [photo, truth, *(run.thumbnail("pred", image_id) for run in shown)]
-        rows.append((image_id, [_data_uri(path.read_bytes(), "png") if path else None for path in paths]))
-    return Gallery(2 + len(shown), rows)
 
 
 def _profile(data: dict[str, Any]) -> str:
@@ -268,14 +158,6 @@ def _mark_differences(sections: Sequence[Section]) -> None:
         if len({str(section.value(name)) for section in sections}) > 1:
             for section in sections:
                 section.apart[name] = section.value(name)
-
-
-def _first(paths: Iterable[Path | None]) -> Path | None:
-    return next((path for path in paths if path), None)
-
-
-def _data_uri(content: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _render(study: Path, runs: Sequence[Run], sections: list[Section], looks: dict[str, Style]) -> str:
@@ -302,6 +184,7 @@ def _render(study: Path, runs: Sequence[Run], sections: list[Section], looks: di
         deployment=DEPLOYMENT,
         bounds=bounds,
         letters=letters,
+        tints=TINTS,
         marks=marks,
         remarks=remarks,
         spread=spread,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,6 +22,9 @@ from maskbench.sweep.status import Status
 RunState = Literal["done", "running", "failed", "missing"]
 GUESTS = "guests"
 """The folder of a study that holds the results of other systems."""
+
+PHOTOS = "photos.json.gz"
+"""What is on the small photos of a run, in its folder `thumbnails`."""
 
 KEYS = ("footing", "operating_point", "method", "environment")
 
@@ -104,15 +108,25 @@ class Run:
         path = self.folder / FILE
         return read_matches(path) if path.is_file() else None
 
-    def thumbnail(self, kind: Literal["photo", "truth", "pred"], image_id: int) -> Path | None:
-        path = self.folder / "thumbnails" / f"{kind}-{image_id}.png"
-        return path if path.is_file() else None
-
     @cached_property
-    def image_ids(self) -> tuple[int, ...]:
-        """Of the photos that this run has pictures of its predictions for."""
-        stems = (path.stem.removeprefix("pred-") for path in (self.folder / "thumbnails").glob("pred-*.png"))
-        return tuple(sorted(int(stem) for stem in stems if stem.isdigit()))
+    def photos(self) -> dict[int, dict[str, Any]]:
+        """By image id what is on the photos that it keeps and what it found there (`runtime.pictures`)."""
+        path = self.folder / "thumbnails" / PHOTOS
+        try:
+            found = json.loads(gzip.decompress(path.read_bytes()))["photos"]
+        except FileNotFoundError:
+            return {}
+        except (OSError, EOFError, ValueError, KeyError) as error:
+            raise RunError(
+                f"{path}: not readable ({type(error).__name__}: {error}); `maskbench evaluate run={self.folder}` "
+                "writes it anew"
+            ) from error
+        return {int(image_id): photo for image_id, photo in found.items()}
+
+    def photo(self, image_id: int) -> Path | None:
+        """The small photo."""
+        path = self.folder / "thumbnails" / f"{image_id}.jpg"
+        return path if path.is_file() else None
 
 
 def read_runs(study: Path) -> list[Run]:
