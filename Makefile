@@ -27,7 +27,7 @@ ifeq ($(METHODS),all)
 PAPERS := $(patsubst conf/method/%.yaml,%,$(shell grep -l '^_target_' conf/method/*.yaml))
 # the longest trainings first, so that at the end no slot waits for one
 LONG := htc cascade_mask_rcnn mask_rcnn decoupled_solo point_rend solov2
-override METHODS := $(subst $() ,$(comma),$(strip $(LONG) $(filter-out $(LONG),$(PAPERS))))
+override METHODS := $(subst $() ,$(comma),$(strip $(filter $(PAPERS),$(LONG)) $(filter-out $(LONG),$(PAPERS))))
 endif
 SIZED   = $(if $(and $(SIZE),$(wildcard conf/method/$(SIZE)/$(1).yaml)),$(SIZE)/)$(1)
 CHOICE := $(subst $() ,$(comma),$(foreach method,$(subst $(comma), ,$(METHODS)),$(call SIZED,$(method))))
@@ -55,7 +55,7 @@ $(READY): pyproject.toml requirements.lock
 	  uv pip install --quiet --python $(RUN) --no-deps --no-build-isolation -e .; \
 	else \
 	  $(RUN) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV); \
-	  $(RUN) -m pip install --quiet --no-deps -r requirements.lock; \
+	  $(RUN) -m pip install --quiet --no-compile --no-deps -r requirements.lock; \
 	  $(RUN) -m pip install --quiet --no-deps --no-build-isolation -e .; \
 	fi
 	@touch $@

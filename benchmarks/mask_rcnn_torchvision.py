@@ -90,20 +90,13 @@ def workload(who: str, work: str, setting: argparse.Namespace) -> Callable[[], o
     theirs, batch, device = torchvisions(), photos(setting.batch), torch.device(setting.device)
     network = (theirs if who == "torchvision" else ours(theirs)).to(device)
     network.train(work == "train")
-    images = batch.images[:, :, : SIZE[0], : SIZE[1]].contiguous()
-    if work == "predict":
-        run = (
-            partial(predicted, network, batch, device)
-            if who == "maskbench"
-            else partial(looked_at, theirs, images, device)
-        )
-    elif who == "maskbench":
-        assert isinstance(network, Segmenter)
-        run = partial(step, network, partial(network.loss, batch.to(device)))
-    else:
-        given = list(images.to(device) / 255)
-        truths = [truth_of(target) for target in batch.to(device).targets]
-        run = partial(step, theirs, lambda: theirs(given, [dict(truth) for truth in truths]))
+    made: dict[tuple[str, str], Callable[..., Callable[[], object]]] = {
+        ("torchvision", "predict"): prediction_of_torchvision,
+        ("torchvision", "train"): step_of_torchvision,
+        ("maskbench", "predict"): prediction,
+        ("maskbench", "train"): step,
+    }
+    run = made[who, work](network, batch, device)
 
     def cast() -> object:
         with autocast(device, setting.precision):
@@ -112,26 +105,41 @@ def workload(who: str, work: str, setting: argparse.Namespace) -> Callable[[], o
     return cast
 
 
+def prediction(method: Segmenter, batch: Batch, device: torch.device) -> Callable[[], object]:
+    return torch.inference_mode()(lambda: method.predict(replace(batch, images=batch.images.to(device))))
+
+
+def prediction_of_torchvision(theirs: Torchvision, batch: Batch, device: torch.device) -> Callable[[], object]:
+    """torchvision's masks are probabilities: they are asked for what ours are."""
+    images = unpadded(batch)
+    return torch.inference_mode()(lambda: [found["masks"] > 0.5 for found in theirs(list(images.to(device) / 255))])
+
+
+def step(method: Segmenter, batch: Batch, device: torch.device) -> Callable[[], object]:
+    there = batch.to(device)
+    return partial(descend, method, lambda: method.loss(there))
+
+
+def step_of_torchvision(theirs: Torchvision, batch: Batch, device: torch.device) -> Callable[[], object]:
+    images = list(unpadded(batch).to(device) / 255)
+    truths = [truth_of(target) for target in batch.to(device).targets]
+    return partial(descend, theirs, lambda: theirs(images, [dict(truth) for truth in truths]))
+
+
+def descend(network: torch.nn.Module, loss: Callable[[], dict[str, Tensor]]) -> None:
+    network.zero_grad()
+    torch.stack(list(loss().values())).sum().backward()
+
+
+def unpadded(batch: Batch) -> Tensor:
+    """torchvision pads for itself."""
+    return batch.images[:, :, : SIZE[0], : SIZE[1]].contiguous()
+
+
 def truth_of(target: Instances) -> dict[str, Tensor]:
     """A target as torchvision takes it."""
     masks = target.masks.dense()[:, : SIZE[0], : SIZE[1]].to(torch.uint8)
     return {"boxes": target.boxes, "labels": target.labels + 1, "masks": masks}
-
-
-@torch.inference_mode()
-def predicted(method: Segmenter, batch: Batch, device: torch.device) -> int:
-    return sum(len(found) for found in method.predict(replace(batch, images=batch.images.to(device))))
-
-
-@torch.inference_mode()
-def looked_at(theirs: Torchvision, images: Tensor, device: torch.device) -> int:
-    """torchvision's masks are probabilities: they are asked for what ours are."""
-    return sum(len(found["masks"] > 0.5) for found in theirs(list(images.to(device) / 255)))
-
-
-def step(network: torch.nn.Module, loss: Callable[[], dict[str, Tensor]]) -> None:
-    network.zero_grad()
-    torch.stack(list(loss().values())).sum().backward()
 
 
 def timed(run: Callable[[], object], device: torch.device) -> float:

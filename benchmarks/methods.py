@@ -26,6 +26,7 @@ from maskbench.evaluation.execution import EXECUTIONS
 from maskbench.evaluation.precision import PRECISIONS
 from maskbench.evaluation.speed import Speed, measure
 from maskbench.methods.base import Segmenter
+from maskbench.phases import PHASES
 from maskbench.runtime.compose import build_method
 from maskbench.runtime.verb import config_folder
 from maskbench.structures import Batch, Frame, Instances
@@ -37,7 +38,6 @@ LOUD = {"box_head.classify": 0.1, "cascade.heads": 0.1, "classify": 0.05}
 """Standard deviations of what classifies: regions (in stages or not), or the cells of a grid or map."""
 DRAWN = ("masks", "columns", "rows")
 """What draws a mask for each cell of a grid, and starts where it draws none."""
-PHASES = ("prepare", "backbone", "heads", "network", "selection", "masks")
 
 
 def built(stem: str) -> Segmenter:

@@ -7,7 +7,7 @@ import pytest
 
 from maskbench.benchmark import benchmark
 from maskbench.errors import ConfigError, RunError
-from maskbench.runtime.run_folder import read_json
+from maskbench.runtime.run_folder import read_json, write_json
 from maskbench.sweep.status import Status
 from trained import call, run
 
@@ -35,9 +35,8 @@ def test_other_conditions_stand_beside_the_leaderboards(run: Path, tmp_path: Pat
     one = shutil.copytree(run, tmp_path / "first-seed0-00000000")
     before = read_json(one / "speed.json")
     for batch in (2, 3):
-        found = call(benchmark, f"run={one}", "images=4", "device=cpu", f"batch={batch}", "precision=bf16-mixed")[
-            "runs"
-        ]
+        line = (f"run={one}", "images=4", "device=cpu", f"batch={batch}", "precision=bf16-mixed")
+        found = call(benchmark, *line)["runs"]
     speeds = read_json(one / "speeds.json")
     assert [name.split(", ", 1)[1] for name in speeds] == [
         f"1 thread, bf16-mixed, {batch} a batch, eager" for batch in (2, 3)
@@ -47,6 +46,26 @@ def test_other_conditions_stand_beside_the_leaderboards(run: Path, tmp_path: Pat
     assert read_json(one / "speed.json") == before
     with pytest.raises(ConfigError, match=r"batch=5: expected 1 to 4, the photos of test"):
         call(benchmark, f"run={one}", "images=4", "device=cpu", "batch=5")
+
+
+def test_a_run_is_timed_at_its_deployment_point_as_well(run: Path, tmp_path: Path) -> None:
+    one = shutil.copytree(run, tmp_path / "first-seed0-00000000")
+    metrics = read_json(one / "metrics.json")
+    write_json(one / "metrics.json", metrics | {"deployment": {"threshold": 0.999}})
+    assert set(call(benchmark, f"run={one}", "images=3", "device=cpu")["runs"]) == {one.name}
+    speed = read_json(one / "speed.json")
+    assert speed["deployment"]["images"] == speed["images"] == 3
+    assert sum(found for found, _ in speed["samples"]) > 0
+    assert sum(found for found, _ in speed["deployment"]["samples"]) == 0, "nothing scores as much"
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [("execution=lazy", "execution=lazy: expected one of"), ("batch=0", "batch=0"), ("precision=7", "precision")],
+)
+def test_conditions_that_there_are_not_are_told_at_once(setting: str, told: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=told):
+        call(benchmark, f"run={tmp_path}", "device=cpu", setting)
 
 
 def test_what_is_timed_must_be_named_once(tmp_path: Path) -> None:

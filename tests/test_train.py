@@ -39,6 +39,8 @@ def test_a_run_folder_holds_every_number(run: Path) -> None:
     assert metrics["images_seen"] == 2 * 12  # 16 images, a quarter of them for tune
     assert set(metrics["per_class"]["segm"]) == {"disc", "rectangle", "triangle"}
     assert 0 <= metrics["segm"]["AP"] <= metrics["ceiling"]["segm"]["AP"] <= 1
+    assert set(metrics["tune"]) == {"segm"}
+    assert metrics["reach"]["a cell"]["of"] > 0
     assert read_json(run / "speed.json")["images"] == 2
     assert set(read_json(run / "fairness.json")) == {"footing", "operating_point", "method", "environment"}
     assert read_json(run / "fairness.json")["environment"]["fields"]["threads"] == 1

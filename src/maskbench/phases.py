@@ -14,19 +14,23 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import Literal, ParamSpec, TypeVar, get_args
 
 import torch
 
+Phase = Literal["prepare", "backbone", "network", "heads", "selection", "masks"]
+PHASES: tuple[Phase, ...] = get_args(Phase)
+"""In the order of a prediction; `network` stands for the backbone and what else is compiled or recorded with it."""
+
 P = ParamSpec("P")
 R = TypeVar("R")
-Listener = Callable[[str], AbstractContextManager[None]]
+Listener = Callable[[Phase], AbstractContextManager[None]]
 """Name of a phase → the context that it runs in; phases lie inside each other."""
 
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 
-def phase(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def phase(name: Phase) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """A function that is a phase of its own, under this name."""
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:

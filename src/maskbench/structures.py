@@ -248,11 +248,14 @@ class OperatingPoint:
         score_threshold: candidates below it are dropped.
         candidates: the best that enter suppression in an image (None: all).
         max_instances: the best that are returned for an image.
+        final_threshold: instances below it are dropped at the end, where a method would let scores fall under
+            `score_threshold` (suppression lowers them).
     """
 
     score_threshold: float = 0.0
     candidates: int | None = 500
     max_instances: int = 100
+    final_threshold: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.score_threshold < 1:

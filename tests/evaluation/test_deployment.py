@@ -39,7 +39,7 @@ def test_what_is_kept_is_counted_by_hand(matches):
     assert found.accuracy["0.50"] == found.accuracy["0.80"] == pytest.approx(2 / 4)
     assert found.accuracy["0.85"] == pytest.approx(1 / 5)
     assert found.mean_accuracy == pytest.approx((7 * 2 / 4 + 3 / 5) / 10)
-    # one class has a hit of 0.8, a miss and a truth that nobody finds, the other one a perfect hit
+    # one class has a hit of 0.8, a false alarm and a truth that nobody finds, the other one a perfect hit
     assert (found.sq, found.rq) == pytest.approx(((0.8 + 1) / 2, (1 / 2 + 1) / 2))
     assert found.pq == pytest.approx((0.8 / 2 + 1) / 2)
 

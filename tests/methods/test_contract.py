@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from maskbench.evaluation.cost import count_flops, peak_memory
 from maskbench.methods.base import Segmenter
+from maskbench.phases import heard
 from maskbench.runtime.compose import build_method
 from maskbench.structures import Batch, Instances
 
@@ -313,9 +315,36 @@ def test_what_comes_through_the_stages_is_counted(trained: Segmenter, batch: Bat
         found = trained.reach(trained(trained.prepare(batch)), batch)
         nothing = trained.reach(trained(trained.prepare(without_objects)), without_objects)
     assert len(found) == len(batch)
+    assert found[0] or type(trained).reach is Segmenter.reach
     assert all(list(image) == list(found[0]) for image in (*found, *nothing)), "all images have the same stages"
     assert all(0 <= reached <= of for image in found for reached, of in image.values())
     assert all(count == (0, 0) for image in nothing for count in image.values())
+
+
+def test_no_head_of_a_region_is_taken_for_selection(trained: Segmenter, batch: Batch) -> None:
+    running, seen = ["selection"], []
+
+    @contextmanager
+    def listener(name: str) -> Iterator[None]:
+        running.append(name)
+        yield
+        running.pop()
+
+    layers = (torch.nn.Conv2d, torch.nn.Linear, torch.nn.ConvTranspose2d)
+    hooks = [
+        module.register_forward_hook(lambda *_: seen.append(running[-1]))
+        for module in trained.modules()
+        if isinstance(module, layers)
+    ]
+    with torch.inference_mode():
+        raw = trained(trained.prepare(batch))
+        seen.clear()
+        with heard(listener):
+            trained.instances(raw, batch.frames)
+    for hook in hooks:
+        hook.remove()
+    # where heads run on whole maps, `instances` may still work out the rows of a map that it needs
+    assert not hasattr(trained, "rpn") or set(seen) == {"heads"}
 
 
 def test_the_ceiling_of_nothing_is_nothing(fresh: Segmenter, without_objects: Batch) -> None:

@@ -122,14 +122,10 @@ def test_recall_counts_true_boxes_that_a_good_enough_proposal_overlaps() -> None
             torch.ones(len(boxes)),
         )
 
-    first = torch.tensor(
-        [[50.0, 50, 60, 60], [0, 0, 10, 5], [0, 0, 10, 10]]
-    )  # the second overlaps by half, just enough
-    found = proposal_recall(
-        [first, first[:0], first],
-        [truth([0.0, 0, 10, 10], [20.0, 20, 30, 30]), truth([0.0, 0, 10, 10]), truth()],
-        (1, 2, 9),
-    )
+    # the second overlaps by half, just enough
+    first = torch.tensor([[50.0, 50, 60, 60], [0, 0, 10, 5], [0, 0, 10, 10]])
+    targets = [truth([0.0, 0, 10, 10], [20.0, 20, 30, 30]), truth([0.0, 0, 10, 10]), truth()]
+    found = proposal_recall([first, first[:0], first], targets, most=9, counts=(1, 2, 20, 100))
     stages = [f"a box among the best {count} proposals" for count in (1, 2, 9)]
     assert [list(image) for image in found] == [stages] * 3
     assert [list(image.values()) for image in found] == [[(0, 2), (1, 2), (1, 2)], [(0, 1)] * 3, [(0, 0)] * 3]

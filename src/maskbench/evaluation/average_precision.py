@@ -160,7 +160,7 @@ class AveragePrecision(Records):
 
     def compute(self) -> dict[str, dict[str, Any]]:
         """The numbers of all predictions so far, as `as_metrics` has them."""
-        results = list(chain.from_iterable(self.of_images()))
+        results = list(chain.from_iterable(self.merged()))
         return as_metrics(
             {
                 iou_type: score(self.truth, results, iou_type=iou_type, max_instances=self.max_instances)
@@ -170,7 +170,7 @@ class AveragePrecision(Records):
 
     def results(self) -> list[Result]:
         """COCO results of all processes by image id; like `compute`, to be called on every process."""
-        return list(chain.from_iterable(self.gathered()))
+        return list(chain.from_iterable(self.merged_over_processes()))
 
 
 def _by(met: Overlaps, strata: Mapping[str, Stratum]) -> dict[str, dict[str, float]]:

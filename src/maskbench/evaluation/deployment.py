@@ -52,17 +52,17 @@ def tally(matches: Matches, threshold: float) -> Tally:
     """Count what scores at least `threshold`."""
     kept = matches.score >= threshold
     right, wrong = (flags[:, 0] & kept[:, None] for flags in (matches.right, matches.wrong))
-    truths, (hits, misses) = int(matches.counted[:, 0].sum()), (flags.sum(axis=0) for flags in (right, wrong))
-    everything = truths + misses  # what is found is among the truths
-    accuracy = hits / np.maximum(everything, 1) if truths else np.full(len(hits), -1.0)
-    right_ones, found = int(hits[0]), int(hits[0] + misses[0])
+    true_positives, false_positives = (flags.sum(axis=0) for flags in (right, wrong))
+    truths = int(matches.counted[:, 0].sum())
+    accuracy = true_positives / np.maximum(truths + false_positives, 1) if truths else np.full(len(IOUS), -1.0)
+    hits, found = int(true_positives[0]), int(true_positives[0] + false_positives[0])
     return Tally(
         threshold=threshold,
         detections=found,
         truths=truths,
-        precision=_share(right_ones, found, truths),
-        recall=_share(right_ones, truths, truths),
-        f1=_share(2 * right_ones, found + truths, truths),
+        precision=_share(hits, found, truths),
+        recall=_share(hits, truths, truths),
+        f1=_share(2 * hits, found + truths, truths),
         accuracy=dict(zip(IOUS, accuracy.tolist(), strict=True)),
         mean_accuracy=float(accuracy.mean()),
         **_panoptic(matches, right[:, 0], wrong[:, 0]),
@@ -105,17 +105,16 @@ def _share(part: int, whole: int, truths: int) -> float:
 
 def _panoptic(matches: Matches, right: Bool[np.ndarray, " D"], wrong: Bool[np.ndarray, " D"]) -> dict[str, float]:
     classes = len(matches.classes)
-    counts = {
-        "hits": np.bincount(matches.label[right], minlength=classes),
-        "misses": np.bincount(matches.label[wrong], minlength=classes),
-        "truths": np.bincount(matches.truth_label[matches.counted[:, 0]], minlength=classes),
-    }
-    if not counts["truths"].any():
+    true_positives = np.bincount(matches.label[right], minlength=classes)
+    false_positives = np.bincount(matches.label[wrong], minlength=classes)
+    truths = np.bincount(matches.truth_label[matches.counted[:, 0]], minlength=classes)
+    if not truths.any():
         return dict.fromkeys(("pq", "sq", "rq"), -1.0)
     overlap = np.bincount(matches.label[right], matches.overlap[right], minlength=classes)
-    halves = (counts["hits"] + counts["misses"] + counts["truths"]) / 2
-    there = halves > 0
-    recognition = counts["hits"][there] / halves[there]
-    segmentation = overlap[there] / np.maximum(counts["hits"][there], 1)
+    # TP + FP / 2 + FN / 2, in which TP + FN are the truths
+    weight = (true_positives + false_positives + truths) / 2
+    there = weight > 0
+    recognition = true_positives[there] / weight[there]
+    segmentation = overlap[there] / np.maximum(true_positives[there], 1)
     qualities = {"pq": recognition * segmentation, "sq": segmentation, "rq": recognition}
     return {name: float(values.mean()) for name, values in qualities.items()}

@@ -16,7 +16,7 @@ EXECUTIONS = ("eager", "graph", "compiled")
 OPTIONS: dict[str, Any] = {"freezing": True, "triton.cudagraphs": False}
 """Of the compiler: weights become constants, and graphs are recorded by `Replayed`."""
 SIZES = 256
-"""Of its input, at the most, that a network is compiled for."""
+"""Input sizes that a network is compiled for at the most; one more raises."""
 REHEARSALS = 3
 """Runs before a recording, in which libraries choose their algorithms and allocate."""
 
@@ -34,13 +34,18 @@ def executed(network: Network, execution: str, device: torch.device) -> Network:
     Raises:
         ConfigError: there is no such way, or none on this device.
     """
+    require_execution(execution, device)
+    if execution == "compiled":
+        network = Compiled(network)
+    return Replayed(network) if execution != "eager" and device.type == "cuda" else network
+
+
+def require_execution(execution: str, device: torch.device) -> None:
+    """Raise `ConfigError` where there is no such way to run a network, or none on this device."""
     if execution not in EXECUTIONS:
         raise ConfigError(f"execution={execution}: expected one of {', '.join(EXECUTIONS)}")
     if execution == "graph" and device.type != "cuda":
         raise ConfigError(f"execution=graph records a CUDA graph, but the device is {device}: take eager or compiled")
-    if execution == "compiled":
-        network = Compiled(network)
-    return Replayed(network) if execution != "eager" and device.type == "cuda" else network
 
 
 class Compiled:

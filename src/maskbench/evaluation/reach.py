@@ -1,4 +1,4 @@
-"""How far the true objects come through the stages of a method that nothing after them can make up for."""
+"""How far the true objects come through the stages of a method, which what follows starts from."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Reach(Records):
     def compute(self) -> dict[str, dict[str, int]]:
         """`reached` and `of` by stage, in the method's order."""
         total: dict[str, dict[str, int]] = {}
-        for image in self.of_images():
+        for image in self.merged():
             for stage, (reached, of) in image.items():
                 sums = total.setdefault(stage, {"reached": 0, "of": 0})
                 sums["reached"] += reached

@@ -32,17 +32,17 @@ class Records(Metric):
         """Something that JSON can hold."""
         self.records.append((image_id, json.dumps(record)))
 
-    def of_images(self) -> list[Any]:
-        """What all processes know by now, by image id, when states are synchronised."""
+    def merged(self) -> list[Any]:
+        """One record an image, by image id, of the processes whose states are synchronised by now."""
         first: dict[int, str] = {}
         for image_id, record in self.records:
             first.setdefault(image_id, record)
         return [json.loads(first[image_id]) for image_id in sorted(first)]
 
-    def gathered(self) -> list[Any]:
-        """The same, to be called on every process."""
+    def merged_over_processes(self) -> list[Any]:
+        """One record an image, by image id, of all processes; to be called on every one."""
         with self.sync_context(should_sync=self._to_sync, should_unsync=self._should_unsync):
-            return self.of_images()
+            return self.merged()
 
     def _sync_dist(self, dist_sync_fn: Callable | None = None, process_group: Any | None = None) -> None:
         group = process_group or self.process_group

@@ -95,7 +95,7 @@ class Speed:
     loaded: bool
 
     @property
-    def conditions(self) -> str:
+    def label(self) -> str:
         """What a row of this speed is called beside others of the same method."""
         threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
         return f"{self.device_name}, {threads}, {self.precision}, {self.batch} a batch, {self.execution}"
@@ -154,13 +154,13 @@ def measure(
         for batch in islice(cycle(batches), turns):
             for name, entrant in entrants.items():
                 times[name].append(_timed(rig, entrant, batch))
-        conditions = _conditions(rig, threads, company)
+        machine = _machine(rig, threads, company)
         costs = {name: _costs(rig, method, typical, largest) for name, method in contenders.items()}
     shared = {
         "batch": len(typical),
         "photos": min(len(batches), turns) * len(typical),
         "input_sizes": tuple(sorted({tuple(batch.images.shape[-2:]) for batch in batches[:turns]})),
-        **conditions,
+        **machine,
     }
     return {
         name: Speed(**_summary(times[name], len(typical)), **warm_ups[name], **costs[name], **shared)
@@ -225,7 +225,7 @@ def _costs(rig: Rig, method: Contender, typical: Batch, largest: Batch) -> dict[
     }
 
 
-def _conditions(rig: Rig, threads: int, company: Company) -> dict[str, Any]:
+def _machine(rig: Rig, threads: int, company: Company) -> dict[str, Any]:
     others = company.other_cores()
     return {
         "device": str(rig.device),

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from maskbench.evaluation.autocast import autocast
 from maskbench.evaluation.execution import Network, executed
-from maskbench.phases import heard
+from maskbench.phases import Phase, heard
 from maskbench.structures import Batch, Frame, Instances
 
 WINDOW, TOLERANCE, LONGEST_WARM_UP = 3, 0.1, 20
@@ -87,7 +87,7 @@ class Laps:
         self._marks: list[tuple[str | None, Any]] = []
 
     @contextmanager
-    def __call__(self, phase: str) -> Iterator[None]:
+    def __call__(self, phase: Phase) -> Iterator[None]:
         self._open.append(phase)
         self._mark()
         try:
@@ -97,7 +97,7 @@ class Laps:
             self._mark()
 
     def _mark(self) -> None:
-        """From now on it is the innermost phase that runs."""
+        """Note that another phase is the innermost from now on."""
         self._marks.append((self._open[-1] if self._open else None, self._clock.mark()))
 
     def milliseconds(self) -> dict[str, float]:
@@ -144,7 +144,8 @@ class Rig:
         method, wall = entrant.method, HostClock(self.device)
         laps = Laps(CudaClock() if self.device.type == "cuda" else wall)
         # what is recorded or compiled runs as one
-        whole, inside = ("network", None) if self.execution != "eager" else ("heads", laps)
+        whole: Phase = "heads" if self.execution == "eager" else "network"
+        inside = laps if self.execution == "eager" else None
         start = wall.mark()
         with self.autocast():
             with laps("prepare"):

@@ -87,7 +87,7 @@ class Segmenter(LightningModule, ABC):
     def reach(self, raw: Any, batch: Batch) -> list[dict[str, tuple[int, int]]]:
         """How far the true objects of each image come: by stage, how many come through it and of how many.
 
-        Named are the stages of the paradigm that nothing after them makes up for; a method may have none.
+        Named are the stages of the paradigm that what follows starts from; a method may have none.
         """
         return [{} for _ in batch.frames]
 

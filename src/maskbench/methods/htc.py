@@ -195,6 +195,7 @@ class HTC(Segmenter):
         fused = self.pyramid_pool.how(semantic.features.float(), batch_index(boxes), cells, 1 / stride)
         return pooled + F.avg_pool2d(fused, cells // size).to(pooled.dtype)
 
+    @phase("heads")
     def mask_logits(self, stage: int, pooled: Float[Tensor, "P D s s"]) -> Float[Tensor, "P K m m"]:
         """Of a stage's mask head, which is given what the one before has seen of the same regions (section 3.2)."""
         first = stage if self.flow is None else 0
@@ -338,7 +339,8 @@ class HTC(Segmenter):
         return torch.stack(maps).mean(dim=0)
 
     def reach(self, raw: Raw, batch: Batch) -> list[dict[str, tuple[int, int]]]:
-        return proposal_recall(self.rpn.boxes(raw.rpn, batch.frames, training=False), batch.targets)
+        proposals = self.rpn.boxes(raw.rpn, batch.frames, training=False)
+        return proposal_recall(proposals, batch.targets, most=self.rpn.post_nms[1])
 
     def ceiling(self, batch: Batch) -> list[Instances]:
         """The truth cropped to its own boxes at the size of a mask, and pasted back."""

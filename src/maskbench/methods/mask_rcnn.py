@@ -221,7 +221,8 @@ class MaskRCNN(Segmenter):
         return mask_probabilities(logits, found, self.mask_kind, self.refinement, features[0])
 
     def reach(self, raw: Raw, batch: Batch) -> list[dict[str, tuple[int, int]]]:
-        return proposal_recall(self.rpn.boxes(raw.rpn, batch.frames, training=False), batch.targets)
+        proposals = self.rpn.boxes(raw.rpn, batch.frames, training=False)
+        return proposal_recall(proposals, batch.targets, most=self.rpn.post_nms[1])
 
     def ceiling(self, batch: Batch) -> list[Instances]:
         """The truth cropped to its own boxes at the size of a mask, and pasted back."""

@@ -28,6 +28,7 @@ from maskbench.ops.mask_kinds import MaskKind, PerClassSigmoid
 from maskbench.ops.points import grid_points, sample_regions
 from maskbench.ops.regions import Detected, Regions, box_losses, detect, in_photo, proposal_recall, redrawn, sample
 from maskbench.ops.roi_pool import PyramidPool, RegionPool, RoIAlign
+from maskbench.phases import phase
 from maskbench.structures import Batch, Frame, Instances, OperatingPoint
 
 
@@ -62,6 +63,7 @@ class CoarseHead(nn.Module):
         for bias in (first.bias, second.bias, self.logits.bias):
             nn.init.zeros_(bias)
 
+    @phase("heads")
     def forward(
         self, feature: Float[Tensor, "B D h w"], boxes: Sequence[Float[Tensor, "_r 4"]], stride: int
     ) -> Float[Tensor, "R {self.outputs} {self.size} {self.size}"]:
@@ -202,7 +204,8 @@ class PointRend(Segmenter):
         return mask_probabilities(coarse, found, self.mask_kind, self.refinement, features[0])
 
     def reach(self, raw: Raw, batch: Batch) -> list[dict[str, tuple[int, int]]]:
-        return proposal_recall(self.rpn.boxes(raw.rpn, batch.frames, training=False), batch.targets)
+        proposals = self.rpn.boxes(raw.rpn, batch.frames, training=False)
+        return proposal_recall(proposals, batch.targets, most=self.rpn.post_nms[1])
 
     def ceiling(self, batch: Batch) -> list[Instances]:
         """The truth cropped to its own boxes at the size of a refined mask, and pasted back."""

@@ -131,8 +131,8 @@ class SOLOv2(Segmenter):
         if features.device.type == "cpu":
             painted = F.conv2d(features, kernels[:, :, None, None])[0].contiguous()
         else:
-            # the same as a product, which writes mask by mask also where the features have channels last; in single
-            # precision it is one where torch, unless told otherwise, has convolutions in TF32
+            # the same as a product, which writes mask by mask also where the features have channels last; a float32
+            # product stays one, where torch's default runs convolutions in TF32
             painted = (kernels @ features[0].flatten(1)).unflatten(1, features.shape[2:])
         return painted.float().sigmoid()
 

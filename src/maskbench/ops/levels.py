@@ -15,14 +15,14 @@ from torch import Tensor
 
 @lru_cache(maxsize=4096)
 def constant(numbers: tuple[int, ...], device: torch.device) -> Int64[Tensor, " N"]:
-    """A few numbers on a device, brought there once: each time a device would be waited for. They stay as they are."""
+    """A few numbers on a device, kept because copying them there waits for it. Shared: never change them in place."""
     with torch.inference_mode(False):  # for training as well, whoever asks first
         return torch.tensor(numbers, device=device)
 
 
 def grouped(groups: Int64[Tensor, " N"], count: int) -> tuple[Int64[Tensor, " _n"], ...]:
     """The rows of each of `count` groups, ascending; a device is waited for once."""
-    sizes = (groups[:, None] == constant(tuple(range(count)), groups.device)).sum(dim=0)
+    sizes = (groups[:, None] == torch.arange(count, device=groups.device)).sum(dim=0)
     return groups.argsort(stable=True).split(sizes.tolist())
 
 

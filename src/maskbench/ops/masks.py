@@ -152,7 +152,7 @@ def to_photo(maps: Float[Tensor, "N h w"], frame: Frame, stride: float, threshol
     def enlarge(stack: Float[Tensor, "n h w"]) -> Bool[Tensor, "n H W"]:
         return UPSAMPLE(stack[:, None], frame.photo, False, 1 / cells[0], 1 / cells[1])[:, 0] > threshold
 
-    if maps.device.type != "cpu":  # which looks at all pixels sooner than it is told of windows
+    if maps.device.type != "cpu":  # one pass over all pixels is faster there than a kernel for each window
         return _in_slices(lambda part: enlarge(maps[part].float()), len(maps), frame.photo, maps.device)
     rows = (torch.arange(height, device=maps.device) + 0.5) * cells[0] * (2 / maps.shape[1]) - 1
     columns = (torch.arange(width, device=maps.device) + 0.5) * cells[1] * (2 / maps.shape[2]) - 1

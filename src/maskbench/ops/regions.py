@@ -85,20 +85,25 @@ def without_truth(boxes: Sequence[Float[Tensor, "_r 4"]], regions: Regions) -> l
 
 
 def proposal_recall(
-    proposals: Sequence[Float[Tensor, "_r 4"]], targets: Sequence[Instances], counts: Sequence[int] = RECALL_AT
+    proposals: Sequence[Float[Tensor, "_r 4"]],
+    targets: Sequence[Instances],
+    most: int,
+    counts: Sequence[int] = RECALL_AT,
 ) -> list[dict[str, tuple[int, int]]]:
-    """How many true boxes of each image overlap one of the best proposals by half or more: a box head finds no others.
+    """How many true boxes of each image overlap one of the best proposals by half or more: what a box head starts from.
 
     Args:
         proposals: in network pixels, the best first.
         targets: true objects.
-        counts: how many of the best.
+        most: proposals that an image may have.
+        counts: how many of the best; those beyond `most` are as many as that.
     """
+    limits = sorted({min(count, most) for count in counts})
     found = []
     for boxes, target in zip(proposals, targets, strict=True):
-        overlap = F.pad(box_iou(target.boxes, boxes), (1, 0))  # the best of none is none
-        best = {count: int((overlap[:, : count + 1].amax(dim=1) >= 0.5).sum()) for count in counts}
-        found.append({f"a box among the best {count} proposals": (hit, len(target)) for count, hit in best.items()})
+        near = box_iou(target.boxes, boxes) >= 0.5
+        hits = {limit: int(near[:, :limit].any(dim=1).sum()) for limit in limits}
+        found.append({f"a box among the best {limit} proposals": (hit, len(target)) for limit, hit in hits.items()})
     return found
 
 

@@ -160,7 +160,8 @@ class Selection:
         masks, maskness = (torch.cat(column) for column in zip(*weighed, strict=True))
         scores, top = ranked(candidates.scores * maskness, point.candidates)
         scores = self._suppressed(masks[top], candidates.labels[top], scores)
-        scores, kept = ranked(scores, point.max_instances, self.decayed * point.score_threshold)
+        lowest = max(self.decayed * point.score_threshold, point.final_threshold)
+        scores, kept = ranked(scores, point.max_instances, lowest)
         return top[kept], scores
 
     def _suppressed(self, masks: Tensor, labels: Tensor, scores: Tensor) -> Tensor:

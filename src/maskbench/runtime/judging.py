@@ -32,7 +32,7 @@ from maskbench.runtime.timing import pick_device
 from maskbench.runtime.tuning import TuneAP
 from maskbench.structures import Batch
 
-SCORES = (*get_args(IouType), "per_class", "errors", "strata")
+SCORES = (*get_args(IouType), "per_class", "errors", "strata", "deployment")
 """What a new look at the predictions replaces in metrics.json."""
 
 
@@ -96,7 +96,7 @@ def judge(cfg: DictConfig, method: Segmenter, data: CocoDataModule, run: RunFold
         "images": len(data.image_ids("test")),
         **as_metrics(scores),
         **({"tune": {"segm": tuned.summary}} if tuned else {}),
-        **_deployed(chosen, scores),
+        **_deployment(chosen, scores),
         "ceiling": {"segm": ceiling},
         "reach": reach,
     }
@@ -117,13 +117,15 @@ def judge_again(path: Path, *, predict: bool, device: str | None = None) -> dict
         RunError: the run is not finished, or its data are not what it was trained and judged on.
     """
     run = RunFolder.existing(path)
-    metrics = {name: value for name, value in read_json(run.metrics).items() if name not in SCORES}
+    before = read_json(run.metrics)
+    metrics = {name: value for name, value in before.items() if name not in SCORES}
     if predict:
         hush()
         target = pick_device(device)
         cfg, data, method = load(path)
         _require_same_data(run, data)
         cfg.trainer = _on_one(target, cfg.trainer)
+        metrics.pop("tune", None)
         metrics |= judge(cfg, method, data, run)
     else:
         cfg = run.read_config()
@@ -132,9 +134,9 @@ def judge_again(path: Path, *, predict: bool, device: str | None = None) -> dict
         results, settings = read_predictions(run.predictions), cfg.evaluation
         scores = _scores(data, results, settings.iou_types, settings.point.max_instances)
         _write_matches(run, scores)
-        chosen = metrics.get("deployment")
+        chosen = before.get("deployment")
         _write_thumbnails(run, data, results, scores, chosen)
-        metrics |= as_metrics(scores) | _deployed(chosen, scores)
+        metrics |= as_metrics(scores) | _deployment(chosen, scores)
     write_json(run.metrics, metrics)
     return metrics
 
@@ -197,7 +199,7 @@ def _chosen(tuned: Matches) -> dict[str, Any] | None:
     return None if threshold is None else {"threshold": threshold, "tune": asdict(tally(tuned, threshold))}
 
 
-def _deployed(chosen: dict[str, Any] | None, scores: Mapping[IouType, Scores]) -> dict[str, Any]:
+def _deployment(chosen: dict[str, Any] | None, scores: Mapping[IouType, Scores]) -> dict[str, Any]:
     """The deployment point with what it is worth on test; nothing where none was chosen or no masks are scored."""
     if chosen is None or "segm" not in scores:
         return {}

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from maskbench.data.coco import read_photo
 from maskbench.data.datamodule import CocoDataModule, photo_batch
 from maskbench.errors import ConfigError, RunError
+from maskbench.evaluation.execution import require_execution
 from maskbench.evaluation.precision import precision_name
 from maskbench.evaluation.speed import Speed, measure
 from maskbench.methods.base import Segmenter
@@ -35,6 +36,9 @@ class Conditions:
         batch: images that are predicted together.
         execution: how networks are run, one of `execution.EXECUTIONS`.
         precision: of all runs (None: each at that which it was trained in).
+
+    Raises:
+        ConfigError: there is no such execution or precision, none on this device, or a batch of nothing.
     """
 
     device: torch.device
@@ -43,6 +47,13 @@ class Conditions:
     batch: int = 1
     execution: str = "eager"
     precision: str | int | None = None
+
+    def __post_init__(self) -> None:
+        require_execution(self.execution, self.device)
+        if self.precision is not None:
+            precision_name(self.precision)
+        if self.batch < 1:
+            raise ConfigError(f"batch={self.batch}: expected at least one image")
 
     @property
     def usual(self) -> bool:
@@ -99,26 +110,30 @@ def time_runs(
         Speed by the name of the run's folder, at the lowest threshold.
     """
     contenders = {run.path.name: method for run, method in methods.items()}
-    deployed = {f"{run.path.name}, deployed": at for run, method in methods.items() if (at := _deployed(run, method))}
-    speeds = _measured(contenders | (deployed if conditions.usual else {}), data, precision, conditions)
+    if not conditions.usual:
+        speeds = _measured(contenders, data, precision, conditions)
+        for run in methods:
+            found, known = speeds[run.path.name], read_json(run.speeds) if run.speeds.exists() else {}
+            write_json(run.speeds, known | {found.label: found.as_dict()})
+        return speeds
+    deployed = {run: at for run, method in methods.items() if (at := _at_deployment_point(run, method))}
+    names = {run: f"{run.path.name}, deployed" for run in deployed}
+    together = contenders | {names[run]: method for run, method in deployed.items()}
+    speeds = _measured(together, data, precision, conditions)
     for run in methods:
-        found = speeds[run.path.name]
-        if conditions.usual:
-            point = speeds.pop(f"{run.path.name}, deployed", None)
-            write_json(run.speed, found.as_dict() | ({"deployment": point.as_dict()} if point else {}))
-        else:
-            known = read_json(run.speeds) if run.speeds.exists() else {}
-            write_json(run.speeds, known | {found.conditions: found.as_dict()})
+        point = {"deployment": speeds.pop(names[run]).as_dict()} if run in names else {}
+        write_json(run.speed, speeds[run.path.name].as_dict() | point)
     return speeds
 
 
-def _deployed(run: RunFolder, method: Segmenter) -> Segmenter | None:
+def _at_deployment_point(run: RunFolder, method: Segmenter) -> Segmenter | None:
     """The same weights read at the run's deployment point; None where it has none."""
     chosen = read_json(run.metrics).get("deployment") if run.metrics.exists() else None
     if not chosen:
         return None
+    threshold = max(method.point.score_threshold, min(chosen["threshold"], 1 - 1e-7))
     same = copy(method)  # shares its modules
-    same.point = replace(method.point, score_threshold=min(chosen["threshold"], 1 - 1e-7))
+    same.point = replace(method.point, score_threshold=threshold, final_threshold=threshold)
     return same
 
 

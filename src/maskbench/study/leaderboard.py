@@ -252,7 +252,7 @@ def _row(run: Run, paradigm: str | None, label: str) -> dict[str, Any]:
         "box_AP": _share(boxes.get("AP")),
         "ceiling_AP": _share(run.metrics.get("ceiling", {}).get("segm", {}).get("AP")),
         **_costs(run),
-        **_deployed(run),
+        **_at_deployment_point(run),
         "train_memory_MB": run.history["memory_mb"].max() if "memory_mb" in run.history else None,
         "train_minutes": run.metrics.get("minutes"),
         "images_seen": run.metrics.get("images_seen"),
@@ -277,23 +277,22 @@ def _costs(run: Run) -> dict[str, Any]:
     }
 
 
-def _deployed(run: Run) -> dict[str, Any]:
+def _at_deployment_point(run: Run) -> dict[str, Any]:
     """At the run's deployment point, on test."""
     point: dict[str, Any] = run.metrics.get("deployment", {})
     kept, speed = point.get("test", {}), run.speed.get("deployment", {})
     images = run.metrics.get("images")
     return {
         "deployed_threshold": point.get("threshold"),
-        **{f"deployed_{title}": _share(kept.get(name)) for title, name in RATES.items()},
+        "deployed_F1": _share(kept.get("f1")),
+        "deployed_precision": _share(kept.get("precision")),
+        "deployed_recall": _share(kept.get("recall")),
         "deployed_FPS": speed.get("fps"),
         "deployed_instances": kept["detections"] / images if kept and images else None,
         "PQ": _share(kept.get("pq")),
         "accuracy50": _share(kept.get("accuracy", {}).get("0.50")),
         "accuracy": _share(kept.get("mean_accuracy")),
     }
-
-
-RATES = {"F1": "f1", "precision": "precision", "recall": "recall"}
 
 
 def timing(run: Run) -> str:

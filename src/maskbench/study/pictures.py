@@ -84,7 +84,10 @@ def _speed(found: Group, first: Mapping[str, Run], looks: Mapping[str, Style]) -
     speeds = {label: first[label].speed for label in here["label"]}
     phases = {label: own["phases"] for label, own in speeds.items() if own.get("phases")}
     if phases := {label: own for label, own in phases.items() if set(own) <= set(PHASES)}:
-        note = "From the photo's bytes to its masks, means over the photos of the first seed. Encoding is not in it."
+        note = (
+            "From the network input in host memory to masks at photo size, means over the photos of the first seed. "
+            "Encoding is not in it."
+        )
         names = [name for name in PHASES if any(name in own for own in phases.values())]
         lines = [
             [label, *(f"{own.get(name, 0):.1f}" for name in names), f"{sum(own.values()):.1f}"]

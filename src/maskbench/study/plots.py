@@ -53,7 +53,7 @@ PHASES = {
     "selection": ("#D55E00", ""),
     "masks": ("#009E73", "\\\\"),
 }
-"""Likewise of what a prediction spends its time on, in the order of `evaluation.speed`."""
+"""Likewise of what a prediction spends its time on (`phases.PHASES`)."""
 INK, MUTED, GRID = "#1d2733", "#5d6978", "#e4e8ee"
 FACES = ("Inter", "Helvetica Neue", "Arial", "Liberation Sans", "DejaVu Sans")
 LONG_NAME = 19

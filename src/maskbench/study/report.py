@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -41,7 +41,7 @@ class Section:
         keys: the distinct keys of a kind among the trials.
         strata: tables of AP by a property of the objects.
         reach: by row how many true objects come through each stage of its paradigm, and of how many.
-        conditions: speeds under other conditions than the leaderboard's, by conditions and row.
+        other_speeds: those under other conditions than the leaderboard's, by conditions and row.
         data: what the data set is like, in a line; None where no run says it.
         apart: the fields in which the study's footings differ, with this one's value.
     """
@@ -57,7 +57,7 @@ class Section:
     keys: dict[str, list[Key]]
     strata: list[Strata]
     reach: dict[str, dict[str, dict[str, int]]]
-    conditions: dict[str, dict[str, dict[str, Any]]]
+    other_speeds: dict[str, dict[str, dict[str, Any]]]
     data: str | None
     apart: dict[str, object] = field(default_factory=dict)
 
@@ -102,15 +102,15 @@ def _section(found: Group, runs: Sequence[Run], looks: dict[str, Style], plots: 
         keys={kind: _distinct(own, kind) for kind in KEYS},
         strata=[strata for by in EXPLAINED if (strata := _strata(found, own, by)).rows],
         reach={label: stages for label, run in first.items() if (stages := run.metrics.get("reach"))},
-        conditions=_conditions(found, own),
+        other_speeds=_other_speeds(first),
         data=next((_profile(run.data) for run in own if run.data), None),
     )
 
 
-def _conditions(found: Group, runs: Sequence[Run]) -> dict[str, dict[str, dict[str, Any]]]:
+def _other_speeds(first: Mapping[str, Run]) -> dict[str, dict[str, dict[str, Any]]]:
     """Speeds of the first seeds under other conditions than the table's: by conditions, by row."""
     speeds: dict[str, dict[str, dict[str, Any]]] = {}
-    for label, run in _first_seeds(found, runs).items():
+    for label, run in first.items():
         for conditions, speed in run.speeds.items():
             speeds.setdefault(conditions, {})[label] = speed
     return dict(sorted(speeds.items()))
