@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from maskbench.evaluation.cost import count_flops, peak_memory
-from maskbench.methods.base import Segmenter
+from maskbench.methods.base import Oracle, Segmenter
 from maskbench.phases import heard
 from maskbench.runtime.compose import build_method
 from maskbench.structures import Batch, Instances
@@ -319,6 +319,23 @@ def test_what_comes_through_the_stages_is_counted(trained: Segmenter, batch: Bat
     assert all(list(image) == list(found[0]) for image in (*found, *nothing)), "all images have the same stages"
     assert all(0 <= reached <= of for image in found for reached, of in image.values())
     assert all(count == (0, 0) for image in nothing for count in image.values())
+
+
+def test_oracles_help_with_what_they_say(trained: Segmenter, batch: Batch, without_objects: Batch) -> None:
+    assert set(trained.oracles) <= set(get_args(Oracle))
+    for oracle in trained.oracles:
+        with torch.inference_mode():
+            found = trained.given(trained(trained.prepare(batch)), batch, oracle)
+            nothing = trained.given(trained(trained.prepare(without_objects)), without_objects, oracle)
+        assert all(len(image) == 0 for image in nothing)
+        for image, target, frame in zip(found, batch.targets, batch.frames, strict=True):
+            assert image.masks.size == frame.photo
+            assert set(image.labels.tolist()) <= set(target.labels.tolist()), "the true classes and no others"
+            if oracle != "semantic map":
+                assert len(image) <= len(target)
+                assert (image.scores == 1).all()
+    if "boxes" in trained.oracles:
+        assert [len(image) for image in found] == [len(target) for target in batch.targets]
 
 
 def test_no_head_of_a_region_is_taken_for_selection(trained: Segmenter, batch: Batch) -> None:

@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from maskbench.study.board import Board
 from maskbench.study.report import write_report
 from maskbench.study.runs import PHOTOS
@@ -111,6 +113,26 @@ def test_ap_by_crowding_and_occlusion_is_a_table(study: Path) -> None:
     assert '<th colspan="3"><span>crowding</span></th><th colspan="3"><span>occlusion</span></th>' in table
     assert "<th>some<br><small>300</small></th>" in table
     assert len(re.findall(r"<b>[\w-]+</b></td>(<td>\d\d\.\d</td><td>\d\d\.\d</td><td>–</td>){2}</tr>", table)) == 3
+
+
+def test_what_oracles_would_gain_is_one_table_for_all(study: Path) -> None:
+    table = write_report(Board.read(study)).read_text().split("gained by knowing more")[1].split("</table>")[0]
+    heads = re.findall(r"<th>([^<]*)</th>", table)
+    assert heads == ["as it is", "true classes", "true boxes", "true centres", "true semantic map", "ceiling"]
+    rows = {
+        name: re.findall(r"<td>([^<]*)</td>", cells) for name, cells in re.findall(r"<b>(.*?)</b>(.*?)</tr>", table)
+    }
+    own, classes, *given, ceiling = rows["mask_rcnn-small"]
+    assert float(classes) - float(own) == pytest.approx(2)
+    assert (given[1:], ceiling) == (["–", "–"], "93.0")
+    assert float(given[0]) - float(own) == pytest.approx(10)
+    assert rows["discriminative-small"][2:4] == ["–", "–"]
+
+
+def test_what_can_be_done_with_one_threshold_is_a_table(study: Path) -> None:
+    table = write_report(Board.read(study)).read_text().split("Put to use")[1].split("</table>")[0]
+    assert table.count("<td>0.43</td>") == 3
+    assert table.count("<td>4.0</td>") == 3, "800 detections on 200 photos"
 
 
 def test_what_a_paradigm_lets_through_is_a_table(study: Path) -> None:

@@ -18,11 +18,16 @@ from maskbench.structures import Batch, Frame, Instances, OperatingPoint
 Paradigm = Literal["two-stage", "one-stage", "bottom-up"]
 
 
+Oracle = Literal["boxes", "centres", "semantic map"]
+"""What of the truth a method can be given in the place of what it finds itself."""
+
+
 class Tested(NamedTuple):
-    """What is found in the images of a batch, and how far the true objects come (`Segmenter.reach`)."""
+    """What is found in the images of a batch, also with the help of oracles, and how far the true objects come."""
 
     instances: list[Instances]
     reach: list[dict[str, tuple[int, int]]]
+    given: dict[Oracle, list[Instances]]
 
 
 class Common(TypedDict, total=False):
@@ -49,6 +54,8 @@ class Segmenter(LightningModule, ABC):
 
     paradigm: ClassVar[Paradigm]
     default_point: ClassVar[OperatingPoint]
+    oracles: ClassVar[tuple[Oracle, ...]] = ()
+    """What `given` can put in the place of the method's own findings."""
 
     def __init__(
         self,
@@ -91,6 +98,16 @@ class Segmenter(LightningModule, ABC):
         """
         return [{} for _ in batch.frames]
 
+    def given(self, raw: Any, batch: Batch, oracle: Oracle) -> list[Instances]:
+        """`instances`, were a part of the truth known: what the rest of the method makes of it.
+
+        Args:
+            raw: the network's output.
+            batch: with its targets.
+            oracle: one of `oracles`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} names {oracle} among its oracles and has no `given`")
+
     # What follows from it --------------------------------------------------------------------------------------------
 
     def prepare(self, batch: Batch) -> Float[Tensor, "B 3 H W"]:
@@ -120,7 +137,8 @@ class Segmenter(LightningModule, ABC):
 
     def test_step(self, batch: Batch, batch_idx: int) -> Tested:  # type: ignore[override]
         raw = self(self.prepare(batch))
-        return Tested(self.instances(raw, batch.frames), self.reach(raw, batch))
+        given = {oracle: self.given(raw, batch, oracle) for oracle in self.oracles}
+        return Tested(self.instances(raw, batch.frames), self.reach(raw, batch), given)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[Instances]:
         return self.predict(batch)

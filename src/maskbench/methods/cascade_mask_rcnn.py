@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from maskbench.errors import ConfigError
-from maskbench.methods.base import Common, Segmenter
+from maskbench.methods.base import Common, Oracle, Segmenter
 from maskbench.nn.cascade import Average, BoxCascade, average_logits, average_probabilities
 from maskbench.nn.fpn import FPN
 from maskbench.nn.masks import mask_losses, mask_probabilities, mask_size
@@ -28,7 +28,16 @@ from maskbench.nn.upsample import TransposedConv, Upsample
 from maskbench.ops import boxes as box_ops
 from maskbench.ops.assign import EVERY, Matcher, Sampler
 from maskbench.ops.mask_kinds import MaskKind, PerClassSigmoid
-from maskbench.ops.regions import Detected, Regions, detect, in_photo, proposal_recall, redrawn, without_truth
+from maskbench.ops.regions import (
+    Detected,
+    Regions,
+    detect,
+    in_photo,
+    proposal_recall,
+    redrawn,
+    true_boxes,
+    without_truth,
+)
 from maskbench.ops.roi_pool import PyramidPool, RegionPool, RoIAlign
 from maskbench.structures import Batch, Frame, Instances, OperatingPoint
 
@@ -126,6 +135,7 @@ class CascadeMaskRCNN(Segmenter):
 
     paradigm = "two-stage"
     default_point = OperatingPoint(score_threshold=0.05, candidates=None, max_instances=100)
+    oracles = ("boxes",)
 
     def __init__(
         self,
@@ -273,6 +283,11 @@ class CascadeMaskRCNN(Segmenter):
             for head in heads
         ]
         return torch.stack(maps).mean(dim=0)
+
+    def given(self, raw: Raw, batch: Batch, oracle: Oracle) -> list[Instances]:
+        """The masks of the true classes inside the true boxes."""
+        found = true_boxes(batch.targets)
+        return in_photo(self.masks(raw.features, found), found, batch.frames)
 
     def reach(self, raw: Raw, batch: Batch) -> list[dict[str, tuple[int, int]]]:
         proposals = self.rpn.boxes(raw.rpn, batch.frames, training=False)

@@ -14,10 +14,10 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskbench.methods.base import Common, Segmenter
+from maskbench.methods.base import Common, Oracle, Segmenter
 from maskbench.nn.blocks import predictor, tower, with_coordinates, zero_of
 from maskbench.nn.fpn import FPN
-from maskbench.ops.grid import Grids, cell_scores, grid_losses, head_levels, resized
+from maskbench.ops.grid import Grids, Paint, cell_scores, grid_losses, head_levels, resized
 from maskbench.ops.masks import instances_of, to_photo
 from maskbench.ops.suppress import Candidates, Selection
 from maskbench.structures import Batch, Frame, Instances, OperatingPoint
@@ -60,6 +60,7 @@ class DecoupledSOLO(Segmenter):
 
     paradigm = "one-stage"
     default_point = OperatingPoint(score_threshold=0.1, candidates=500, max_instances=100)
+    oracles = ("centres",)
     strides = (8, 8, 16, 32, 32)
     mask_stride = 4
 
@@ -140,14 +141,24 @@ class DecoupledSOLO(Segmenter):
         frame: Frame,
     ) -> Instances:
         candidates = Candidates.of(scores, self.point)
-        size = columns[0].shape[1:]
-        columns, rows = ([resized(level.float().sigmoid(), size) for level in maps] for maps in (columns, rows))
+        size, drawn = columns[0].shape[1:], at_one_size(columns, rows)
 
         def masks_of(chosen: Int64[Tensor, " K"]) -> Float[Tensor, "K H W"]:
-            return self.grids.painted(candidates.cells[chosen], size, partial(paint, columns, rows))
+            return self.grids.painted(candidates.cells[chosen], size, drawn)
 
         kept, scores = self.select(candidates, self.grids.stride_of(candidates.cells), size, masks_of, self.point)
         return instances_of(to_photo(masks_of(kept), frame, self.mask_stride), candidates.labels[kept], scores)
+
+    def given(self, raw: Raw, batch: Batch, oracle: Oracle) -> list[Instances]:
+        """What the cells at the true centres paint, of the true classes."""
+        found = []
+        maps = zip(zip(*raw.columns, strict=True), zip(*raw.rows, strict=True), strict=True)
+        for (columns, rows), target, frame in zip(maps, batch.targets, batch.frames, strict=True):
+            cell, instance = self.grids.centres(target)
+            painted = self.grids.painted(cell, columns[0].shape[1:], at_one_size(columns, rows))
+            masks = to_photo(painted, frame, self.mask_stride)
+            found.append(instances_of(masks, target.labels[instance], target.scores[instance]))
+        return found
 
     def reach(self, raw: Raw, batch: Batch) -> list[dict[str, tuple[int, int]]]:
         return [self.grids.reach(target) for target in batch.targets]
@@ -155,6 +166,13 @@ class DecoupledSOLO(Segmenter):
     def ceiling(self, batch: Batch) -> list[Instances]:
         """The truth as the levels can draw it, resampled to the photo as a prediction is."""
         return self.grids.redrawn(batch)
+
+
+def at_one_size(columns: Sequence[Float[Tensor, "_s _h _w"]], rows: Sequence[Float[Tensor, "_s _h _w"]]) -> Paint:
+    """Paints at the size of the finest level, to which column and row probabilities of every level are brought."""
+    size = columns[0].shape[1:]
+    columns, rows = ([resized(level.float().sigmoid(), size) for level in maps] for maps in (columns, rows))
+    return partial(paint, columns, rows)
 
 
 def paint(

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskbench.errors import ConfigError
-from maskbench.methods.base import Common, Segmenter
+from maskbench.methods.base import Common, Oracle, Segmenter
 from maskbench.nn.blocks import predictor, zero_of
 from maskbench.nn.fpn import FPN
 from maskbench.nn.semantic import SemanticFPN
@@ -98,6 +98,7 @@ class Discriminative(Segmenter):
 
     paradigm = "bottom-up"
     default_point = OperatingPoint(score_threshold=0.0, candidates=None, max_instances=100)
+    oracles = ("semantic map",)
     mask_stride = 4
 
     def __init__(
@@ -158,6 +159,10 @@ class Discriminative(Segmenter):
             "regulariser": gamma * regulariser,
         }
 
+    def _cells(self, target: Instances) -> Int64[Tensor, "h w"]:
+        """The instance of each cell, −1 where there is none."""
+        return label_map(shrink(target.masks.dense().to(target.boxes.device), self.mask_stride))
+
     def _classes(self, cells: Int64[Tensor, "h w"], target: Instances) -> Int64[Tensor, "h w"]:
         """Class of each cell; the number of classes stands for background."""
         labels = torch.cat([target.labels, target.labels.new_tensor([len(self.classes)])])
@@ -211,10 +216,19 @@ class Discriminative(Segmenter):
         kept = kept[scores[kept] > self.point.score_threshold]
         return kept, scores[kept]
 
+    def given(self, raw: Raw, batch: Batch, oracle: Oracle) -> list[Instances]:
+        """What clustering finds in the true semantic map."""
+        drawn = []
+        for embedding, target, frame in zip(raw.embedding, batch.targets, batch.frames, strict=True):
+            classes = self._classes(self._cells(target), target)
+            known = F.one_hot(classes, len(self.classes) + 1).permute(2, 0, 1).float()
+            drawn.append(self._instances(known, embedding.float(), frame))
+        return drawn
+
     def reach(self, raw: Raw, batch: Batch) -> list[dict[str, tuple[int, int]]]:
         stages = []
         for target in batch.targets:
-            cells = label_map(shrink(target.masks.dense().to(target.boxes.device), self.mask_stride))
+            cells = self._cells(target)
             sizes = torch.bincount(cells[cells >= 0], minlength=len(target))
             stages.append({f"{self.smallest} cells of its own": (int((sizes >= self.smallest).sum()), len(target))})
         return stages
@@ -223,7 +237,7 @@ class Discriminative(Segmenter):
         """The truth as one label a cell at stride 4."""
         drawn = []
         for target, frame in zip(batch.targets, batch.frames, strict=True):
-            cells = label_map(shrink(target.masks.dense().to(target.boxes.device), self.mask_stride))
+            cells = self._cells(target)
             maps = (cells[None] == torch.arange(len(target), device=cells.device)[:, None, None]).float()
             drawn.append(instances_of(to_photo(maps, frame, self.mask_stride), target.labels, target.scores))
         return drawn

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskbench.errors import ConfigError
-from maskbench.methods.base import Common, Segmenter
+from maskbench.methods.base import Common, Oracle, Segmenter
 from maskbench.nn.blocks import kaiming
 from maskbench.nn.cascade import BoxCascade, average_logits
 from maskbench.nn.fpn import FPN
@@ -31,7 +31,16 @@ from maskbench.ops.assign import Sampler
 from maskbench.ops.boxes import batch_index
 from maskbench.ops.mask_kinds import MaskKind, PerClassSigmoid
 from maskbench.ops.masks import label_map, smallest_first
-from maskbench.ops.regions import Detected, Regions, detect, in_photo, proposal_recall, redrawn, without_truth
+from maskbench.ops.regions import (
+    Detected,
+    Regions,
+    detect,
+    in_photo,
+    proposal_recall,
+    redrawn,
+    true_boxes,
+    without_truth,
+)
 from maskbench.ops.roi_pool import PyramidPool, RegionPool, RoIAlign
 from maskbench.phases import phase
 from maskbench.structures import UNKNOWN_CLASS, Batch, Frame, Instances, OperatingPoint
@@ -118,6 +127,7 @@ class HTC(Segmenter):
 
     paradigm = "two-stage"
     default_point = OperatingPoint(score_threshold=0.001, candidates=None, max_instances=100)
+    oracles = ("boxes",)
     delta_weights: tuple[box_ops.DeltaWeights, ...] = ((10, 5), (20, 10), (1 / 0.033, 1 / 0.067))
     stage_weights = (1.0, 0.5, 0.25)
 
@@ -337,6 +347,11 @@ class HTC(Segmenter):
             for stage in stages
         ]
         return torch.stack(maps).mean(dim=0)
+
+    def given(self, raw: Raw, batch: Batch, oracle: Oracle) -> list[Instances]:
+        """The masks of the true classes inside the true boxes."""
+        found = true_boxes(batch.targets)
+        return in_photo(self.masks(raw.features, raw.semantic, found), found, batch.frames)
 
     def reach(self, raw: Raw, batch: Batch) -> list[dict[str, tuple[int, int]]]:
         proposals = self.rpn.boxes(raw.rpn, batch.frames, training=False)

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from maskbench.errors import ConfigError
-from maskbench.methods.base import Common, Segmenter
+from maskbench.methods.base import Common, Oracle, Segmenter
 from maskbench.nn.fpn import FPN
 from maskbench.nn.masks import mask_losses, mask_probabilities, mask_size
 from maskbench.nn.points import PointRefinement, Refine
@@ -24,7 +24,17 @@ from maskbench.nn.upsample import TransposedConv, Upsample
 from maskbench.ops import boxes as box_ops
 from maskbench.ops.assign import Matcher, Sampler
 from maskbench.ops.mask_kinds import MaskKind, PerClassSigmoid
-from maskbench.ops.regions import Detected, Regions, box_losses, detect, in_photo, proposal_recall, redrawn, sample
+from maskbench.ops.regions import (
+    Detected,
+    Regions,
+    box_losses,
+    detect,
+    in_photo,
+    proposal_recall,
+    redrawn,
+    sample,
+    true_boxes,
+)
 from maskbench.ops.roi_pool import PyramidPool, RegionPool, RoIAlign
 from maskbench.structures import Batch, Frame, Instances, OperatingPoint
 
@@ -106,6 +116,7 @@ class MaskRCNN(Segmenter):
 
     paradigm = "two-stage"
     default_point = OperatingPoint(score_threshold=0.05, candidates=None, max_instances=100)
+    oracles = ("boxes",)
     delta_weights: box_ops.DeltaWeights = (10.0, 5.0)
 
     def __init__(
@@ -219,6 +230,11 @@ class MaskRCNN(Segmenter):
         boxes = [image.boxes for image in found]
         logits = self.mask_head(self.pool(features, boxes, self.mask_head.pool)).float()
         return mask_probabilities(logits, found, self.mask_kind, self.refinement, features[0])
+
+    def given(self, raw: Raw, batch: Batch, oracle: Oracle) -> list[Instances]:
+        """The masks of the true classes inside the true boxes."""
+        found = true_boxes(batch.targets)
+        return in_photo(self.masks(raw.features, found), found, batch.frames, whole_pixels=self.variant.whole_pixels)
 
     def reach(self, raw: Raw, batch: Batch) -> list[dict[str, tuple[int, int]]]:
         proposals = self.rpn.boxes(raw.rpn, batch.frames, training=False)

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskbench.methods.base import Common, Segmenter
+from maskbench.methods.base import Common, Oracle, Segmenter
 from maskbench.nn.blocks import kaiming
 from maskbench.nn.fpn import FPN
 from maskbench.nn.masks import mask_losses, mask_probabilities, mask_size
@@ -26,7 +26,17 @@ from maskbench.ops import boxes as box_ops
 from maskbench.ops.assign import Matcher, Sampler
 from maskbench.ops.mask_kinds import MaskKind, PerClassSigmoid
 from maskbench.ops.points import grid_points, sample_regions
-from maskbench.ops.regions import Detected, Regions, box_losses, detect, in_photo, proposal_recall, redrawn, sample
+from maskbench.ops.regions import (
+    Detected,
+    Regions,
+    box_losses,
+    detect,
+    in_photo,
+    proposal_recall,
+    redrawn,
+    sample,
+    true_boxes,
+)
 from maskbench.ops.roi_pool import PyramidPool, RegionPool, RoIAlign
 from maskbench.phases import phase
 from maskbench.structures import Batch, Frame, Instances, OperatingPoint
@@ -100,6 +110,7 @@ class PointRend(Segmenter):
 
     paradigm = "two-stage"
     default_point = OperatingPoint(score_threshold=0.05, candidates=None, max_instances=100)
+    oracles = ("boxes",)
     delta_weights: box_ops.DeltaWeights = (10.0, 5.0)
 
     def __init__(
@@ -202,6 +213,11 @@ class PointRend(Segmenter):
         boxes = [image.boxes for image in found]
         coarse = self.coarse_head(features[0], boxes, self.fpn.strides[0]).float()
         return mask_probabilities(coarse, found, self.mask_kind, self.refinement, features[0])
+
+    def given(self, raw: Raw, batch: Batch, oracle: Oracle) -> list[Instances]:
+        """The masks of the true classes inside the true boxes."""
+        found = true_boxes(batch.targets)
+        return in_photo(self.masks(raw.features, found), found, batch.frames)
 
     def reach(self, raw: Raw, batch: Batch) -> list[dict[str, tuple[int, int]]]:
         proposals = self.rpn.boxes(raw.rpn, batch.frames, training=False)

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskbench.methods.base import Common, Segmenter
+from maskbench.methods.base import Common, Oracle, Segmenter
 from maskbench.nn.blocks import predictor, tower, with_coordinates, zero_of
 from maskbench.nn.fpn import FPN
 from maskbench.ops.grid import Grids, cell_scores, grid_losses, head_levels
@@ -62,6 +62,7 @@ class SOLO(Segmenter):
 
     paradigm = "one-stage"
     default_point = OperatingPoint(score_threshold=0.1, candidates=500, max_instances=100)
+    oracles = ("centres",)
     strides = (8, 8, 16, 32, 32)
     mask_stride = 4
 
@@ -159,6 +160,17 @@ class SOLO(Segmenter):
 
         kept, scores = self.select(candidates, self.grids.stride_of(candidates.cells), size, masks_of, self.point)
         return instances_of(to_photo(masks_of(kept), frame, self.mask_stride), candidates.labels[kept], scores)
+
+    def given(self, raw: Raw, batch: Batch, oracle: Oracle) -> list[Instances]:
+        """What the cells at the true centres paint, of the true classes."""
+        drawn = []
+        for features, target, frame in zip(zip(*raw.features, strict=True), batch.targets, batch.frames, strict=True):
+            size = (2 * features[0].shape[1], 2 * features[0].shape[2])
+            cell, instance = self.grids.centres(target)
+            maps = self.grids.painted(cell, size, partial(self.paint, features))
+            masks = to_photo(maps, frame, self.mask_stride)
+            drawn.append(instances_of(masks, target.labels[instance], target.scores[instance]))
+        return drawn
 
     def reach(self, raw: Raw, batch: Batch) -> list[dict[str, tuple[int, int]]]:
         return [self.grids.reach(target) for target in batch.targets]

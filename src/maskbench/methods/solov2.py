@@ -14,7 +14,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-from maskbench.methods.base import Common, Segmenter
+from maskbench.methods.base import Common, Oracle, Segmenter
 from maskbench.nn.blocks import predictor, tower, with_coordinates, zero_of
 from maskbench.nn.fpn import FPN
 from maskbench.nn.semantic import SemanticFPN
@@ -61,6 +61,7 @@ class SOLOv2(Segmenter):
 
     paradigm = "one-stage"
     default_point = OperatingPoint(score_threshold=0.1, candidates=500, max_instances=100)
+    oracles = ("centres",)
     strides = (8, 8, 16, 32, 32)
     mask_stride = 4
 
@@ -160,6 +161,16 @@ class SOLOv2(Segmenter):
         strides = self.grids.stride_of(candidates.cells)
         kept, scores = self.select(candidates, strides, features.shape[2:], masks_of, self.point)
         return instances_of(to_photo(masks_of(kept), frame, self.mask_stride), candidates.labels[kept], scores)
+
+    def given(self, raw: Raw, batch: Batch, oracle: Oracle) -> list[Instances]:
+        """What the kernels at the true centres paint, of the true classes."""
+        drawn = []
+        images = zip(flat(raw.kernels), raw.features.split(1), batch.targets, batch.frames, strict=True)
+        for kernels, features, target, frame in images:
+            cell, instance = self.grids.centres(target)
+            masks = to_photo(self.paint(kernels[cell], features), frame, self.mask_stride)
+            drawn.append(instances_of(masks, target.labels[instance], target.scores[instance]))
+        return drawn
 
     def reach(self, raw: Raw, batch: Batch) -> list[dict[str, tuple[int, int]]]:
         return [self.grids.reach(target) for target in batch.targets]

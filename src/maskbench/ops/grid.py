@@ -116,10 +116,15 @@ class Grids:
         labels = torch.full((self.starts[-1],), background, device=owners.cell.device)
         return labels.index_copy(0, owners.cell, target.labels[owners.instance].long())
 
+    def centres(self, target: Instances) -> Claims:
+        """The cell at each object's centre of mass, on the finest level of its size; what fits no level has none."""
+        claims = replace(self, sigma=0.0).claims(_on_device(target))
+        first = claims.instance.diff(prepend=claims.instance.new_tensor([-1])) > 0
+        return Claims(claims.cell[first], claims.instance[first])
+
     def reach(self, target: Instances) -> dict[str, tuple[int, int]]:
         """How many objects fit a level, have a cell and have one that no other takes; and each level's cells of one."""
-        masks = target.masks.dense().to(target.boxes.device)  # if they were encoded, they are in host memory
-        target = replace(target, masks=Masks(masks))
+        target = _on_device(target)
         claims, objects = self.claims(target), len(target)
         owners = self.owners(claims, target)
         cells, claimants = claims.cell.unique(return_counts=True)
@@ -161,6 +166,11 @@ class Grids:
             rows = (level == index).nonzero()[:, 0]
             maps[rows] = resized(shrink(masks[rows], self.strides[index] // 2).float(), maps.shape[1:])
         return instances_of(to_photo(maps, frame, self.strides[0] // 2), target.labels, target.scores)
+
+
+def _on_device(target: Instances) -> Instances:
+    """Masks that were encoded are in host memory."""
+    return replace(target, masks=Masks(target.masks.dense().to(target.boxes.device)))
 
 
 def grid_losses(

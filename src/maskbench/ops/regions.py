@@ -216,6 +216,11 @@ def _in_photo(
     return Instances(paste(*drawn, frame.photo), boxes, labels, scores)
 
 
+def true_boxes(targets: Sequence[Instances]) -> list[Detected]:
+    """The truth as if it had been detected."""
+    return [Detected(target.boxes, target.labels, target.scores) for target in targets]
+
+
 def redrawn(batch: Batch, size: int) -> list[Instances]:
     """The truth cropped to its own boxes as `size` × `size` cells, and pasted into the photo."""
     return [_redrawn(target, frame, size) for target, frame in zip(batch.targets, batch.frames, strict=True)]

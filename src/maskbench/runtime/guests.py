@@ -19,6 +19,7 @@ from maskbench.errors import ConfigError, RunError
 from maskbench.evaluation.average_precision import as_metrics, score
 from maskbench.evaluation.ground_truth import GroundTruth
 from maskbench.evaluation.matches import write_matches
+from maskbench.evaluation.oracles import with_true_classes
 from maskbench.evaluation.overlaps import IouType
 from maskbench.evaluation.results import Result, read_predictions
 from maskbench.runtime.compose import build_data
@@ -95,7 +96,8 @@ def _seat(
         "images": len(truth.images),
         "predictions": str(guest["predictions"]),
     }
-    write_json(run.metrics, {**about, **as_metrics(scores)})
+    named = score(truth, with_true_classes(truth, results), iou_type="segm", max_instances=limit).summary
+    write_json(run.metrics, {**about, **as_metrics(scores), "oracles": {"classes": named}})
     Status.begin(run.path).done().write(run.path)
     return run.path
 

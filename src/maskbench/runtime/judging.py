@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
@@ -13,14 +13,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from maskbench.data.datamodule import CocoDataModule
 from maskbench.errors import RunError
-from maskbench.evaluation.average_precision import AveragePrecision, Scores, as_metrics, score
+from maskbench.evaluation.average_precision import AveragePrecision, as_metrics, score
 from maskbench.evaluation.deployment import best_threshold, tally
 from maskbench.evaluation.ground_truth import GroundTruth
 from maskbench.evaluation.matches import Matches, write_matches
+from maskbench.evaluation.oracles import with_true_classes
 from maskbench.evaluation.overlaps import IouType
 from maskbench.evaluation.reach import Reach
 from maskbench.evaluation.results import Result, read_predictions, write_predictions
-from maskbench.methods.base import Segmenter
+from maskbench.methods.base import Oracle, Segmenter
 from maskbench.runtime.compose import build_data, make
 from maskbench.runtime.interrupts import interruptible
 from maskbench.runtime.pictures import write_thumbnails
@@ -37,20 +38,27 @@ SCORES = (*get_args(IouType), "per_class", "errors", "strata", "deployment")
 
 
 class Judgement(Callback):
-    """Collects what a method and its ceiling predict on test, and how far the true objects come through its stages.
+    """Collects what a method predicts on test, what it would with the help of oracles and at its ceiling, and how far
+    the true objects come through its stages.
 
     Args:
         data: the data set.
+        oracles: the method's.
         max_instances: the best of an image that count.
     """
 
-    def __init__(self, data: CocoDataModule, max_instances: int) -> None:
+    def __init__(self, data: CocoDataModule, oracles: Sequence[Oracle], max_instances: int) -> None:
         shared: dict[str, Any] = {"image_ids": data.image_ids("test"), "max_instances": max_instances}
-        self.found, self.ceiling = (
-            AveragePrecision(data.annotations("test"), data.category_ids, iou_types=("segm",), **shared)
-            for _ in range(2)
-        )
+
+        def ap() -> AveragePrecision:
+            return AveragePrecision(data.annotations("test"), data.category_ids, iou_types=("segm",), **shared)
+
+        self.found, self.ceiling, self.given = ap(), ap(), {oracle: ap() for oracle in oracles}
         self.reach = Reach()
+
+    def helped(self) -> dict[str, dict[str, float]]:
+        """Mask AP by what was given; to be called on every rank."""
+        return {oracle: found.compute()["segm"] for oracle, found in self.given.items()}
 
     def on_test_batch_end(
         self,
@@ -64,6 +72,8 @@ class Judgement(Callback):
         assert isinstance(pl_module, Segmenter)
         self.found.update(outputs.instances, batch.frames)
         self.reach.update(outputs.reach, batch.frames)
+        for oracle, instances in outputs.given.items():
+            self.given[oracle].update(instances, batch.frames)
         self.ceiling.update(pl_module.ceiling(batch), batch.frames)
 
 
@@ -74,7 +84,8 @@ def judge(cfg: DictConfig, method: Segmenter, data: CocoDataModule, run: RunFold
         The metrics on the first rank, which writes; nothing on others.
     """
     limit = method.point.max_instances
-    judgement, choice = Judgement(data, limit), TuneAP(data, limit) if data.image_ids("tune") else None
+    judgement = Judgement(data, method.oracles, limit)
+    choice = TuneAP(data, limit) if data.image_ids("tune") else None
     callbacks = shown(judgement, *([choice] if choice else []))
     trainer: Trainer = make(cfg.trainer, logger=False, enable_checkpointing=False, **callbacks)
     with interruptible():
@@ -83,20 +94,18 @@ def judge(cfg: DictConfig, method: Segmenter, data: CocoDataModule, run: RunFold
         trainer.test(method, datamodule=data, verbose=False)
     # all are gathered from every rank, so every rank asks
     results, ceiling = judgement.found.results(), judgement.ceiling.compute()["segm"]
+    helped = judgement.helped()
     reach, tuned = judgement.reach.compute(), choice.scores() if choice else None
     if not trainer.is_global_zero:
         return {}
-    scores = _scores(data, results, cfg.evaluation.iou_types, limit)
-    chosen = _chosen(tuned.matches) if tuned else None
     write_predictions(run.predictions, results)
-    _write_matches(run, scores)
-    _write_thumbnails(run, data, results, scores, chosen)
+    found = _score(run, data, results, cfg.evaluation.iou_types, limit, _chosen(tuned.matches) if tuned else None)
     return {
         "split": "test",
         "images": len(data.image_ids("test")),
-        **as_metrics(scores),
+        **found,
         **({"tune": {"segm": tuned.summary}} if tuned else {}),
-        **_deployment(chosen, scores),
+        "oracles": found["oracles"] | helped,
         "ceiling": {"segm": ceiling},
         "reach": reach,
     }
@@ -132,11 +141,9 @@ def judge_again(path: Path, *, predict: bool, device: str | None = None) -> dict
         data = build_data(cfg)
         _require_same_data(run, data)
         results, settings = read_predictions(run.predictions), cfg.evaluation
-        scores = _scores(data, results, settings.iou_types, settings.point.max_instances)
-        _write_matches(run, scores)
-        chosen = before.get("deployment")
-        _write_thumbnails(run, data, results, scores, chosen)
-        metrics |= as_metrics(scores) | _deployment(chosen, scores)
+        how = (settings.iou_types, settings.point.max_instances, before.get("deployment"))
+        metrics |= _score(run, data, results, *how)
+        metrics["oracles"] = before.get("oracles", {}) | metrics["oracles"]
     write_json(run.metrics, metrics)
     return metrics
 
@@ -182,14 +189,39 @@ def _on_one(device: torch.device, trainer: DictConfig) -> DictConfig:
     return moved
 
 
-def _scores(
-    data: CocoDataModule, results: Sequence[Result], iou_types: Sequence[IouType], max_instances: int
-) -> dict[IouType, Scores]:
+def _score(
+    run: RunFolder,
+    data: CocoDataModule,
+    results: Sequence[Result],
+    iou_types: Sequence[IouType],
+    max_instances: int,
+    chosen: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """All that follows from predictions on test, as metrics; writes matches and thumbnails.
+
+    Matches are those of masks, which the leaderboard ranks by; where boxes alone are compared there are none.
+
+    Args:
+        run: the run folder.
+        data: the data set.
+        results: of its test split.
+        iou_types: what is compared.
+        max_instances: the best of an image that count.
+        chosen: the deployment point.
+    """
     truth, images = GroundTruth(data.annotations("test")), data.image_ids("test")
     shared: dict[str, Any] = {"image_ids": images, "max_instances": max_instances}
-    return {
+    scores = {
         iou_type: score(truth, results, iou_type=iou_type, why=iou_type == "segm", **shared) for iou_type in iou_types
     }
+    matches = scores["segm"].matches if "segm" in scores else None
+    run.matches.unlink(missing_ok=True)
+    if matches:
+        write_matches(run.matches, matches)
+    write_thumbnails(run.thumbnails, data, results, matches, chosen["threshold"] if chosen else None)
+    # an oracle that every system can be asked
+    named = score(truth, with_true_classes(truth, results), iou_type="segm", **shared).summary
+    return {**as_metrics(scores), **_deployment(chosen, matches), "oracles": {"classes": named}}
 
 
 def _chosen(tuned: Matches) -> dict[str, Any] | None:
@@ -199,26 +231,8 @@ def _chosen(tuned: Matches) -> dict[str, Any] | None:
     return None if threshold is None else {"threshold": threshold, "tune": asdict(tally(tuned, threshold))}
 
 
-def _deployment(chosen: dict[str, Any] | None, scores: Mapping[IouType, Scores]) -> dict[str, Any]:
+def _deployment(chosen: dict[str, Any] | None, matches: Matches | None) -> dict[str, Any]:
     """The deployment point with what it is worth on test; nothing where none was chosen or no masks are scored."""
-    if chosen is None or "segm" not in scores:
+    if chosen is None or matches is None:
         return {}
-    return {"deployment": {**chosen, "test": asdict(tally(scores["segm"].matches, chosen["threshold"]))}}
-
-
-def _write_matches(run: RunFolder, scores: Mapping[IouType, Scores]) -> None:
-    """Of masks, which the leaderboard ranks by; where boxes alone are compared there are none."""
-    run.matches.unlink(missing_ok=True)
-    if "segm" in scores:
-        write_matches(run.matches, scores["segm"].matches)
-
-
-def _write_thumbnails(
-    run: RunFolder,
-    data: CocoDataModule,
-    results: Sequence[Result],
-    scores: Mapping[IouType, Scores],
-    chosen: dict[str, Any] | None,
-) -> None:
-    matches = scores["segm"].matches if "segm" in scores else None
-    write_thumbnails(run.thumbnails, data, results, matches, chosen["threshold"] if chosen else None)
+    return {"deployment": {**chosen, "test": asdict(tally(matches, chosen["threshold"]))}}

@@ -32,6 +32,18 @@ class Strata:
 
 
 @dataclass(frozen=True)
+class Oracles:
+    """AP were a part of the truth given: the parts, and by row the AP with each; None of what a row can't be given."""
+
+    parts: list[str]
+    rows: dict[str, list[float | None]]
+
+
+LADDER = ("as it is", "classes", "boxes", "centres", "semantic map", "ceiling")
+"""What may be given, from nothing to all but the resolution of the masks."""
+
+
+@dataclass(frozen=True)
 class Section:
     """All that is said of one footing.
 
@@ -41,6 +53,7 @@ class Section:
         keys: the distinct keys of a kind among the trials.
         strata: tables of AP by a property of the objects.
         reach: by row how many true objects come through each stage of its paradigm, and of how many.
+        oracles: AP of each row, were a part of the truth given.
         other_speeds: those under other conditions than the leaderboard's, by conditions and row.
         data: what the data set is like, in a line; None where no run says it.
         apart: the fields in which the study's footings differ, with this one's value.
@@ -57,6 +70,7 @@ class Section:
     keys: dict[str, list[Key]]
     strata: list[Strata]
     reach: dict[str, dict[str, dict[str, int]]]
+    oracles: Oracles
     other_speeds: dict[str, dict[str, dict[str, Any]]]
     data: str | None
     apart: dict[str, object] = field(default_factory=dict)
@@ -101,6 +115,7 @@ def _section(found: Group, runs: Sequence[Run], looks: dict[str, Style], plots: 
         gallery=gallery(first),
         keys={kind: _distinct(own, kind) for kind in KEYS},
         strata=[strata for by in EXPLAINED if (strata := _strata(found, own, by)).rows],
+        oracles=_oracles(found, own),
         reach={label: stages for label, run in first.items() if (stages := run.metrics.get("reach"))},
         other_speeds=_other_speeds(first),
         data=next((_profile(run.data) for run in own if run.data), None),
@@ -128,6 +143,23 @@ def _strata(found: Group, runs: Sequence[Run], by: str) -> Strata:
                 mean(own[name]["AP"] for own in seeds) if objects else None for name, objects in parts.items()
             ]
     return Strata(by, parts, rows)
+
+
+def _oracles(found: Group, runs: Sequence[Run]) -> Oracles:
+    """Means over the seeds of each row, as far as all of them know."""
+    labels = found.trials.set_index("run")["label"]
+    known: dict[str, list[dict[str, float]]] = {}
+    for run in runs:
+        given = {"as it is": run.metrics.get("segm", {}), **run.metrics.get("oracles", {})}
+        given["ceiling"] = run.metrics.get("ceiling", {}).get("segm", {})
+        aps = {part: numbers["AP"] for part, numbers in given.items() if numbers.get("AP", -1) >= 0}
+        known.setdefault(labels[run.name], []).append(aps)
+    parts = [part for part in LADDER if any(part in own for seeds in known.values() for own in seeds)]
+    rows = {
+        label: [mean(own[part] for own in seeds) if all(part in own for own in seeds) else None for part in parts]
+        for label, seeds in known.items()
+    }
+    return Oracles(parts, {label: rows[label] for label in found.methods["label"]})
 
 
 def _first_seeds(found: Group, runs: Sequence[Run]) -> dict[str, Run]:
