@@ -9,13 +9,14 @@ from omegaconf import DictConfig
 
 from maskbench.errors import ConfigError
 from maskbench.runtime import verb
-from maskbench.runtime.console import show
+from maskbench.runtime.console import percent, show
 
 
 def benchmark(cfg: DictConfig) -> dict[str, Any]:
     """Measure the run, or every finished run of the study, whose speed.json and W&B run get the numbers; or weights.
 
-    What is timed in batches, recorded, compiled or at a precision that is asked for goes into speeds.json.
+    What is timed in batches, recorded, compiled or at a precision that is asked for goes into speeds.json; with `sizes`
+    AP and speed at other input sizes go into points.json.
     """
     if sum(cfg[name] is not None for name in ("run", "study", "weights")) != 1:
         raise ConfigError("name what is to be timed: either run=DIR, or study=DIR, or weights=FILE data=...")
@@ -27,6 +28,8 @@ def benchmark(cfg: DictConfig) -> dict[str, Any]:
 
     settings = {name: cfg[name] for name in ("images", "threads", "batch", "execution", "precision")}
     conditions = Conditions(pick_device(cfg.device), **settings)
+    if cfg.sizes is not None:
+        return _at_sizes(cfg, conditions)
     if cfg.weights:
         speeds = time_weights(cfg.weights, cfg, conditions)
     else:
@@ -44,6 +47,27 @@ def benchmark(cfg: DictConfig) -> dict[str, Any]:
     return {
         "runs": {name: {key: speed[key] for key in ("latency_ms", "p95_ms", "fps")} for name, speed in numbers.items()}
     }
+
+
+def _at_sizes(cfg: DictConfig, conditions: Any) -> dict[str, Any]:
+    """AP and speed of runs at several input sizes, which go into their points.json."""
+    from maskbench.runtime.points import read_at_sizes
+    from maskbench.runtime.timing import finished_runs
+
+    if cfg.weights or not conditions.usual:
+        raise ConfigError(
+            "sizes=... reads runs at other input sizes under the leaderboard's conditions: leave weights, batch, "
+            "execution and precision out"
+        )
+    runs = [Path(cfg.run)] if cfg.run else finished_runs(Path(cfg.study))
+    points = read_at_sizes(runs, list(cfg.sizes), conditions)
+    rows = [
+        [name, size, percent(point["AP"]), f"{point['fps']:.1f}", f"{point['latency_ms']:.1f}"]
+        for name, own in points.items()
+        for size, point in own.items()
+    ]
+    show("input sizes", ["run", "short side", "AP", "images/s", "median ms"], rows)
+    return {"runs": points}
 
 
 def main() -> None:

@@ -7,9 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
-import torch
 from lightning import Callback, LightningModule, Trainer
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from maskbench.data.datamodule import CocoDataModule
 from maskbench.errors import RunError
@@ -29,7 +28,7 @@ from maskbench.runtime.progress import shown
 from maskbench.runtime.published import with_data
 from maskbench.runtime.quiet import hush
 from maskbench.runtime.run_folder import RunFolder, load, read_json, write_json
-from maskbench.runtime.timing import pick_device
+from maskbench.runtime.timing import on_one, pick_device
 from maskbench.runtime.tuning import TuneAP
 from maskbench.structures import Batch
 
@@ -133,7 +132,7 @@ def judge_again(path: Path, *, predict: bool, device: str | None = None) -> dict
         target = pick_device(device)
         cfg, data, method = load(path)
         _require_same_data(run, data)
-        cfg.trainer = _on_one(target, cfg.trainer)
+        cfg.trainer = on_one(target, cfg.trainer)
         metrics.pop("tune", None)
         metrics |= judge(cfg, method, data, run)
     else:
@@ -163,7 +162,7 @@ def judge_weights(weights: str, cfg: DictConfig, out: Path, *, device: str | Non
     hush()
     target = pick_device(device)
     trained, data = with_data(weights, cfg)
-    trained.cfg.trainer = _on_one(target, trained.cfg.trainer)
+    trained.cfg.trainer = on_one(target, trained.cfg.trainer)
     metrics = judge(trained.cfg, trained.method, data, RunFolder(out))
     write_json(RunFolder(out).metrics, metrics)
     return metrics
@@ -178,15 +177,6 @@ def _require_same_data(run: RunFolder, data: CocoDataModule) -> None:
             f"{data.fingerprint} now. Put back the files it was trained on, or train again: on other data it is "
             "another run. For AP on other annotations there is predictions=FILE annotations=FILE."
         )
-
-
-def _on_one(device: torch.device, trainer: DictConfig) -> DictConfig:
-    """The settings of a trainer for this one device, however many of whatever kind it has had."""
-    index = device.index if device.type == "cuda" else None
-    own = {"accelerator": device.type, "devices": 1 if index is None else [index], "strategy": "auto", "num_nodes": 1}
-    moved = OmegaConf.merge(trainer, own)
-    assert isinstance(moved, DictConfig)
-    return moved
 
 
 def _score(

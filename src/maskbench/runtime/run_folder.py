@@ -74,6 +74,14 @@ class RunFolder:
         return self.path / "history.csv"
 
     @property
+    def points(self) -> Path:
+        return self.path / "points.json"
+
+    @property
+    def plan(self) -> Path:
+        return self.path / "plan.json"
+
+    @property
     def thumbnails(self) -> Path:
         return self.path / "thumbnails"
 

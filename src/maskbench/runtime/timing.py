@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -98,6 +98,15 @@ def pick_device(name: str | None) -> torch.device:
     return torch.device(name or ("cuda" if gpus else "cpu"))
 
 
+def on_one(device: torch.device, trainer: DictConfig) -> DictConfig:
+    """The settings of a trainer for this one device, however many of whatever kind it has had."""
+    index = device.index if device.type == "cuda" else None
+    own = {"accelerator": device.type, "devices": 1 if index is None else [index], "strategy": "auto", "num_nodes": 1}
+    moved = OmegaConf.merge(trainer, own)
+    assert isinstance(moved, DictConfig)
+    return moved
+
+
 def time_runs(
     methods: Mapping[RunFolder, Segmenter], data: CocoDataModule, precision: str | int, conditions: Conditions
 ) -> dict[str, Speed]:
@@ -111,7 +120,7 @@ def time_runs(
     """
     contenders = {run.path.name: method for run, method in methods.items()}
     if not conditions.usual:
-        speeds = _measured(contenders, data, precision, conditions)
+        speeds = measured(contenders, data, precision, conditions)
         for run in methods:
             found, known = speeds[run.path.name], read_json(run.speeds) if run.speeds.exists() else {}
             write_json(run.speeds, known | {found.label: found.as_dict()})
@@ -119,7 +128,7 @@ def time_runs(
     deployed = {run: at for run, method in methods.items() if (at := _at_deployment_point(run, method))}
     names = {run: f"{run.path.name}, deployed" for run in deployed}
     together = contenders | {names[run]: method for run, method in deployed.items()}
-    speeds = _measured(together, data, precision, conditions)
+    speeds = measured(together, data, precision, conditions)
     for run in methods:
         point = {"deployment": speeds.pop(names[run]).as_dict()} if run in names else {}
         write_json(run.speed, speeds[run.path.name].as_dict() | point)
@@ -137,9 +146,10 @@ def _at_deployment_point(run: RunFolder, method: Segmenter) -> Segmenter | None:
     return same
 
 
-def _measured(
+def measured(
     contenders: Mapping[str, Segmenter], data: CocoDataModule, precision: str | int, conditions: Conditions
 ) -> dict[str, Speed]:
+    """Speed of methods that take turns on the first photos of test; nothing is written."""
     batches = first_photos(data, conditions.images, conditions.batch)
     return measure(
         contenders,
@@ -170,22 +180,26 @@ def time_together(runs: Sequence[Path], conditions: Conditions) -> dict[str, Spe
     Returns:
         Speed by the name of the run's folder; each run's files are written.
     """
+    speeds: dict[str, Speed] = {}
+    for cfg, methods in trained_together(runs):
+        speeds |= time_runs(methods, build_data(cfg), cfg.trainer.precision, conditions)
+    return speeds
+
+
+def trained_together(runs: Sequence[Path]) -> Iterator[tuple[DictConfig, dict[RunFolder, Segmenter]]]:
+    """The trained methods of runs that see the same photos at the same precision, with the config of one of them."""
     groups: dict[str, list[Path]] = {}
     for path in runs:
         groups.setdefault(_setting(RunFolder.existing(path).read_config()), []).append(path)
-    speeds: dict[str, Speed] = {}
     for together in groups.values():
         trained = {RunFolder(path): load_method(path) for path in together}
-        cfg = next(iter(trained.values())).cfg
-        methods = {run: each.method for run, each in trained.items()}
-        speeds |= time_runs(methods, build_data(cfg), cfg.trainer.precision, conditions)
-    return speeds
+        yield next(iter(trained.values())).cfg, {run: each.method for run, each in trained.items()}
 
 
 def time_weights(weights: str, cfg: DictConfig, conditions: Conditions) -> dict[str, Speed]:
     """Time converted weights on the test photos of `cfg.data`; speed by the name of the file."""
     trained, data = with_data(weights, cfg)
-    return _measured({Path(weights).name: trained.method}, data, trained.cfg.trainer.precision, conditions)
+    return measured({Path(weights).name: trained.method}, data, trained.cfg.trainer.precision, conditions)
 
 
 def _setting(cfg: DictConfig) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any, get_args
 
 import cv2
@@ -27,6 +28,7 @@ from maskbench.runtime.history import History
 from maskbench.runtime.interrupts import interruptible
 from maskbench.runtime.judging import judge
 from maskbench.runtime.media import TuneOverlays, build_logger, summarise
+from maskbench.runtime.plan import make_plan
 from maskbench.runtime.progress import shown
 from maskbench.runtime.published import begin
 from maskbench.runtime.quiet import hush
@@ -62,9 +64,14 @@ def train(trial: Composed, done: Callable[[], None]) -> None:
         run.write_config(cfg)
     data, method = build(cfg)
     if file == BEST:
-        _require_choice(cfg, data)
+        _require_choice(data)
     if "weights" in cfg:
         begin(method, cfg.weights.file)
+    plan = make_plan(cfg, data, method, run)
+    cfg = plan.applied(cfg)
+    method.optim = make(cfg.optim)
+    if file == BEST:
+        _require_validation(cfg)
     with _logger(trial, method) as logger:
         history = History(run.history)
         trainer = _trainer(cfg, run, data, method, history, logger)
@@ -76,7 +83,7 @@ def train(trial: Composed, done: Callable[[], None]) -> None:
         _fit(trainer, method, data, run)
         if file == BEST:
             fit_weights(method, read_checkpoint(run.checkpoints / BEST)["state_dict"], run.checkpoints / BEST)
-        metrics = _about(cfg, method, history) | judge(cfg, method, data, run)
+        metrics = _about(cfg, method, history) | {"plan": asdict(plan)} | judge(cfg, method, data, run)
         if not trainer.is_global_zero:
             return
         write_json(run.metrics, metrics)  # which say at what threshold it is deployed
@@ -101,9 +108,8 @@ def _require_measurable(cfg: DictConfig) -> None:
         )
 
 
-def _require_choice(cfg: DictConfig, data: CocoDataModule) -> None:
-    """Raise unless there will be an AP on tune to choose the best weights by."""
-    epochs, every = (cfg.trainer.get(name) or 0 for name in ("max_epochs", "check_val_every_n_epoch"))
+def _require_choice(data: CocoDataModule) -> None:
+    """Raise unless tune can choose the best weights."""
     if not data.image_ids("tune"):
         raise ConfigError(
             "checkpoint=best chooses weights by their AP on tune, but that split is empty: set data.tune_share above 0 "
@@ -115,6 +121,11 @@ def _require_choice(cfg: DictConfig, data: CocoDataModule) -> None:
             f"{len(data.image_ids('tune'))} photos: raise data.tune_share, set data.tune_annotations, or take "
             "checkpoint=last"
         )
+
+
+def _require_validation(cfg: DictConfig) -> None:
+    """Raise unless an epoch of the plan is validated."""
+    epochs, every = (cfg.trainer.get(name) or 0 for name in ("max_epochs", "check_val_every_n_epoch"))
     if 0 < epochs < every:
         raise ConfigError(
             "checkpoint=best chooses weights by their AP on tune, but with "

@@ -79,7 +79,15 @@ def _speed(found: Group, first: Mapping[str, Run], looks: Mapping[str, Style]) -
     if len(points):
         note = f"The line is the front: the highest mask AP to be had at that FPS or more.{_seeds(found)}"
         lines = [[row["label"], f"{row['FPS']:.1f}", _percent(row["AP"])] for _, row in points.iterrows()]
-        svg = plots.ap_against_fps(here, timed, looks)
+        sizes = {label: own for label in here["label"] if (own := _sizes(first[label]))}
+        if sizes:
+            note += " Thin lines: the first seed's weights read at other input sizes, which stand beside the marks."
+            lines += [
+                [f"{label}, short side {side}", f"{fps:.1f}", _percent(ap)]
+                for label, own in sizes.items()
+                for side, fps, ap in own
+            ]
+        svg = plots.ap_against_fps(here, timed, looks, sizes)
         yield Picture("ap-fps", "AP against speed", note, svg, Table(["method", "FPS", "mask AP"], lines))
     speeds = {label: first[label].speed for label in here["label"]}
     phases = {label: own["phases"] for label, own in speeds.items() if own.get("phases")}
@@ -101,6 +109,16 @@ def _speed(found: Group, first: Mapping[str, Run], looks: Mapping[str, Style]) -
         note = "Each mark is one photo of the first seed: what it took, and how many instances were found on it."
         svg = plots.latency_by_instances(here, samples, looks)
         yield Picture("latency", "Latency against instances", note, svg, _by_instances(samples))
+
+
+def _sizes(run: Run) -> list[tuple[int, float, float]]:
+    """Short side, FPS and AP at other input sizes, timed where and how the run itself was."""
+    here = ("device_name", "threads", "precision")
+    return [
+        (side, point["fps"], point["AP"])
+        for side, point in sorted((int(side), point) for side, point in run.points.items())
+        if point["AP"] >= 0 and all(point[name] == run.speed.get(name) for name in here)
+    ]
 
 
 def _precision(found: Group, runs: Sequence[Run], looks: Mapping[str, Style]) -> Iterator[Picture]:

@@ -91,19 +91,31 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
     return front
 
 
-def ap_against_fps(methods: pd.DataFrame, trials: pd.DataFrame, looks: Mapping[str, Style]) -> str:
+def ap_against_fps(
+    methods: pd.DataFrame,
+    trials: pd.DataFrame,
+    looks: Mapping[str, Style],
+    sizes: Mapping[str, Sequence[tuple[int, float, float]]] | None = None,
+) -> str:
     """Means as large markers, single seeds as small ones, and the front: the best AP to be had at an FPS or more.
+
+    What was read at several input sizes has a line through them.
 
     Args:
         methods: rows of `leaderboard.Group.methods`, those of the front's environment.
         trials: rows of `leaderboard.Group.trials`, likewise.
         looks: of `styles`.
+        sizes: by label (short side, FPS, AP) at other input sizes, the smallest first.
     """
+    known = sizes or {}
     with _figure() as figure:
         axes = figure.subplots()
         shown = methods.dropna(subset=["FPS", "AP"])
         points = list(zip(shown["FPS"], 100 * shown["AP"], strict=True))
-        _scale_of_speed(axes, [fps for fps, _ in points])
+        others = [(fps, 100 * ap) for own in known.values() for _, fps, ap in own]
+        _scale_of_speed(axes, [fps for fps, _ in (*points, *others)])
+        for _, row in shown[shown["label"].isin(list(known))].iterrows():
+            _draw_sizes(axes, known[row["label"]], looks[row["method"]])
         for _, row in trials.dropna(subset=["FPS", "AP"]).iterrows():
             look = looks[row["method"]]
             axes.plot(row["FPS"], 100 * row["AP"], look.marker, color=look.colour, markersize=4, alpha=0.45, mew=0)
@@ -112,12 +124,20 @@ def ap_against_fps(methods: pd.DataFrame, trials: pd.DataFrame, looks: Mapping[s
             axes.plot(fps, ap, look.marker, color=look.colour, markersize=10, mec="white", mew=1.2, zorder=3)
         axes.margins(x=0.22, y=0.25)
         axes.autoscale_view()
-        line = _draw_front(axes, points)
+        line = _draw_front(axes, [*points, *others])
         axes.set_xlabel("FPS, batch 1 (faster to the right)")
         axes.set_ylabel("mask AP × 100")
         figure.draw_without_rendering()
         _place_labels(figure, axes, points, list(shown["label"]), line)
         return _svg(figure)
+
+
+def _draw_sizes(axes: Axes, sizes: Sequence[tuple[int, float, float]], look: Style) -> None:
+    """One method at several input sizes, each with its short side."""
+    fps, ap = [own[1] for own in sizes], [100 * own[2] for own in sizes]
+    axes.plot(fps, ap, look.marker + "-", color=look.colour, ms=4, lw=1.1, alpha=0.8, mew=0, zorder=2)
+    for side, x, y in sizes:
+        axes.annotate(str(side), (x, 100 * y), (0, 4), textcoords="offset points", ha="center", fontsize=7.5)
 
 
 def learning_curve(run: Run) -> pd.DataFrame:

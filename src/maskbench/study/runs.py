@@ -50,6 +50,7 @@ class Run:
         ended: when, UTC.
         metrics, speed, speeds: the content of metrics.json, speed.json and speeds.json (speeds of other conditions, by
             their name), empty where there is none.
+        points: the content of points.json, AP and speed at other input sizes, by short side.
         data: the content of data.json, what the data set is like.
         keys: footing, operating_point, method and environment, as far as fairness.json has them.
         history: one row an epoch; empty before the first.
@@ -66,6 +67,7 @@ class Run:
     metrics: dict[str, Any] = field(default_factory=dict)
     speed: dict[str, Any] = field(default_factory=dict)
     speeds: dict[str, dict[str, Any]] = field(default_factory=dict)
+    points: dict[str, dict[str, Any]] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     keys: dict[str, Key] = field(default_factory=dict)
     history: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -167,6 +169,7 @@ def _read(folder: Path, name: TrialName) -> Run:
         metrics=metrics if state == "done" else {},
         speed=_json(folder / "speed.json") if state == "done" else {},
         speeds=_json(folder / "speeds.json") if state == "done" else {},
+        points=_json(folder / "points.json") if state == "done" else {},
         data=_json(folder / "data.json"),
         keys={key: Key(**fairness[key]) for key in KEYS if key in fairness},
         history=_history(folder / "history.csv"),

@@ -1,0 +1,107 @@
+"""Trained methods read at other input sizes: the AP and the speed of each, for the front of a latency."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from omegaconf import DictConfig
+
+from maskbench.data.datamodule import CocoDataModule
+from maskbench.errors import ConfigError
+from maskbench.evaluation.average_precision import AveragePrecision
+from maskbench.methods.base import Segmenter
+from maskbench.runtime.compose import build_data, make
+from maskbench.runtime.interrupts import interruptible
+from maskbench.runtime.progress import shown
+from maskbench.runtime.quiet import hush
+from maskbench.runtime.run_folder import read_json, write_json
+from maskbench.runtime.timing import Conditions, measured, on_one, trained_together
+from maskbench.structures import Batch
+
+CONDITIONS = ("device_name", "threads", "precision")
+"""Where a point was timed: it stands beside the leaderboard's where these are the same."""
+
+
+class PredictAP(Callback):
+    """Collects what a method predicts of the test split.
+
+    Args:
+        data: the data set.
+        max_instances: the best of an image that count.
+    """
+
+    def __init__(self, data: CocoDataModule, max_instances: int) -> None:
+        shared: dict[str, Any] = {"image_ids": data.image_ids("test"), "max_instances": max_instances}
+        self.found = AveragePrecision(data.annotations("test"), data.category_ids, iou_types=("segm",), **shared)
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self.found.update(outputs, batch.frames)
+
+
+def read_at_sizes(runs: Sequence[Path], sizes: Sequence[float], conditions: Conditions) -> dict[str, dict[str, Any]]:
+    """Mask AP and speed of finished runs at several input sizes; the methods take turns at each.
+
+    The same weights are read: training for a size would give more, and cost a training.
+
+    Args:
+        runs: the folders.
+        sizes: short sides of the network input in pixels; a cap of the long side grows and shrinks with them.
+        conditions: of the timing.
+
+    Returns:
+        By run, what its points.json holds: by short side AP, AP50, FPS and latency, and where it was timed.
+
+    Raises:
+        ConfigError: a size is none.
+    """
+    if not sizes or any(size < 1 or size != int(size) for size in sizes):
+        raise ConfigError(
+            f"sizes={list(sizes)}: expected short sides of the network input in pixels, like [96,128,160]"
+        )
+    hush()
+    points: dict[str, dict[str, Any]] = {}
+    for cfg, methods in trained_together(runs):
+        for size in map(int, sizes):
+            data = build_data(_resized(cfg, size))
+            found = {run: _ap(cfg, method, data, conditions.device) for run, method in methods.items()}
+            contenders = {run.path.name: method for run, method in methods.items()}
+            speeds = measured(contenders, data, cfg.trainer.precision, conditions)
+            for run in methods:
+                speed = speeds[run.path.name]
+                known = read_json(run.points) if run.points.exists() else {}
+                known[str(size)] = {
+                    **{name: found[run][name] for name in ("AP", "AP50")},
+                    **{name: getattr(speed, name) for name in ("fps", "latency_ms", *CONDITIONS, "loaded")},
+                }
+                points[run.path.name] = dict(sorted(known.items(), key=lambda point: int(point[0])))
+                write_json(run.points, points[run.path.name])
+    return points
+
+
+def _resized(cfg: DictConfig, size: int) -> DictConfig:
+    changed = cfg.copy()
+    before = changed.transforms.eval
+    if before.long is not None and before.short is not None:
+        before.long = round(before.long * size / before.short)
+    before.short = size
+    return changed
+
+
+def _ap(cfg: DictConfig, method: Segmenter, data: CocoDataModule, device: torch.device) -> Mapping[str, float]:
+    found = PredictAP(data, method.point.max_instances)
+    trainer: Trainer = make(on_one(device, cfg.trainer), logger=False, enable_checkpointing=False, **shown(found))
+    with interruptible():
+        trainer.predict(method, dataloaders=data.test_dataloader(), return_predictions=False)
+    return found.found.compute()["segm"]
