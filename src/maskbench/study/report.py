@@ -19,6 +19,7 @@ from maskbench.study.gallery import TINTS, Gallery, gallery
 from maskbench.study.leaderboard import COLUMNS, DEPLOYED, Column, Group, bounds, letters, marks, remarks, spread, used
 from maskbench.study.pictures import Picture, pictures, write
 from maskbench.study.plots import Style, styles
+from maskbench.study.published import LIKE, Published, published
 from maskbench.study.runs import KEYS, Key, Run
 
 
@@ -55,6 +56,7 @@ class Section:
         reach: by row how many true objects come through each stage of its paradigm, and of how many.
         oracles: AP of each row, were a part of the truth given.
         other_speeds: those under other conditions than the leaderboard's, by conditions and row.
+        published: what its methods have published.
         data: what the data set is like, in a line; None where no run says it.
         apart: the fields in which the study's footings differ, with this one's value.
     """
@@ -72,6 +74,7 @@ class Section:
     reach: dict[str, dict[str, dict[str, int]]]
     oracles: Oracles
     other_speeds: dict[str, dict[str, dict[str, Any]]]
+    published: Published
     data: str | None
     apart: dict[str, object] = field(default_factory=dict)
 
@@ -118,6 +121,7 @@ def _section(found: Group, runs: Sequence[Run], looks: dict[str, Style], plots: 
         oracles=_oracles(found, own),
         reach={label: stages for label, run in first.items() if (stages := run.metrics.get("reach"))},
         other_speeds=_other_speeds(first),
+        published=published(found),
         data=next((_profile(run.data) for run in own if run.data), None),
     )
 
@@ -217,6 +221,7 @@ def _render(study: Path, runs: Sequence[Run], sections: list[Section], looks: di
         bounds=bounds,
         letters=letters,
         tints=TINTS,
+        like=LIKE,
         marks=marks,
         remarks=remarks,
         spread=spread,
