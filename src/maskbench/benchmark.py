@@ -66,7 +66,7 @@ def _at_sizes(cfg: DictConfig, conditions: Any) -> dict[str, Any]:
         for name, own in points.items()
         for size, point in own.items()
     ]
-    show("input sizes", ["run", "short side", "AP", "images/s", "median ms"], rows)
+    show("input sizes", ["run", "side", "AP", "FPS", "ms"], rows)
     return {"runs": points}
 
 

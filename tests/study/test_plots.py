@@ -105,14 +105,15 @@ def test_labels_keep_clear_of_each_other(tabled: tuple[Group, list[Run]], monkey
     boxes: list[Any] = []
     place = plots._place_labels
 
-    def spy(figure: Any, axes: Any, points: Any, labels: Any, line: Any) -> None:
-        place(figure, axes, points, labels, line)
+    def spy(figure: Any, axes: Any, *rest: Any) -> None:
+        place(figure, axes, *rest)
         boxes.extend(text.get_window_extent() for text in axes.texts)
 
     monkeypatch.setattr(plots, "_place_labels", spy)
     methods = found.methods.assign(FPS=50.0, AP=[0.5, 0.501, 0.502])
-    ap_against_fps(methods, found.trials.head(0), styles(dict.fromkeys(methods["method"])))
-    assert len(boxes) == 3
+    sizes = {methods["label"][0]: [(96, 60.0, 0.45), (160, 30.0, 0.53)]}
+    ap_against_fps(methods, found.trials.head(0), styles(dict.fromkeys(methods["method"])), sizes)
+    assert len(boxes) == 5
     assert not any(one.overlaps(two) for place, one in enumerate(boxes) for two in boxes[:place])
 
 

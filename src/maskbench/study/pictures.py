@@ -104,9 +104,16 @@ def _speed(found: Group, first: Mapping[str, Run], looks: Mapping[str, Style]) -
         svg = plots.where_time_goes(found.methods, phases)
         table = Table(["ms a prediction", *names, "sum"], lines)
         yield Picture("phases", "Where the time goes", note, svg, table)
-    samples = {label: own["samples"] for label, own in speeds.items() if own.get("samples")}
+    samples = {
+        label: [*own["samples"], *own.get("deployment", {}).get("samples", [])]
+        for label, own in speeds.items()
+        if own.get("samples")
+    }
     if samples:
-        note = "Each mark is one photo of the first seed: what it took, and how many instances were found on it."
+        note = (
+            "Each mark is one photo of the first seed, at the lowest threshold or at the deployment point: what it "
+            "took, and how many instances were found on it."
+        )
         svg = plots.latency_by_instances(here, samples, looks)
         yield Picture("latency", "Latency against instances", note, svg, _by_instances(samples))
 

@@ -124,11 +124,12 @@ def ap_against_fps(
             axes.plot(fps, ap, look.marker, color=look.colour, markersize=10, mec="white", mew=1.2, zorder=3)
         axes.margins(x=0.22, y=0.25)
         axes.autoscale_view()
+        axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]))
         line = _draw_front(axes, [*points, *others])
         axes.set_xlabel("FPS, batch 1 (faster to the right)")
         axes.set_ylabel("mask AP × 100")
         figure.draw_without_rendering()
-        _place_labels(figure, axes, points, list(shown["label"]), line)
+        _place_labels(figure, axes, points, list(shown["label"]), line, others)
         return _svg(figure)
 
 
@@ -384,10 +385,16 @@ def _place_labels(
     points: Sequence[tuple[float, float]],
     labels: Sequence[str],
     line: Sequence[tuple[float, float]],
+    small: Sequence[tuple[float, float]] = (),
 ) -> None:
-    """Each label at the first place beside its point that is free of points, of the line and of other labels."""
+    """Each label at the first place beside its point that is free of points, of the line and of other labels.
+
+    `small` are points with numbers above them.
+    """
     renderer = FigureCanvasAgg(figure).get_renderer()
     taken = [Bbox.from_extents(x - 7, y - 7, x + 7, y + 7) for x, y in axes.transData.transform(points)]
+    if small:
+        taken += [Bbox.from_extents(x - 8, y - 3, x + 8, y + 13) for x, y in axes.transData.transform(small)]
     bends = axes.transData.transform(line)
     taken += [Bbox([np.minimum(one, two) - 2, np.maximum(one, two) + 2]) for one, two in pairwise(bends)]
     frame = axes.get_window_extent(renderer)
