@@ -116,7 +116,8 @@ def _wider(rle: RLE) -> RLE:
 
 
 def _outlines(masks: list[RLE]) -> Float[np.ndarray, " g"]:
-    return np.asarray(rle_codec.area([edge(mask, 1) for mask in masks]), dtype=float)
+    # one by one: of more than 255 at once pycocotools can't tell the areas
+    return np.array([float(rle_codec.area(edge(mask, 1))) for mask in masks])
 
 
 def _crossed(masks: list[RLE]) -> Float[np.ndarray, " g"]:
