@@ -53,6 +53,11 @@ class TestMasks:
         assert masks.boxes().tolist() == [[2, 1, 5, 3], [6, 4, 7, 5], [0, 0, 0, 0]]
         assert repr(masks) == f"Masks(3 {form}, 5x7)"
 
+    def test_more_masks_than_a_byte_counts(self) -> None:
+        many = Masks(squares().repeat(100, 1, 1))
+        assert Masks(many.rle()).areas().tolist() == many.areas().tolist() == [6, 1, 0] * 100
+        assert torch.equal(Masks(many.rle()).boxes(), many.boxes())
+
     @pytest.mark.parametrize("form", ["dense", "rle"])
     @pytest.mark.parametrize(
         ("keep", "rows"),

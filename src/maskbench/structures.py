@@ -97,7 +97,8 @@ class Masks:
         """Pixels of each mask."""
         if isinstance(self._data, Tensor):
             return self._data.sum(dim=(1, 2))
-        return torch.as_tensor(np.asarray(rle_codec.area(list(self._data)), dtype=np.int64).reshape(-1))
+        # one by one: of more than 255 at once pycocotools can't tell the areas
+        return torch.tensor([int(rle_codec.area(rle)) for rle in self._data], dtype=torch.int64)
 
     def boxes(self) -> Float[Tensor, "N 4"]:
         """The tight box of each mask, xyxy, right and bottom edge exclusive; all zero for an empty mask."""
