@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -151,6 +152,20 @@ class TestGrids:
         assert set(wide.reach(instances()).values()) == {(0, 0)}
         encoded = Instances(Masks(target.masks.rle()), target.boxes, target.labels, target.scores)
         assert wide.reach(encoded) == wide.reach(target)
+
+    def test_the_surest_cell_of_an_object_stands_for_it(self) -> None:
+        """The third object has four cells on the first level and one on the second, the last none at all."""
+        target = instances((0, 0, 16, 16), (4, 4, 12, 12), (34, 34, 62, 62), (0, 0, 64, 64))
+        target = replace(target, labels=torch.tensor([0, 0, 1, 0]))
+        wide = Grids((4, 2), (8, 16), ((1, 32), (24, 50)))
+        cells = {instance: cell for cell, instance in pairs(wide.claims(target))}
+        scores = torch.rand(20, 2) / 2
+        scores[cells[2], 1] = 0.9  # whichever of its cells that is
+        scores[wide.claims(target).cell, 0] = 0.95  # of another class than the third's
+        surest = wide.surest(target, scores)
+        assert surest.instance.tolist() == [0, 1, 2]
+        assert surest.cell.tolist() == [cells[0], cells[1], cells[2]]
+        assert len(wide.surest(instances(), scores).cell) == 0
 
     def test_who_is_as_large_and_lies_as_well_wins_in_any_order(self) -> None:
         lying, standing = (6, 0, 10, 16), (0, 6, 16, 10)

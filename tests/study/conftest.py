@@ -26,7 +26,7 @@ METHODS = {  # paradigm, AP, FPS, million parameters, GFLOPs, training minutes, 
     "solov2-small": ("one-stage", 0.634, 58.0, 1.41, 1.1, 3.6, None),
     "discriminative-small": ("bottom-up", 0.551, 71.0, 1.38, 0.9, 3.4, "semantic_x_compactness"),
 }
-GIVEN = {"two-stage": "boxes", "one-stage": "centres", "bottom-up": "semantic map"}
+GIVEN = {"two-stage": "boxes", "one-stage": "cells", "bottom-up": "semantic map"}
 HUES = ((214, 69, 65), (63, 126, 201), (72, 163, 96), (222, 164, 54), (142, 92, 180))
 VERSIONS = {"python": "3.11.7", "torch": "2.15.0"}
 

@@ -118,7 +118,7 @@ def test_ap_by_crowding_and_occlusion_is_a_table(study: Path) -> None:
 def test_what_oracles_would_gain_is_one_table_for_all(study: Path) -> None:
     table = write_report(Board.read(study)).read_text().split("gained by knowing more")[1].split("</table>")[0]
     heads = re.findall(r"<th>([^<]*)</th>", table)
-    assert heads == ["as it is", "true classes", "true boxes", "true centres", "true semantic map", "ceiling"]
+    assert heads == ["as it is", "true classes", "true boxes", "true cells", "true semantic map", "ceiling"]
     rows = {
         name: re.findall(r"<td>([^<]*)</td>", cells) for name, cells in re.findall(r"<b>(.*?)</b>(.*?)</tr>", table)
     }

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from maskbench.methods.base import Common, Oracle, Segmenter
 from maskbench.nn.blocks import predictor, tower, with_coordinates, zero_of
 from maskbench.nn.fpn import FPN
-from maskbench.ops.grid import Grids, Paint, cell_scores, grid_losses, head_levels, resized
+from maskbench.ops.grid import Grids, Paint, cell_scores, flat, grid_losses, head_levels, resized
 from maskbench.ops.masks import instances_of, to_photo
 from maskbench.ops.suppress import Candidates, Selection
 from maskbench.structures import Batch, Frame, Instances, OperatingPoint
@@ -60,7 +60,7 @@ class DecoupledSOLO(Segmenter):
 
     paradigm = "one-stage"
     default_point = OperatingPoint(score_threshold=0.1, candidates=500, max_instances=100)
-    oracles = ("centres",)
+    oracles = ("cells",)
     strides = (8, 8, 16, 32, 32)
     mask_stride = 4
 
@@ -150,11 +150,11 @@ class DecoupledSOLO(Segmenter):
         return instances_of(to_photo(masks_of(kept), frame, self.mask_stride), candidates.labels[kept], scores)
 
     def given(self, raw: Raw, batch: Batch, oracle: Oracle) -> list[Instances]:
-        """What the cells at the true centres paint, of the true classes."""
+        """What the surest of the cells that learn each object paint, of the true classes."""
         found = []
-        maps = zip(zip(*raw.columns, strict=True), zip(*raw.rows, strict=True), strict=True)
-        for (columns, rows), target, frame in zip(maps, batch.targets, batch.frames, strict=True):
-            cell, instance = self.grids.centres(target)
+        heads = zip(flat(raw.logits), zip(*raw.columns, strict=True), zip(*raw.rows, strict=True), strict=True)
+        for (scores, columns, rows), target, frame in zip(heads, batch.targets, batch.frames, strict=True):
+            cell, instance = self.grids.surest(target, scores)
             painted = self.grids.painted(cell, columns[0].shape[1:], at_one_size(columns, rows))
             masks = to_photo(painted, frame, self.mask_stride)
             found.append(instances_of(masks, target.labels[instance], target.scores[instance]))

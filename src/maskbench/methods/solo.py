@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from maskbench.methods.base import Common, Oracle, Segmenter
 from maskbench.nn.blocks import predictor, tower, with_coordinates, zero_of
 from maskbench.nn.fpn import FPN
-from maskbench.ops.grid import Grids, cell_scores, grid_losses, head_levels
+from maskbench.ops.grid import Grids, cell_scores, flat, grid_losses, head_levels
 from maskbench.ops.masks import instances_of, to_photo
 from maskbench.ops.suppress import Candidates, Selection
 from maskbench.structures import Batch, Frame, Instances, OperatingPoint
@@ -62,7 +62,7 @@ class SOLO(Segmenter):
 
     paradigm = "one-stage"
     default_point = OperatingPoint(score_threshold=0.1, candidates=500, max_instances=100)
-    oracles = ("centres",)
+    oracles = ("cells",)
     strides = (8, 8, 16, 32, 32)
     mask_stride = 4
 
@@ -162,11 +162,12 @@ class SOLO(Segmenter):
         return instances_of(to_photo(masks_of(kept), frame, self.mask_stride), candidates.labels[kept], scores)
 
     def given(self, raw: Raw, batch: Batch, oracle: Oracle) -> list[Instances]:
-        """What the cells at the true centres paint, of the true classes."""
+        """What the surest of the cells that learn each object paint, of the true classes."""
         drawn = []
-        for features, target, frame in zip(zip(*raw.features, strict=True), batch.targets, batch.frames, strict=True):
+        heads = zip(flat(raw.logits), zip(*raw.features, strict=True), strict=True)
+        for (scores, features), target, frame in zip(heads, batch.targets, batch.frames, strict=True):
             size = (2 * features[0].shape[1], 2 * features[0].shape[2])
-            cell, instance = self.grids.centres(target)
+            cell, instance = self.grids.surest(target, scores)
             maps = self.grids.painted(cell, size, partial(self.paint, features))
             masks = to_photo(maps, frame, self.mask_stride)
             drawn.append(instances_of(masks, target.labels[instance], target.scores[instance]))

@@ -61,7 +61,7 @@ class SOLOv2(Segmenter):
 
     paradigm = "one-stage"
     default_point = OperatingPoint(score_threshold=0.1, candidates=500, max_instances=100)
-    oracles = ("centres",)
+    oracles = ("cells",)
     strides = (8, 8, 16, 32, 32)
     mask_stride = 4
 
@@ -163,11 +163,11 @@ class SOLOv2(Segmenter):
         return instances_of(to_photo(masks_of(kept), frame, self.mask_stride), candidates.labels[kept], scores)
 
     def given(self, raw: Raw, batch: Batch, oracle: Oracle) -> list[Instances]:
-        """What the kernels at the true centres paint, of the true classes."""
+        """What the surest of the kernels that learn each object paint, of the true classes."""
         drawn = []
-        images = zip(flat(raw.kernels), raw.features.split(1), batch.targets, batch.frames, strict=True)
-        for kernels, features, target, frame in images:
-            cell, instance = self.grids.centres(target)
+        heads = zip(flat(raw.logits), flat(raw.kernels), raw.features.split(1), strict=True)
+        for (scores, kernels, features), target, frame in zip(heads, batch.targets, batch.frames, strict=True):
+            cell, instance = self.grids.surest(target, scores)
             masks = to_photo(self.paint(kernels[cell], features), frame, self.mask_stride)
             drawn.append(instances_of(masks, target.labels[instance], target.scores[instance]))
         return drawn

@@ -116,11 +116,14 @@ class Grids:
         labels = torch.full((self.starts[-1],), background, device=owners.cell.device)
         return labels.index_copy(0, owners.cell, target.labels[owners.instance].long())
 
-    def centres(self, target: Instances) -> Claims:
-        """The cell at each object's centre of mass, on the finest level of its size; what fits no level has none."""
-        claims = replace(self, sigma=0.0).claims(_on_device(target))
-        first = claims.instance.diff(prepend=claims.instance.new_tensor([-1])) > 0
-        return Claims(claims.cell[first], claims.instance[first])
+    def surest(self, target: Instances, scores: Float[Tensor, "A C"]) -> Claims:
+        """Of the cells that learn each object the one that is surest of its class; what fits no level has none."""
+        claims = self.claims(_on_device(target))
+        order = scores[claims.cell, target.labels[claims.instance]].argsort(descending=True, stable=True)
+        order = order[claims.instance[order].argsort(stable=True)]
+        cell, instance = claims.cell[order], claims.instance[order]
+        first = instance.diff(prepend=instance.new_tensor([-1])) > 0
+        return Claims(cell[first], instance[first])
 
     def reach(self, target: Instances) -> dict[str, tuple[int, int]]:
         """How many objects fit a level, have a cell and have one that no other takes; and each level's cells of one."""

@@ -40,7 +40,7 @@ class Oracles:
     rows: dict[str, list[float | None]]
 
 
-LADDER = ("as it is", "classes", "boxes", "centres", "semantic map", "ceiling")
+LADDER = ("as it is", "classes", "boxes", "cells", "semantic map", "ceiling")
 """What may be given, from nothing to all but the resolution of the masks."""
 
 
