@@ -27,10 +27,10 @@ import pycocotools.mask as rle_codec
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from maskbench.evaluation.average_precision import score
 from maskbench.evaluation.bootstrap import draw as draw_photos
 from maskbench.evaluation.bootstrap import drawn_ap
 from maskbench.evaluation.results import read_predictions
+from maskbench.evaluation.scoring import score
 
 HEIGHT, WIDTH, CLASSES, TRUTHS, DETECTIONS = 480, 640, 80, 7, 100
 CORNERS = np.linspace(0, 2 * np.pi, 24, endpoint=False)

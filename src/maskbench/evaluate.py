@@ -13,10 +13,10 @@ from typing import Any, get_args
 from omegaconf import DictConfig
 
 from maskbench.errors import ConfigError
-from maskbench.evaluation.average_precision import as_metrics, score
 from maskbench.evaluation.deployment import tally
 from maskbench.evaluation.overlaps import IouType
 from maskbench.evaluation.results import read_predictions
+from maskbench.evaluation.scoring import as_metrics, score
 from maskbench.runtime import verb
 from maskbench.runtime.console import show_scores
 

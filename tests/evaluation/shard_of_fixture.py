@@ -10,7 +10,6 @@ import json
 import sys
 from datetime import timedelta
 
-import numpy as np
 import pycocotools.mask as rle_codec
 import torch
 import torch.distributed
@@ -27,8 +26,7 @@ BOUNDS = (0.0, 0.1, 0.4, 1.0)
 def instances(results: list[Result], labels: dict[int, int], size: Size) -> Instances:
     """COCO results of one image as a method would have found them; their boxes are those of their masks."""
     masks = [RLE(size=list(size), counts=result["segmentation"]["counts"].encode()) for result in results]
-    boxes = torch.from_numpy(np.asarray(rle_codec.toBbox(masks), dtype=np.float32).reshape(-1, 4)) if masks else None
-    boxes = torch.zeros((0, 4)) if boxes is None else boxes
+    boxes = torch.from_numpy(rle_codec.toBbox(masks)).float() if masks else torch.zeros((0, 4))
     boxes[:, 2:] += boxes[:, :2]
     return Instances(
         Masks(masks, size),

@@ -6,6 +6,8 @@ import io
 import json
 import logging
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +18,10 @@ import pytest
 from faster_coco_eval import COCO, COCOeval_faster
 
 from maskbench.errors import DataError
-from maskbench.evaluation.average_precision import AveragePrecision, as_metrics, score
+from maskbench.evaluation.average_precision import AveragePrecision
 from maskbench.evaluation.ground_truth import GroundTruth
 from maskbench.evaluation.results import coco_results, read_predictions
+from maskbench.evaluation.scoring import as_metrics, score
 from maskbench.structures import Instances
 
 NAMES = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
@@ -443,3 +446,9 @@ def test_encoded_masks_score_as_dense_ones_do(metric: AveragePrecision, predict)
     encoded = type(instances.masks)(instances.masks.rle())
     copied = Instances(encoded, instances.boxes, instances.labels, instances.scores)
     assert coco_results(copied, frame, (3, 8)) == coco_results(instances, frame, (3, 8))
+
+
+def test_scoring_a_file_takes_no_torchmetrics() -> None:
+    """Which holds a quarter of a gigabyte, and what it imports."""
+    script = "import sys, maskbench.evaluation.scoring; sys.exit('torchmetrics' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script]).returncode == 0

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maskbench.evaluation.average_precision import score
 from maskbench.evaluation.bootstrap import chance, draw, drawn_ap, holm, interval, over_seeds
 from maskbench.evaluation.ground_truth import GroundTruth
 from maskbench.evaluation.matching import match
 from maskbench.evaluation.overlaps import overlaps
 from maskbench.evaluation.precision_recall import curves, mean
+from maskbench.evaluation.scoring import score
 
 
 @pytest.fixture

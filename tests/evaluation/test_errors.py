@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from maskbench.evaluation.average_precision import score
 from maskbench.evaluation.errors import KINDS, MASK_KINDS, Errors, errors
 from maskbench.evaluation.ground_truth import GroundTruth
 from maskbench.evaluation.overlaps import overlaps
+from maskbench.evaluation.scoring import score
 
 LEFT, RIGHT, BELOW = (2, 2, 10, 10), (22, 2, 10, 10), (2, 22, 10, 10)
 """Three objects of a 40 × 40 image that touch nobody."""

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-from maskbench.evaluation.average_precision import score
 from maskbench.evaluation.ground_truth import GroundTruth
 from maskbench.evaluation.oracles import with_true_classes
+from maskbench.evaluation.scoring import score
 
 HERE, THERE, NOWHERE = (2, 2, 10, 10), (22, 22, 10, 10), (2, 30, 5, 5)
 """Places in a photo of 40 x 40."""
@@ -27,3 +27,11 @@ def test_a_detection_gets_the_class_of_what_it_overlaps_most(annotation_file, re
     # class 8: its detection overlaps by 64 / 136 only, less than half
     assert score(path, named, iou_type="segm").summary["AP50"] == 0.5
     assert with_true_classes(GroundTruth(path), []) == []
+
+
+def test_one_region_under_two_classes_is_one_detection(annotation_file, result) -> None:
+    path = annotation_file([(7, 3, HERE)])
+    twice = [result(7, 8, HERE, 0.8), result(7, 3, HERE, 0.9), result(7, 3, (3, 2, 10, 10), 0.7)]
+    named = with_true_classes(GroundTruth(path), twice)
+    # the duplicate of the right class stays: classes are not what is wrong with it
+    assert [(row["category_id"], row["score"]) for row in named] == [(3, 0.9), (3, 0.7)]

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from maskbench.data.shapes import draw
-from maskbench.evaluation.average_precision import Scores, score
 from maskbench.evaluation.bootstrap import whole_ap
 from maskbench.evaluation.deployment import tally
 from maskbench.evaluation.errors import KINDS
 from maskbench.evaluation.ground_truth import GroundTruth
 from maskbench.evaluation.results import Result
+from maskbench.evaluation.scoring import Scores, score
 
 REAL = (
     "coco_slice/annotations/instances_val.json",

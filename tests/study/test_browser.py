@@ -67,7 +67,3 @@ def test_it_is_printed_on_a_few_sheets(page: Path, tmp_path: Path) -> None:
     browse(f"--print-to-pdf={paper}", f"file://{page}")
     sheets = len(re.findall(rb"/Type\s*/Page\b", paper.read_bytes()))
     assert 3 <= sheets <= 20
-
-
-def test_it_is_small_enough_to_be_sent(page: Path) -> None:
-    assert page.stat().st_size < 10e6

@@ -28,7 +28,7 @@ def test_the_order_of_a_study_is_held_against_the_published_one(study: Path) -> 
     ]
     assert (known.alike, known.pairs) == (1, 1)
     html = write_report(Board.read(study)).read_text()
-    assert "1 of 1 pairs of these methods stand in the order" in html
+    assert "1 of 1 pairs of methods that can be told apart here" in html
     assert "inference_on_dataset" in html
 
 

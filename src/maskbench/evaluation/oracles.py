@@ -9,12 +9,16 @@ from typing import Any
 import numpy as np
 import pycocotools.mask as rle_codec
 
+from maskbench.evaluation.errors import ENOUGH
 from maskbench.evaluation.ground_truth import GroundTruth
 from maskbench.evaluation.results import Result
 
 
 def with_true_classes(truth: GroundTruth, results: Sequence[Result]) -> list[Result]:
     """The same masks and scores, each of the class of the true object that it overlaps most, if it overlaps any.
+
+    What is of another class then and would only find an object (IoU 0.5) that a better one has found is left out: with
+    the true classes it would not have been told apart from the other.
 
     Args:
         truth: whose crowd regions have no say.
@@ -42,8 +46,14 @@ def _renamed(truth: GroundTruth, results: list[Result], known: list[dict[str, An
     where = f"image {known[0]['image_id']}"
     masks = [truth.encode(result["segmentation"], result["image_id"], where) for result in results]
     iou = np.asarray(rle_codec.iou(masks, [annotation["segmentation"] for annotation in known], [0] * len(known)))
-    classes = [known[place]["category_id"] for place in iou.argmax(axis=1)]
-    return [
-        {**result, "category_id": category} if overlap > 0 else result
-        for result, category, overlap in zip(results, classes, iou.max(axis=1), strict=True)
-    ]
+    named: dict[int, Result] = {}
+    found: set[int] = set()
+    for row in sorted(range(len(results)), key=lambda row: -results[row]["score"]):
+        place = int(iou[row].argmax())
+        category = known[place]["category_id"] if iou[row, place] > 0 else results[row]["category_id"]
+        finds = iou[row, place] >= ENOUGH
+        if category != results[row]["category_id"] and finds and place in found:
+            continue
+        found |= {place} if finds else set()
+        named[row] = {**results[row], "category_id": category}
+    return [named[row] for row in sorted(named)]

@@ -78,7 +78,9 @@ def read_predictions(path: str | Path) -> list[Result]:
         content = Path(path).read_bytes()
         if content.startswith(_GZIP_MAGIC):
             content = gzip.decompress(content)
-        results = json.loads(content)
+        text = content.decode(json.detect_encoding(content))
+        del content  # `json.loads` would keep the bytes beside the text, of large files as much again
+        results = json.loads(text)
     except (OSError, EOFError, ValueError) as error:
         raise DataError(f"{path}: expected COCO results as json or gzipped json, can't read it: {error}") from error
     if not isinstance(results, list):

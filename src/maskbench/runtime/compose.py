@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from lightning import seed_everything
+from lightning import Trainer, seed_everything
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 
 from maskbench.data.datamodule import CocoDataModule
@@ -59,6 +60,18 @@ def make(node: DictConfig | Mapping[str, Any], **given: Any) -> Any:
             f"{', '.join(both)} of {node['_target_']}: found in the config, but maskbench sets it itself; leave it out"
         )
     return made.func(**{name: _fixed(value) for name, value in made.keywords.items()}, **given)
+
+
+def make_trainer(node: DictConfig, **given: Any) -> Trainer:
+    """Lightning's trainer with the settings of `trainer`.
+
+    Raises:
+        ConfigError: Lightning can't take them, or they set what is given.
+    """
+    try:
+        return make(node, **given)
+    except (MisconfigurationException, TypeError, ValueError) as error:
+        raise ConfigError(f"trainer: Lightning can't take these settings: {error}") from error
 
 
 def _fixed(value: Any) -> Any:

@@ -16,12 +16,12 @@ from omegaconf import DictConfig
 
 from maskbench.data.datamodule import CocoDataModule
 from maskbench.errors import ConfigError, RunError
-from maskbench.evaluation.average_precision import as_metrics, score
 from maskbench.evaluation.ground_truth import GroundTruth
 from maskbench.evaluation.matches import write_matches
 from maskbench.evaluation.oracles import with_true_classes
 from maskbench.evaluation.overlaps import IouType
 from maskbench.evaluation.results import Result, read_predictions
+from maskbench.evaluation.scoring import as_metrics, score
 from maskbench.runtime.compose import build_data
 from maskbench.runtime.pictures import write_thumbnails
 from maskbench.runtime.run_folder import RunFolder, write_json

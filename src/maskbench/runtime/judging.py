@@ -11,8 +11,7 @@ from lightning import Callback, LightningModule, Trainer
 from omegaconf import DictConfig
 
 from maskbench.data.datamodule import CocoDataModule
-from maskbench.errors import RunError
-from maskbench.evaluation.average_precision import AveragePrecision, as_metrics, score
+from maskbench.evaluation.average_precision import AveragePrecision
 from maskbench.evaluation.deployment import best_threshold, tally
 from maskbench.evaluation.ground_truth import GroundTruth
 from maskbench.evaluation.matches import Matches, write_matches
@@ -20,6 +19,7 @@ from maskbench.evaluation.oracles import with_true_classes
 from maskbench.evaluation.overlaps import IouType
 from maskbench.evaluation.reach import Reach
 from maskbench.evaluation.results import Result, read_predictions, write_predictions
+from maskbench.evaluation.scoring import as_metrics, score
 from maskbench.methods.base import Oracle, Segmenter
 from maskbench.runtime.compose import build_data, make
 from maskbench.runtime.interrupts import interruptible
@@ -27,7 +27,7 @@ from maskbench.runtime.pictures import write_thumbnails
 from maskbench.runtime.progress import shown
 from maskbench.runtime.published import with_data
 from maskbench.runtime.quiet import hush
-from maskbench.runtime.run_folder import RunFolder, load, read_json, write_json
+from maskbench.runtime.run_folder import RunFolder, load, read_json, require_same_data, write_json
 from maskbench.runtime.timing import on_one, pick_device
 from maskbench.runtime.tuning import TuneAP
 from maskbench.structures import Batch
@@ -98,7 +98,8 @@ def judge(cfg: DictConfig, method: Segmenter, data: CocoDataModule, run: RunFold
     if not trainer.is_global_zero:
         return {}
     write_predictions(run.predictions, results)
-    found = _score(run, data, results, cfg.evaluation.iou_types, limit, _chosen(tuned.matches) if tuned else None)
+    chosen = _chosen(tuned.matches) if tuned else None
+    found = _judge_predictions(run, data, results, cfg.evaluation.iou_types, limit, chosen)
     return {
         "split": "test",
         "images": len(data.image_ids("test")),
@@ -131,17 +132,17 @@ def judge_again(path: Path, *, predict: bool, device: str | None = None) -> dict
         hush()
         target = pick_device(device)
         cfg, data, method = load(path)
-        _require_same_data(run, data)
+        require_same_data(run, data)
         cfg.trainer = on_one(target, cfg.trainer)
         metrics.pop("tune", None)
         metrics |= judge(cfg, method, data, run)
     else:
         cfg = run.read_config()
         data = build_data(cfg)
-        _require_same_data(run, data)
+        require_same_data(run, data)
         results, settings = read_predictions(run.predictions), cfg.evaluation
         how = (settings.iou_types, settings.point.max_instances, before.get("deployment"))
-        metrics |= _score(run, data, results, *how)
+        metrics |= _judge_predictions(run, data, results, *how)
         metrics["oracles"] = before.get("oracles", {}) | metrics["oracles"]
     write_json(run.metrics, metrics)
     return metrics
@@ -168,18 +169,7 @@ def judge_weights(weights: str, cfg: DictConfig, out: Path, *, device: str | Non
     return metrics
 
 
-def _require_same_data(run: RunFolder, data: CocoDataModule) -> None:
-    """Raise where the data have changed since: the scores would stand under a footing that is not theirs."""
-    before = read_json(run.data).get("fingerprint")
-    if before != data.fingerprint:
-        raise RunError(
-            f"{run.data}: the run's data have the fingerprint {before}, but those in {data.root} have "
-            f"{data.fingerprint} now. Put back the files it was trained on, or train again: on other data it is "
-            "another run. For AP on other annotations there is predictions=FILE annotations=FILE."
-        )
-
-
-def _score(
+def _judge_predictions(
     run: RunFolder,
     data: CocoDataModule,
     results: Sequence[Result],

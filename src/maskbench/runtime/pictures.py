@@ -67,6 +67,8 @@ def write_thumbnails(
             found[result["image_id"]].append(result)
     worth = f1_by_image(matches, at) if matches else {}
     folder.mkdir(parents=True, exist_ok=True)
+    for earlier in folder.iterdir():
+        earlier.unlink()
     photos = {}
     for image_id, own in found.items():
         size = file.records[image_id].size

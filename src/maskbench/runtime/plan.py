@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
-from itertools import cycle, islice
+from functools import partial
+from itertools import chain, islice, repeat
 from statistics import mean, median
 
 import torch
-from lightning import Trainer
 from omegaconf import DictConfig, OmegaConf
 
 from maskbench.data.datamodule import CocoDataModule
@@ -25,7 +26,7 @@ from maskbench.evaluation.autocast import autocast
 from maskbench.evaluation.cost import count_flops
 from maskbench.evaluation.precision import precision_name
 from maskbench.methods.base import Segmenter
-from maskbench.runtime.compose import build_method, make
+from maskbench.runtime.compose import build_method, make_trainer
 from maskbench.runtime.console import say
 from maskbench.runtime.draws import Draws
 from maskbench.runtime.interrupts import interruptible
@@ -36,7 +37,7 @@ from maskbench.runtime.timing import pick_device
 from maskbench.runtime.tuning import TuneAP
 from maskbench.structures import Batch
 
-PROBES, REHEARSALS = 6, 2
+PROBES, WARM_UP = 6, 2
 """Batches that tell what an image costs, and steps before the clock counts."""
 
 
@@ -47,22 +48,24 @@ class Plan:
     Attributes:
         protocol: its name.
         epochs: of training; None where the trainer is told otherwise how long (`max_steps`).
-        rate: factor on the learning rate.
+        lr_factor: on the learning rate.
         cost: what one image costs in training, in the budget's unit (`tflops` or `minutes`); empty where images are it.
+        spent: what the epochs cost by that, which whole epochs bring near to the budget.
         tried: AP on tune by factor, of those that were tried.
         tuning_epochs: how long each was tried.
     """
 
     protocol: str
     epochs: int | None
-    rate: float = 1.0
+    lr_factor: float = 1.0
     cost: dict[str, float] = field(default_factory=dict)
+    spent: dict[str, float] = field(default_factory=dict)
     tried: dict[str, float] = field(default_factory=dict)
     tuning_epochs: int = 0
 
     def applied(self, cfg: DictConfig) -> DictConfig:
         """The config with the plan's length and learning rate."""
-        return _changed(cfg, self.epochs, self.rate)
+        return _changed(cfg, self.epochs, self.lr_factor)
 
 
 def make_plan(cfg: DictConfig, data: CocoDataModule, method: Segmenter, run: RunFolder) -> Plan:
@@ -78,24 +81,15 @@ def make_plan(cfg: DictConfig, data: CocoDataModule, method: Segmenter, run: Run
         ConfigError: the protocol makes no sense, or its budget is less than half an epoch.
     """
     _require_sense(cfg, data)
-    known = read_json(run.plan) if run.plan.exists() else {}
-    if known:
-        plan = Plan(**known)
-    else:
-        with torch.random.fork_rng():
-            plan = _measured(cfg, data, method)
-        _write(run, plan)
-    rates = [float(rate) for rate in cfg.protocol.rates]
-    if len(rates) == 1:
-        return replace(plan, rate=rates[0])
-    for rate in rates:
-        if str(rate) not in plan.tried:
-            ap = _tried(_changed(cfg, plan.tuning_epochs, rate), data)
-            say(f"{run.path.name}: learning rate × {rate:g} has an AP of {100 * ap:.1f} on tune")
-            plan = replace(plan, tried={**plan.tried, str(rate): ap})
+    plan = Plan(**read_json(run.plan)) if run.plan.exists() else _measured(cfg, data, method)
+    factors = [float(factor) for factor in cfg.protocol.lr_factors]
+    for factor in factors if len(factors) > 1 else ():
+        if str(factor) not in plan.tried:
+            ap = _tune_ap(_changed(cfg, plan.tuning_epochs, factor), data)
+            say(f"{run.path.name}: learning rate × {factor:g} has an AP of {100 * ap:.1f} on tune")
+            plan = replace(plan, tried={**plan.tried, str(factor): ap})
             _write(run, plan)
-    best = max(rates, key=lambda rate: plan.tried[str(rate)])
-    plan = replace(plan, rate=best)
+    plan = replace(plan, lr_factor=max(factors, key=lambda factor: plan.tried.get(str(factor), 0.0)))
     _write(run, plan)
     return plan
 
@@ -106,27 +100,46 @@ def _write(run: RunFolder, plan: Plan) -> None:
 
 
 def _require_sense(cfg: DictConfig, data: CocoDataModule) -> None:
-    protocol = cfg.protocol
+    protocol, trainer = cfg.protocol, cfg.trainer
+    budget = {unit: protocol[unit] for unit in ("tflops", "minutes") if protocol[unit] is not None}
     for name in ("share", "tuning_share"):
         if not 0 < protocol[name] <= 1:
-            raise ConfigError(
-                f"protocol.{name}={protocol[name]}: expected a share of the budget, above 0 and at most 1"
-            )
-    if not protocol.rates or any(rate <= 0 for rate in protocol.rates):
-        raise ConfigError(f"protocol.rates={list(protocol.rates)}: expected one or more factors above 0")
-    if protocol.share != 1 and not cfg.trainer.max_epochs and protocol.tflops is None and protocol.minutes is None:
-        raise ConfigError(f"protocol.share={protocol.share} is one of trainer.max_epochs, which is not set")
-    if protocol.tflops is not None and protocol.minutes is not None:
+            raise ConfigError(f"protocol.{name}={protocol[name]}: expected a share of the budget, above 0, at most 1")
+    if not protocol.lr_factors or any(factor <= 0 for factor in protocol.lr_factors):
+        raise ConfigError(f"protocol.lr_factors={list(protocol.lr_factors)}: expected one or more factors above 0")
+    if len(budget) > 1:
         raise ConfigError("protocol.tflops and protocol.minutes are two budgets: set one of them")
-    if len(protocol.rates) > 1 and not data.objects("tune"):
+    planned = bool(budget) or protocol.share != 1 or len(protocol.lr_factors) > 1
+    if planned and ((trainer.get("max_steps") or -1) > 0 or not (budget or (trainer.get("max_epochs") or 0) > 0)):
         raise ConfigError(
-            f"protocol.rates={list(protocol.rates)} are chosen by AP on tune, but it has no object: set "
-            "data.tune_share above 0 or data.tune_annotations, or take one rate"
+            f"protocol={protocol.name} plans in epochs, but trainer.max_epochs={trainer.get('max_epochs')} and "
+            f"trainer.max_steps={trainer.get('max_steps')}: set max_epochs alone"
         )
-    if protocol.minutes is not None and cfg.trainer.devices != 1:
+    if len(protocol.lr_factors) > 1 and not data.objects("tune"):
         raise ConfigError(
-            "protocol.minutes: processes that train together can't agree on their clocks; take one device"
+            f"protocol.lr_factors={list(protocol.lr_factors)} are chosen by AP on tune, but it has no object: set "
+            "data.tune_share above 0 or data.tune_annotations, or take one factor"
         )
+    if budget and (_devices(trainer) != 1 or (trainer.get("num_nodes") or 1) != 1):
+        raise ConfigError(
+            f"protocol={protocol.name} tells the cost of an image on one device; trainer.devices={trainer.devices}"
+        )
+
+
+def _devices(trainer: DictConfig) -> int:
+    """How many are asked for, of those that a setting can say by number."""
+    devices = trainer.devices
+    if OmegaConf.is_list(devices):
+        return len(devices)
+    return int(devices) if str(devices).isdigit() else -1
+
+
+def _device(trainer: DictConfig) -> torch.device:
+    if trainer.accelerator == "cpu":
+        return torch.device("cpu")
+    chosen = pick_device(None)
+    listed = OmegaConf.is_list(trainer.devices) and chosen.type == "cuda"
+    return torch.device("cuda", trainer.devices[0]) if listed else chosen
 
 
 def _measured(cfg: DictConfig, data: CocoDataModule, method: Segmenter) -> Plan:
@@ -136,59 +149,63 @@ def _measured(cfg: DictConfig, data: CocoDataModule, method: Segmenter) -> Plan:
     elif protocol.minutes is not None:
         unit, budget, cost = "minutes", protocol.minutes, _seconds(cfg, data, method) / 60
     else:
-        epochs = (
-            cfg.trainer.max_epochs if protocol.share == 1 else max(1, round(protocol.share * cfg.trainer.max_epochs))
-        )
-        return Plan(protocol.name, epochs, tuning_epochs=max(1, round(protocol.tuning_share * (epochs or 1))))
+        epochs = cfg.trainer.get("max_epochs")
+        planned = epochs if protocol.share == 1 else max(1, round(protocol.share * epochs))
+        return Plan(protocol.name, planned, tuning_epochs=max(1, round(protocol.tuning_share * (planned or 1))))
     epochs = protocol.share * budget / (cost * images)
     if epochs < 0.5:
         raise ConfigError(
             f"protocol.{unit}={budget} × share {protocol.share}: one epoch of this method takes {cost * images:.3g}, "
-            "and half of one is the least that can be trained"
+            "and one is the least that can be trained"
         )
-    tuning = max(1, round(protocol.tuning_share * epochs))
-    return Plan(protocol.name, round(epochs), cost={unit: cost}, tuning_epochs=tuning)
+    whole, tuning = max(1, round(epochs)), max(1, round(protocol.tuning_share * epochs))
+    spent = {unit: whole * cost * images}
+    return Plan(protocol.name, whole, cost={unit: cost}, spent=spent, tuning_epochs=tuning)
 
 
 def _flops(cfg: DictConfig, data: CocoDataModule, method: Segmenter) -> float:
     """Floating point operations of the convolutions and products of a training step, by image."""
-    costs = [count_flops(step) / images for step, images in islice(_steps(cfg, data, method), PROBES)]
-    return mean(costs)
+    with _steps(cfg, data, method) as steps:
+        return mean(count_flops(step) / images for step, images in islice(steps, PROBES))
 
 
 def _seconds(cfg: DictConfig, data: CocoDataModule, method: Segmenter) -> float:
     """Seconds of a training step by image, loading included."""
     costs = []
     last = time.perf_counter()
-    for step, images in islice(_steps(cfg, data, method), REHEARSALS + PROBES):
-        step()
-        now = time.perf_counter()
-        costs.append((now - last) / images)
-        last = now
-    return median(costs[REHEARSALS:])
+    with _steps(cfg, data, method) as steps:
+        for step, images in islice(steps, WARM_UP + PROBES):
+            step()
+            now = time.perf_counter()
+            costs.append((now - last) / images)
+            last = now
+    return median(costs[WARM_UP:])
 
 
-def _steps(cfg: DictConfig, data: CocoDataModule, method: Segmenter) -> Iterator[tuple[Callable[[], None], int]]:
-    """Training steps of a copy of the method on the first batches, where and in which precision it will be trained."""
-    device = torch.device("cpu") if cfg.trainer.accelerator == "cpu" else pick_device(None)
+@contextmanager
+def _steps(
+    cfg: DictConfig, data: CocoDataModule, method: Segmenter
+) -> Iterator[Iterator[tuple[Callable[[], None], int]]]:
+    """Training steps of a copy of the method, with the images of each, where and as precisely as it will be trained."""
+    device = _device(cfg.trainer)
     copied = deepcopy(method).to(device).train()
     optimizer = copied.optim(copied, 1000)["optimizer"]
     precision = precision_name(cfg.trainer.precision)
-    for batch in cycle(data.train_dataloader()):
-        there = batch.to(device)
 
-        def step(batch: Batch = there) -> None:
-            optimizer.zero_grad()
-            with autocast(device, precision):
-                total = torch.stack(list(copied.loss(batch).values())).sum()
-            total.backward()
-            optimizer.step()
-            total.item()  # a device is waited for
+    def step(batch: Batch) -> None:
+        optimizer.zero_grad()
+        with autocast(device, precision):
+            total = torch.stack(list(copied.loss(batch).values())).sum()
+        total.backward()
+        optimizer.step()
+        total.item()  # a device is waited for
 
-        yield step, len(batch)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        batches = chain.from_iterable(repeat(data.train_dataloader()))
+        yield ((partial(step, batch.to(device)), len(batch)) for batch in batches)
 
 
-def _tried(cfg: DictConfig, data: CocoDataModule) -> float:
+def _tune_ap(cfg: DictConfig, data: CocoDataModule) -> float:
     """AP on tune at the end of a training of its own."""
     method = build_method(cfg, data.classes)
     if "weights" in cfg:
@@ -197,15 +214,15 @@ def _tried(cfg: DictConfig, data: CocoDataModule) -> float:
     once = cfg.trainer.copy()
     once.check_val_every_n_epoch = once.max_epochs
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    trainer: Trainer = make(once, callbacks=[Draws(cfg.seed), tune], **quiet)
+    trainer = make_trainer(once, callbacks=[Draws(cfg.seed), tune], **quiet)
     with interruptible():
         trainer.fit(method, datamodule=data)
     return float(tune.scores().summary["AP"])
 
 
-def _changed(cfg: DictConfig, epochs: int | None, rate: float) -> DictConfig:
+def _changed(cfg: DictConfig, epochs: int | None, lr_factor: float) -> DictConfig:
     changed = cfg.copy()
     OmegaConf.update(changed, "trainer.max_epochs", epochs)
-    if rate != 1:
-        OmegaConf.update(changed, "optim.optimiser.lr", rate * cfg.optim.optimiser.lr)
+    if lr_factor != 1:
+        OmegaConf.update(changed, "optim.optimiser.lr", lr_factor * cfg.optim.optimiser.lr)
     return changed

@@ -18,15 +18,15 @@ from maskbench.runtime.compose import build_data, make
 from maskbench.runtime.interrupts import interruptible
 from maskbench.runtime.progress import shown
 from maskbench.runtime.quiet import hush
-from maskbench.runtime.run_folder import read_json, write_json
+from maskbench.runtime.run_folder import read_json, require_same_data, write_json
 from maskbench.runtime.timing import Conditions, measured, on_one, trained_together
 from maskbench.structures import Batch
 
-CONDITIONS = ("device_name", "threads", "precision")
-"""Where a point was timed: it stands beside the leaderboard's where these are the same."""
+CONDITIONS = ("device_name", "threads", "precision", "versions", "loaded")
+"""Where a point was timed, as speed.json has it."""
 
 
-class PredictAP(Callback):
+class TestAP(Callback):
     """Collects what a method predicts of the test split.
 
     Args:
@@ -36,7 +36,7 @@ class PredictAP(Callback):
 
     def __init__(self, data: CocoDataModule, max_instances: int) -> None:
         shared: dict[str, Any] = {"image_ids": data.image_ids("test"), "max_instances": max_instances}
-        self.found = AveragePrecision(data.annotations("test"), data.category_ids, iou_types=("segm",), **shared)
+        self.ap = AveragePrecision(data.annotations("test"), data.category_ids, iou_types=("segm",), **shared)
 
     def on_predict_batch_end(
         self,
@@ -47,7 +47,7 @@ class PredictAP(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self.found.update(outputs, batch.frames)
+        self.ap.update(outputs, batch.frames)
 
 
 def read_at_sizes(runs: Sequence[Path], sizes: Sequence[float], conditions: Conditions) -> dict[str, dict[str, Any]]:
@@ -65,6 +65,7 @@ def read_at_sizes(runs: Sequence[Path], sizes: Sequence[float], conditions: Cond
 
     Raises:
         ConfigError: a size is none.
+        RunError: the data have changed since a run was judged on them.
     """
     if not sizes or any(size < 1 or size != int(size) for size in sizes):
         raise ConfigError(
@@ -73,6 +74,9 @@ def read_at_sizes(runs: Sequence[Path], sizes: Sequence[float], conditions: Cond
     hush()
     points: dict[str, dict[str, Any]] = {}
     for cfg, methods in trained_together(runs):
+        data = build_data(cfg)
+        for run in methods:
+            require_same_data(run, data)
         for size in map(int, sizes):
             data = build_data(_resized(cfg, size))
             found = {run: _ap(cfg, method, data, conditions.device) for run, method in methods.items()}
@@ -83,7 +87,7 @@ def read_at_sizes(runs: Sequence[Path], sizes: Sequence[float], conditions: Cond
                 known = read_json(run.points) if run.points.exists() else {}
                 known[str(size)] = {
                     **{name: found[run][name] for name in ("AP", "AP50")},
-                    **{name: getattr(speed, name) for name in ("fps", "latency_ms", *CONDITIONS, "loaded")},
+                    **{name: getattr(speed, name) for name in ("fps", "latency_ms", *CONDITIONS)},
                 }
                 points[run.path.name] = dict(sorted(known.items(), key=lambda point: int(point[0])))
                 write_json(run.points, points[run.path.name])
@@ -100,8 +104,8 @@ def _resized(cfg: DictConfig, size: int) -> DictConfig:
 
 
 def _ap(cfg: DictConfig, method: Segmenter, data: CocoDataModule, device: torch.device) -> Mapping[str, float]:
-    found = PredictAP(data, method.point.max_instances)
-    trainer: Trainer = make(on_one(device, cfg.trainer), logger=False, enable_checkpointing=False, **shown(found))
+    callback = TestAP(data, method.point.max_instances)
+    trainer: Trainer = make(on_one(device, cfg.trainer), logger=False, enable_checkpointing=False, **shown(callback))
     with interruptible():
         trainer.predict(method, dataloaders=data.test_dataloader(), return_predictions=False)
-    return found.found.compute()["segm"]
+    return callback.ap.compute()["segm"]

@@ -118,6 +118,17 @@ def read_json(path: Path) -> dict[str, Any]:
         raise RunError(f"{path}: not readable as JSON: {error}") from error
 
 
+def require_same_data(run: RunFolder, data: CocoDataModule) -> None:
+    """Raise `RunError` where the data have changed since: scores would stand under a footing that is not theirs."""
+    before = read_json(run.data).get("fingerprint")
+    if before != data.fingerprint:
+        raise RunError(
+            f"{run.data}: the run's data have the fingerprint {before}, but those in {data.root} have "
+            f"{data.fingerprint} now. Put back the files it was trained on, or train again: on other data it is "
+            "another run. For AP on other annotations there is predictions=FILE annotations=FILE."
+        )
+
+
 @dataclass(frozen=True)
 class Trained:
     """A method with its trained weights, in evaluation mode on the CPU, and what its labels stand for.

@@ -11,7 +11,6 @@ import cv2
 import torch
 from lightning import Trainer
 from lightning.pytorch.loggers import WandbLogger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from maskbench.data.datamodule import CocoDataModule
@@ -20,7 +19,7 @@ from maskbench.evaluation.overlaps import IouType
 from maskbench.evaluation.precision import precision_name
 from maskbench.methods.base import Segmenter
 from maskbench.runtime.checkpoints import BEST, Checkpoints, chosen, fit_weights, newest, read_checkpoint
-from maskbench.runtime.compose import build, make
+from maskbench.runtime.compose import build, make, make_trainer
 from maskbench.runtime.console import say, show_scores
 from maskbench.runtime.draws import Draws
 from maskbench.runtime.environment import environment
@@ -65,6 +64,8 @@ def train(trial: Composed, done: Callable[[], None]) -> None:
     data, method = build(cfg)
     if file == BEST:
         _require_choice(data)
+        if cfg.protocol.tflops is None and cfg.protocol.minutes is None:
+            _require_validation(cfg)
     if "weights" in cfg:
         begin(method, cfg.weights.file)
     plan = make_plan(cfg, data, method, run)
@@ -177,10 +178,7 @@ def _trainer(
         Checkpoints(run.checkpoints, note, best=cfg.checkpoint == "best"),
     )
     given = {"logger": logger or False, "enable_checkpointing": True, "default_root_dir": str(run.path), **callbacks}
-    try:
-        return make(cfg.trainer, **given, **({} if tune else {"limit_val_batches": 0}))
-    except (MisconfigurationException, TypeError, ValueError) as error:
-        raise ConfigError(f"trainer: Lightning can't take these settings: {error}") from error
+    return make_trainer(cfg.trainer, **given, **({} if tune else {"limit_val_batches": 0}))
 
 
 def _fit(trainer: Trainer, method: Segmenter, data: CocoDataModule, run: RunFolder) -> None:

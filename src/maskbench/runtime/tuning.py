@@ -7,7 +7,8 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 
 from maskbench.data.datamodule import CocoDataModule
-from maskbench.evaluation.average_precision import AveragePrecision, Scores, score
+from maskbench.evaluation.average_precision import AveragePrecision
+from maskbench.evaluation.scoring import Scores, score
 from maskbench.structures import Batch
 
 

@@ -7,7 +7,7 @@ in those for people, as the papers print it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -256,6 +256,8 @@ def _row(run: Run, paradigm: str | None, label: str) -> dict[str, Any]:
         "train_memory_MB": run.history["memory_mb"].max() if "memory_mb" in run.history else None,
         "train_minutes": run.metrics.get("minutes"),
         "images_seen": run.metrics.get("images_seen"),
+        "epochs": run.metrics.get("epochs"),
+        "lr_factor": run.metrics.get("plan", {}).get("lr_factor", 1.0),
         "score_rule": run.metrics.get("score_rule"),
         "checkpoint": run.metrics.get("checkpoint"),
         **keys,
@@ -272,7 +274,7 @@ def _costs(run: Run) -> dict[str, Any]:
         "GFLOPs": _scaled(speed.get("flops"), 1e9),
         "GFLOPs_instances": speed.get("flops_instances"),
         "memory_MB": speed.get("memory_mb"),
-        "timing": timing(run),
+        "timing": timing(speed),
         "loaded": bool(speed.get("loaded")),
     }
 
@@ -295,12 +297,12 @@ def _at_deployment_point(run: Run) -> dict[str, Any]:
     }
 
 
-def timing(run: Run) -> str:
-    """Where and how a run was timed, in words: often not where it was trained; empty where it was not timed."""
-    if not run.speed:
+def timing(speed: Mapping[str, Any]) -> str:
+    """Where and how something was timed, in words: often not where it was trained; empty where it was not timed."""
+    if not speed:
         return ""
-    versions = ", ".join(f"{name} {version}" for name, version in sorted(run.speed.get("versions", {}).items()))
-    parts = [run.speed.get("device_name"), _threads(run.speed.get("threads")), run.speed.get("precision"), versions]
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(speed.get("versions", {}).items()))
+    parts = [speed.get("device_name"), _threads(speed.get("threads")), speed.get("precision"), versions]
     return ", ".join(str(part) for part in parts if part)
 
 

@@ -7,13 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from maskbench.evaluation.calibration import BINS, Calibration, calibrate
 from maskbench.evaluation.precision_recall import RECALLS, mean_curve
 from maskbench.study import plots
-from maskbench.study.leaderboard import Group
+from maskbench.study.leaderboard import Group, timing
 from maskbench.study.plots import ERRORS, PHASES, Style
 from maskbench.study.runs import Run
 
@@ -58,7 +60,7 @@ def pictures(found: Group, runs: Sequence[Run], first: Mapping[str, Run], looks:
         looks: of `plots.styles`.
     """
     return [
-        *_speed(found, first, looks),
+        *_speed(found, runs, first, looks),
         *_precision(found, runs, looks),
         *_scores(found, first, looks),
         *_learning(runs, looks),
@@ -72,60 +74,86 @@ def write(folder: Path, footing: str, drawn: Sequence[Picture]) -> None:
         (folder / f"{picture.name}-{footing or 'unknown'}.svg").write_text(picture.svg, encoding="utf-8")
 
 
-def _speed(found: Group, first: Mapping[str, Run], looks: Mapping[str, Style]) -> Iterator[Picture]:
+def _speed(
+    found: Group, runs: Sequence[Run], first: Mapping[str, Run], looks: Mapping[str, Style]
+) -> Iterator[Picture]:
     here = found.methods[~found.methods["timed_elsewhere"]]
-    timed = found.trials[~found.trials["timed_elsewhere"]]
-    points = here.dropna(subset=["FPS", "AP"]).sort_values("FPS", ascending=False)
-    if len(points):
-        note = f"The line is the front: the highest mask AP to be had at that FPS or more.{_seeds(found)}"
-        lines = [[row["label"], f"{row['FPS']:.1f}", _percent(row["AP"])] for _, row in points.iterrows()]
-        sizes = {label: own for label in here["label"] if (own := _sizes(first[label]))}
-        if sizes:
-            note += " Thin lines: the first seed's weights read at other input sizes, which stand beside the marks."
-            lines += [
-                [f"{label}, short side {side}", f"{fps:.1f}", _percent(ap)]
-                for label, own in sizes.items()
-                for side, fps, ap in own
-            ]
-        svg = plots.ap_against_fps(here, timed, looks, sizes)
-        yield Picture("ap-fps", "AP against speed", note, svg, Table(["method", "FPS", "mask AP"], lines))
+    if len(here.dropna(subset=["FPS", "AP"])):
+        yield _front(found, here, runs, looks)
     speeds = {label: first[label].speed for label in here["label"]}
     phases = {label: own["phases"] for label, own in speeds.items() if own.get("phases")}
     if phases := {label: own for label, own in phases.items() if set(own) <= set(PHASES)}:
-        note = (
-            "From the network input in host memory to masks at photo size, means over the photos of the first seed. "
-            "Encoding is not in it."
-        )
-        names = [name for name in PHASES if any(name in own for own in phases.values())]
-        lines = [
-            [label, *(f"{own.get(name, 0):.1f}" for name in names), f"{sum(own.values()):.1f}"]
-            for label, own in phases.items()
+        yield _phases(found, phases)
+    if timed := {label: own for label, own in speeds.items() if own.get("samples")}:
+        yield _latency(here, timed, looks)
+
+
+def _front(found: Group, here: pd.DataFrame, runs: Sequence[Run], looks: Mapping[str, Style]) -> Picture:
+    points = here.dropna(subset=["FPS", "AP"]).sort_values("FPS", ascending=False)
+    note = f"The line is the front: the highest mask AP to be had at that FPS or more.{_seeds(found)}"
+    lines = [[row["label"], f"{row['FPS']:.1f}", _percent(row["AP"])] for _, row in points.iterrows()]
+    if sizes := {label: own for label in here["label"] if (own := _sizes(label, found, runs))}:
+        note += " Thin lines: the same weights read at other input sizes, whose short sides stand beside the marks."
+        lines += [
+            [f"{label}, short side {side}", f"{fps:.1f}", _percent(ap)]
+            for label, own in sizes.items()
+            for side, fps, ap in own
         ]
-        svg = plots.where_time_goes(found.methods, phases)
-        table = Table(["ms a prediction", *names, "sum"], lines)
-        yield Picture("phases", "Where the time goes", note, svg, table)
-    samples = {
-        label: [*own["samples"], *own.get("deployment", {}).get("samples", [])]
-        for label, own in speeds.items()
-        if own.get("samples")
-    }
-    if samples:
-        note = (
-            "Each mark is one photo of the first seed, at the lowest threshold or at the deployment point: what it "
-            "took, and how many instances were found on it."
-        )
-        svg = plots.latency_by_instances(here, samples, looks)
-        yield Picture("latency", "Latency against instances", note, svg, _by_instances(samples))
+    timed = found.trials[~found.trials["timed_elsewhere"]]
+    svg = plots.ap_against_fps(here, timed, looks, sizes)
+    return Picture("ap-fps", "AP against speed", note, svg, Table(["method", "FPS", "mask AP"], lines))
 
 
-def _sizes(run: Run) -> list[tuple[int, float, float]]:
-    """Short side, FPS and AP at other input sizes, timed where and how the run itself was."""
-    here = ("device_name", "threads", "precision")
-    return [
-        (side, point["fps"], point["AP"])
-        for side, point in sorted((int(side), point) for side, point in run.points.items())
-        if point["AP"] >= 0 and all(point[name] == run.speed.get(name) for name in here)
+def _sizes(label: str, found: Group, runs: Sequence[Run]) -> list[tuple[int, float, float]]:
+    """Short side, FPS and AP at other input sizes: means over the seeds of a row, where all were timed as most were."""
+    named = {run.name: run for run in runs}
+    seeds = [named[name].points for name in found.trials.loc[found.trials["label"] == label, "run"]]
+    means = []
+    for side in sorted(set.intersection(*map(set, seeds)), key=int):
+        points = [own[side] for own in seeds]
+        if all(timing(point) == found.timing and not point["loaded"] and point["AP"] >= 0 for point in points):
+            means.append((int(side), mean(point["fps"] for point in points), mean(point["AP"] for point in points)))
+    return means
+
+
+def _phases(found: Group, phases: Mapping[str, Mapping[str, float]]) -> Picture:
+    note = (
+        "From the network input in host memory to masks at photo size, means over the photos of the first seed. "
+        "Encoding is not in it."
+    )
+    names = [name for name in PHASES if any(name in own for own in phases.values())]
+    lines = [
+        [label, *(f"{own.get(name, 0):.1f}" for name in names), f"{sum(own.values()):.1f}"]
+        for label, own in phases.items()
     ]
+    svg = plots.where_time_goes(found.methods, phases)
+    return Picture("phases", "Where the time goes", note, svg, Table(["ms a prediction", *names, "sum"], lines))
+
+
+def _latency(here: pd.DataFrame, timed: Mapping[str, Mapping[str, Any]], looks: Mapping[str, Style]) -> Picture:
+    note = (
+        "Each mark is one photo of the first seed, at the lowest threshold or at the deployment point: what it took, "
+        "and how many instances were found on it."
+    )
+    parts = {
+        label: {"lowest threshold": own["samples"], "deployed": own.get("deployment", {}).get("samples", [])}
+        for label, own in timed.items()
+    }
+    samples = {label: [sample for part in own.values() for sample in part] for label, own in parts.items()}
+    lines = [
+        [f"{label}, {name}", *_thirds(part)] for label, own in parts.items() for name, part in own.items() if len(part)
+    ]
+    svg = plots.latency_by_instances(here, samples, looks)
+    heads = ["instances found: median", "fewest", "between", "most"]
+    return Picture("latency", "Latency against instances", note, svg, Table(heads, lines))
+
+
+def _thirds(samples: Sequence[Sequence[float]]) -> list[str]:
+    """Medians of thirds of the photos, by the instances found on them."""
+    ranked = np.array(samples)[np.lexsort(np.array(samples).T[::-1])]
+    thirds = [part for part in np.array_split(ranked, 3) if len(part)]
+    cells = [f"{part[0, 0]:.0f} to {part[-1, 0]:.0f}: {median(part[:, 1]):.1f} ms" for part in thirds]
+    return [*cells, *[""] * (3 - len(cells))]
 
 
 def _precision(found: Group, runs: Sequence[Run], looks: Mapping[str, Style]) -> Iterator[Picture]:
@@ -191,17 +219,6 @@ def _learning(runs: Sequence[Run], looks: Mapping[str, Style]) -> Iterator[Pictu
     note = "The same by the clock, which depends on the machine and its load."
     svg = plots.learning_curves(runs, looks, "minutes")
     yield Picture("curve-minutes", "Learning, by minutes", note, svg, table)
-
-
-def _by_instances(samples: Mapping[str, Sequence[Sequence[float]]]) -> Table:
-    """Medians of thirds of the photos, by the instances that each row found on them."""
-    lines = []
-    for label, own in samples.items():
-        ranked = np.array(own)[np.lexsort(np.array(own).T[::-1])]
-        thirds = [part for part in np.array_split(ranked, 3) if len(part)]
-        cells = [f"{part[0, 0]:.0f} to {part[-1, 0]:.0f}: {median(part[:, 1]):.1f} ms" for part in thirds]
-        lines.append([label, *cells, *[""] * (3 - len(cells))])
-    return Table(["instances found: median", "fewest", "between", "most"], lines)
 
 
 def _by_recall(curves: Mapping[str, np.ndarray]) -> Table:

@@ -53,7 +53,7 @@ class Published:
     Args:
         figures: all of their rows.
         orders: one for each method that was published with one backbone and schedule; empty where there are not two.
-        alike: how many of the pairs stand in the same order in both.
+        alike: how many of the pairs that can be told apart here stand in the same order in both.
         pairs: of how many.
     """
 
@@ -63,8 +63,8 @@ class Published:
     pairs: int
 
 
-LIKE = ("COCO val2017", "R50-FPN", 12, "MMDetection")
-"""Data, backbone, epochs and code base of the rows that are put in an order: the field's standard comparison."""
+LIKE = ("COCO val2017", "R50-FPN", 12, "one", "MMDetection")
+"""Data, backbone, epochs, scales and code base of the rows that are put in an order: the field's usual comparison."""
 
 
 @cache
@@ -92,15 +92,21 @@ def published(found: Group) -> Published:
     orders = [
         Order(*best[method], place + 1, like[method].ap, theirs.index(method) + 1) for place, method in enumerate(own)
     ]
-    return Published(known, orders, *_agreement([order.published for order in orders]))
+    return Published(known, orders, *_agreement(orders, found))
 
 
 def _is_like(figure: Figure) -> bool:
-    data, backbone, epochs, code = LIKE
-    return (figure.data, figure.backbone, figure.epochs) == (data, backbone, epochs) and code in figure.source
+    *conditions, code = LIKE
+    return [figure.data, figure.backbone, figure.epochs, figure.scales] == conditions and code in figure.source
 
 
-def _agreement(published: Sequence[float]) -> tuple[int, int]:
-    """Of the pairs of rows, best of the study first, how many fall in the published figures as well; of how many."""
-    pairs = list(combinations(published, 2))
-    return sum(first > second for first, second in pairs), len(pairs)
+def _agreement(orders: Sequence[Order], found: Group) -> tuple[int, int]:
+    """Of the pairs that can be told apart here, how many stand in the published order; and how many there are."""
+    pairs = [(first, second) for first, second in combinations(orders, 2) if _apart(first, second, found)]
+    return sum(first.published > second.published for first, second in pairs), len(pairs)
+
+
+def _apart(first: Order, second: Order, found: Group) -> bool:
+    """True as well where that was not tested."""
+    pair = found.uncertainty.between(first.label, second.label) if found.uncertainty else None
+    return pair is None or pair.apart

@@ -57,6 +57,7 @@ class Section:
         oracles: AP of each row, were a part of the truth given.
         other_speeds: those under other conditions than the leaderboard's, by conditions and row.
         published: what its methods have published.
+        epochs: of its trainings, one number or the least and the most.
         data: what the data set is like, in a line; None where no run says it.
         apart: the fields in which the study's footings differ, with this one's value.
     """
@@ -75,6 +76,7 @@ class Section:
     oracles: Oracles
     other_speeds: dict[str, dict[str, dict[str, Any]]]
     published: Published
+    epochs: list[int]
     data: str | None
     apart: dict[str, object] = field(default_factory=dict)
 
@@ -122,6 +124,7 @@ def _section(found: Group, runs: Sequence[Run], looks: dict[str, Style], plots: 
         reach={label: stages for label, run in first.items() if (stages := run.metrics.get("reach"))},
         other_speeds=_other_speeds(first),
         published=published(found),
+        epochs=_range([run.metrics["epochs"] for run in own if run.metrics.get("epochs")]),
         data=next((_profile(run.data) for run in own if run.data), None),
     )
 
@@ -171,6 +174,10 @@ def _first_seeds(found: Group, runs: Sequence[Run]) -> dict[str, Run]:
     named = {run.name: run for run in runs}
     first = found.trials.drop_duplicates("label").set_index("label")["run"]
     return {label: named[first[label]] for label in found.methods["label"]}
+
+
+def _range(values: Sequence[int]) -> list[int]:
+    return sorted({min(values), max(values)}) if values else []
 
 
 def _profile(data: dict[str, Any]) -> str:
