@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
@@ -11,12 +11,15 @@ from maskbench.errors import ConfigError
 from maskbench.runtime import verb
 from maskbench.runtime.console import percent, show
 
+if TYPE_CHECKING:
+    from maskbench.runtime.timing import Conditions
+
 
 def benchmark(cfg: DictConfig) -> dict[str, Any]:
     """Measure the run, or every finished run of the study, whose speed.json and W&B run get the numbers; or weights.
 
     What is timed in batches, recorded, compiled or at a precision that is asked for goes into speeds.json; with `sizes`
-    AP and speed at other input sizes go into points.json.
+    or `papers` AP and speed at other input sizes or at the papers' thresholds go into points.json.
     """
     if sum(cfg[name] is not None for name in ("run", "study", "weights")) != 1:
         raise ConfigError("name what is to be timed: either run=DIR, or study=DIR, or weights=FILE data=...")
@@ -28,8 +31,8 @@ def benchmark(cfg: DictConfig) -> dict[str, Any]:
 
     settings = {name: cfg[name] for name in ("images", "threads", "batch", "execution", "precision")}
     conditions = Conditions(pick_device(cfg.device), **settings)
-    if cfg.sizes is not None:
-        return _at_sizes(cfg, conditions)
+    if cfg.sizes is not None or cfg.papers:
+        return _at_points(cfg, conditions)
     if cfg.weights:
         speeds = time_weights(cfg.weights, cfg, conditions)
     else:
@@ -49,24 +52,25 @@ def benchmark(cfg: DictConfig) -> dict[str, Any]:
     }
 
 
-def _at_sizes(cfg: DictConfig, conditions: Any) -> dict[str, Any]:
-    """AP and speed of runs at several input sizes, which go into their points.json."""
-    from maskbench.runtime.points import read_at_sizes
+def _at_points(cfg: DictConfig, conditions: Conditions) -> dict[str, Any]:
+    """AP and speed of runs at several input sizes or at their papers' thresholds, which go into their points.json."""
+    from maskbench.runtime.points import read_as_published, read_at_sizes
     from maskbench.runtime.timing import finished_runs
 
     if cfg.weights or not conditions.usual:
         raise ConfigError(
-            "sizes=... reads runs at other input sizes under the leaderboard's conditions: leave weights, batch, "
-            "execution and precision out"
+            "sizes=... and papers=true read runs under the leaderboard's conditions: leave weights, batch, execution "
+            "and precision out"
         )
     runs = [Path(cfg.run)] if cfg.run else finished_runs(Path(cfg.study))
-    points = read_at_sizes(runs, list(cfg.sizes), conditions)
+    points = read_at_sizes(runs, list(cfg.sizes), conditions) if cfg.sizes is not None else {}
+    points |= read_as_published(runs, conditions) if cfg.papers else {}
     rows = [
-        [name, size, percent(point["AP"]), f"{point['fps']:.1f}", f"{point['latency_ms']:.1f}"]
+        [name, at, percent(point["AP"]), f"{point['fps']:.1f}", f"{point['latency_ms']:.1f}"]
         for name, own in points.items()
-        for size, point in own.items()
+        for at, point in own.items()
     ]
-    show("input sizes", ["run", "side", "AP", "FPS", "ms"], rows)
+    show("input sizes (short side) and papers' thresholds", ["run", "at", "AP", "FPS", "ms"], rows)
     return {"runs": points}
 
 

@@ -311,3 +311,12 @@ def test_a_gpu_draws_the_same_masks() -> None:
     here, there = (mask_ops.to_photo(moved, frame, 4).dense() for moved in (maps, maps.cuda()))
     assert (here != there.cpu()).float().mean() < 1e-4
     assert here.any()
+
+
+def test_a_mask_is_as_sure_as_its_mean_probability() -> None:
+    maps = torch.zeros(3, 4, 4)
+    maps[0, :2] = 0.75
+    maps[0, 2:] = 0.5  # not of the mask
+    maps[1] = 1.0
+    assert mask_ops.maskness(maps).tolist() == [0.75, 1.0, 0.0]
+    assert mask_ops.maskness(maps[:0]).shape == (0,)

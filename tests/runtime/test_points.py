@@ -9,6 +9,7 @@ import pytest
 
 from maskbench.benchmark import benchmark
 from maskbench.errors import ConfigError
+from maskbench.methods.solov2 import SOLOv2
 from maskbench.runtime.run_folder import read_json, write_json
 from maskbench.study.board import Board
 from maskbench.study.report import write_report
@@ -36,6 +37,16 @@ def test_a_run_is_read_at_other_input_sizes(run: Path, tmp_path: Path) -> None:
         html = write_report(Board.read(tmp_path)).read_text()
         assert ("read at other input sizes" in html) is not loaded
     assert f"{one.name.split('-seed')[0]}, short side 96" in html
+
+
+def test_a_run_is_read_at_its_papers_threshold(run: Path, tmp_path: Path) -> None:
+    one = shutil.copytree(run, tmp_path / run.name)
+    (point,) = call(benchmark, f"run={one}", "images=3", "device=cpu", "papers=true")["runs"][one.name].values()
+    assert point["score_threshold"] == SOLOv2.default_point.score_threshold == 0.1
+    # after few steps nothing scores as much
+    assert point["AP"] <= read_json(one / "metrics.json")["segm"]["AP"]
+    table = write_report(Board.read(tmp_path)).read_text().split("papers' own thresholds")[1].split("</table>")[0]
+    assert "<td>0.1</td>" in table
 
 
 @pytest.mark.parametrize("setting", ["sizes=[]", "sizes=[0]", "sizes=[96.5]"])

@@ -101,6 +101,8 @@ class Segmenter(LightningModule, ABC):
     def given(self, raw: Any, batch: Batch, oracle: Oracle) -> list[Instances]:
         """`instances`, were a part of the truth known: what the rest of the method makes of it.
 
+        Where the truth leaves no score of the method's own, scores say how sure the masks are (`ops.masks.maskness`).
+
         Args:
             raw: the network's output.
             batch: with its targets.

@@ -18,7 +18,7 @@ from maskbench.methods.base import Common, Oracle, Segmenter
 from maskbench.nn.blocks import predictor, tower, with_coordinates, zero_of
 from maskbench.nn.fpn import FPN
 from maskbench.ops.grid import Grids, Paint, cell_scores, flat, grid_losses, head_levels, resized
-from maskbench.ops.masks import instances_of, to_photo
+from maskbench.ops.masks import instances_of, maskness, to_photo
 from maskbench.ops.suppress import Candidates, Selection
 from maskbench.structures import Batch, Frame, Instances, OperatingPoint
 
@@ -155,9 +155,9 @@ class DecoupledSOLO(Segmenter):
         heads = zip(flat(raw.logits), zip(*raw.columns, strict=True), zip(*raw.rows, strict=True), strict=True)
         for (scores, columns, rows), target, frame in zip(heads, batch.targets, batch.frames, strict=True):
             cell, instance = self.grids.surest(target, scores)
-            painted = self.grids.painted(cell, columns[0].shape[1:], at_one_size(columns, rows))
-            masks = to_photo(painted, frame, self.mask_stride)
-            found.append(instances_of(masks, target.labels[instance], target.scores[instance]))
+            maps = self.grids.painted(cell, columns[0].shape[1:], at_one_size(columns, rows))
+            masks = to_photo(maps, frame, self.mask_stride)
+            found.append(instances_of(masks, target.labels[instance], maskness(maps)))
         return found
 
     def reach(self, raw: Raw, batch: Batch) -> list[dict[str, tuple[int, int]]]:

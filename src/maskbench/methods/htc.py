@@ -36,6 +36,7 @@ from maskbench.ops.regions import (
     Regions,
     detect,
     in_photo,
+    in_true_boxes,
     proposal_recall,
     redrawn,
     true_boxes,
@@ -350,8 +351,8 @@ class HTC(Segmenter):
 
     def given(self, raw: Raw, batch: Batch, oracle: Oracle) -> list[Instances]:
         """The masks of the true classes inside the true boxes."""
-        found = true_boxes(batch.targets)
-        return in_photo(self.masks(raw.features, raw.semantic, found), found, batch.frames)
+        masks = self.masks(raw.features, raw.semantic, true_boxes(batch.targets))
+        return in_true_boxes(masks, batch.targets, batch.frames)
 
     def reach(self, raw: Raw, batch: Batch) -> list[dict[str, tuple[int, int]]]:
         proposals = self.rpn.boxes(raw.rpn, batch.frames, training=False)

@@ -30,6 +30,7 @@ from maskbench.ops.regions import (
     box_losses,
     detect,
     in_photo,
+    in_true_boxes,
     proposal_recall,
     redrawn,
     sample,
@@ -233,8 +234,8 @@ class MaskRCNN(Segmenter):
 
     def given(self, raw: Raw, batch: Batch, oracle: Oracle) -> list[Instances]:
         """The masks of the true classes inside the true boxes."""
-        found = true_boxes(batch.targets)
-        return in_photo(self.masks(raw.features, found), found, batch.frames, whole_pixels=self.variant.whole_pixels)
+        masks = self.masks(raw.features, true_boxes(batch.targets))
+        return in_true_boxes(masks, batch.targets, batch.frames, whole_pixels=self.variant.whole_pixels)
 
     def reach(self, raw: Raw, batch: Batch) -> list[dict[str, tuple[int, int]]]:
         proposals = self.rpn.boxes(raw.rpn, batch.frames, training=False)

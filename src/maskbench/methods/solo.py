@@ -19,7 +19,7 @@ from maskbench.methods.base import Common, Oracle, Segmenter
 from maskbench.nn.blocks import predictor, tower, with_coordinates, zero_of
 from maskbench.nn.fpn import FPN
 from maskbench.ops.grid import Grids, cell_scores, flat, grid_losses, head_levels
-from maskbench.ops.masks import instances_of, to_photo
+from maskbench.ops.masks import instances_of, maskness, to_photo
 from maskbench.ops.suppress import Candidates, Selection
 from maskbench.structures import Batch, Frame, Instances, OperatingPoint
 
@@ -170,7 +170,7 @@ class SOLO(Segmenter):
             cell, instance = self.grids.surest(target, scores)
             maps = self.grids.painted(cell, size, partial(self.paint, features))
             masks = to_photo(maps, frame, self.mask_stride)
-            drawn.append(instances_of(masks, target.labels[instance], target.scores[instance]))
+            drawn.append(instances_of(masks, target.labels[instance], maskness(maps)))
         return drawn
 
     def reach(self, raw: Raw, batch: Batch) -> list[dict[str, tuple[int, int]]]:

@@ -20,7 +20,7 @@ from maskbench.nn.fpn import FPN
 from maskbench.nn.semantic import SemanticFPN
 from maskbench.ops.grid import Grids, cell_scores, flat, grid_losses, head_levels
 from maskbench.ops.losses import dice
-from maskbench.ops.masks import instances_of, shrink, to_photo
+from maskbench.ops.masks import instances_of, maskness, shrink, to_photo
 from maskbench.ops.suppress import Candidates, Selection
 from maskbench.structures import Batch, Frame, Instances, OperatingPoint
 
@@ -168,8 +168,9 @@ class SOLOv2(Segmenter):
         heads = zip(flat(raw.logits), flat(raw.kernels), raw.features.split(1), strict=True)
         for (scores, kernels, features), target, frame in zip(heads, batch.targets, batch.frames, strict=True):
             cell, instance = self.grids.surest(target, scores)
-            masks = to_photo(self.paint(kernels[cell], features), frame, self.mask_stride)
-            drawn.append(instances_of(masks, target.labels[instance], target.scores[instance]))
+            maps = self.paint(kernels[cell], features)
+            masks = to_photo(maps, frame, self.mask_stride)
+            drawn.append(instances_of(masks, target.labels[instance], maskness(maps)))
         return drawn
 
     def reach(self, raw: Raw, batch: Batch) -> list[dict[str, tuple[int, int]]]:

@@ -269,6 +269,11 @@ def smallest_first(masks: Bool[Tensor, "N H W"]) -> Int64[Tensor, " N"]:
     return masks.sum(dim=(1, 2)).argsort(stable=True)
 
 
+def maskness(maps: Float[Tensor, "N h w"]) -> Float[Tensor, " N"]:
+    """The mean probability inside each mask, 0 for an empty one: how sure it is (SOLO's released code)."""
+    return F.threshold(maps, 0.5, 0).sum(dim=(1, 2)) / (maps > 0.5).sum(dim=(1, 2)).clamp(min=1)
+
+
 def instances_of(masks: Masks, labels: Int64[Tensor, " N"], scores: Float[Tensor, " N"]) -> Instances:
     """Instances whose boxes are their masks' own; empty masks are none."""
     boxes = masks.boxes().to(labels.device)

@@ -16,7 +16,7 @@ from torchvision.ops import batched_nms, box_iou
 
 from maskbench.ops import boxes as box_ops
 from maskbench.ops.assign import Matcher, Sampler
-from maskbench.ops.masks import SLICE_PIXELS, crop_and_resize, crop_softly, on_whole_pixels, paste
+from maskbench.ops.masks import SLICE_PIXELS, crop_and_resize, crop_softly, maskness, on_whole_pixels, paste
 from maskbench.ops.suppress import above, best
 from maskbench.structures import Batch, Frame, Instances, OperatingPoint
 
@@ -219,6 +219,15 @@ def _in_photo(
 def true_boxes(targets: Sequence[Instances]) -> list[Detected]:
     """The truth as if it had been detected."""
     return [Detected(target.boxes, target.labels, target.scores) for target in targets]
+
+
+def in_true_boxes(
+    masks: Float[Tensor, "R m m"], targets: Sequence[Instances], frames: Sequence[Frame], *, whole_pixels: bool = False
+) -> list[Instances]:
+    """`in_photo` of masks inside `true_boxes`, as sure as their masks are: who is sure of all alike has no AP."""
+    scores = maskness(masks).split([len(target) for target in targets])
+    found = [image._replace(scores=own) for image, own in zip(true_boxes(targets), scores, strict=True)]
+    return in_photo(masks, found, frames, whole_pixels=whole_pixels)
 
 
 def redrawn(batch: Batch, size: int) -> list[Instances]:

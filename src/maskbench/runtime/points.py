@@ -1,8 +1,9 @@
-"""Trained methods read at other input sizes: the AP and the speed of each, for the front of a latency."""
+"""Trained methods read at other input sizes, or at the thresholds of their papers: AP and speed of each."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,19 @@ from maskbench.runtime.compose import build_data, make
 from maskbench.runtime.interrupts import interruptible
 from maskbench.runtime.progress import shown
 from maskbench.runtime.quiet import hush
-from maskbench.runtime.run_folder import read_json, require_same_data, write_json
-from maskbench.runtime.timing import Conditions, measured, on_one, trained_together
+from maskbench.runtime.run_folder import RunFolder, read_json, require_same_data, write_json
+from maskbench.runtime.timing import Conditions, at_point, measured, on_one, trained_together
 from maskbench.structures import Batch
 
 CONDITIONS = ("device_name", "threads", "precision", "versions", "loaded")
 """Where a point was timed, as speed.json has it."""
+
+
+PAPER = "paper"
+"""The point at the thresholds of a method's paper; others are named by the short side of the input."""
+
+Points = dict[str, dict[str, Any]]
+"""By run its points by name."""
 
 
 class TestAP(Callback):
@@ -50,7 +58,7 @@ class TestAP(Callback):
         self.ap.update(outputs, batch.frames)
 
 
-def read_at_sizes(runs: Sequence[Path], sizes: Sequence[float], conditions: Conditions) -> dict[str, dict[str, Any]]:
+def read_at_sizes(runs: Sequence[Path], sizes: Sequence[float], conditions: Conditions) -> Points:
     """Mask AP and speed of finished runs at several input sizes; the methods take turns at each.
 
     The same weights are read: training for a size would give more, and cost a training.
@@ -71,26 +79,59 @@ def read_at_sizes(runs: Sequence[Path], sizes: Sequence[float], conditions: Cond
         raise ConfigError(
             f"sizes={list(sizes)}: expected short sides of the network input in pixels, like [96,128,160]"
         )
+    points: Points = {}
+    for cfg, methods in _checked(runs):
+        for size in map(int, sizes):
+            points |= _measured(str(size), cfg, methods, build_data(_resized(cfg, size)), conditions)
+    return points
+
+
+def read_as_published(runs: Sequence[Path], conditions: Conditions) -> Points:
+    """Mask AP and speed of finished runs at the thresholds of their papers, under `PAPER`; otherwise as above.
+
+    How many instances of an image count stays the study's.
+    """
+    points: Points = {}
+    for cfg, methods in _checked(runs):
+        published = {
+            run: at_point(method, replace(method.default_point, max_instances=method.point.max_instances))
+            for run, method in methods.items()
+        }
+        points |= _measured(PAPER, cfg, published, build_data(cfg), conditions)
+    return points
+
+
+def _checked(runs: Sequence[Path]) -> Iterator[tuple[DictConfig, dict[RunFolder, Segmenter]]]:
+    """As `trained_together`, on the data that the runs were judged on."""
     hush()
-    points: dict[str, dict[str, Any]] = {}
     for cfg, methods in trained_together(runs):
         data = build_data(cfg)
         for run in methods:
             require_same_data(run, data)
-        for size in map(int, sizes):
-            data = build_data(_resized(cfg, size))
-            found = {run: _ap(cfg, method, data, conditions.device) for run, method in methods.items()}
-            contenders = {run.path.name: method for run, method in methods.items()}
-            speeds = measured(contenders, data, cfg.trainer.precision, conditions)
-            for run in methods:
-                speed = speeds[run.path.name]
-                known = read_json(run.points) if run.points.exists() else {}
-                known[str(size)] = {
-                    **{name: found[run][name] for name in ("AP", "AP50")},
-                    **{name: getattr(speed, name) for name in ("fps", "latency_ms", *CONDITIONS)},
-                }
-                points[run.path.name] = dict(sorted(known.items(), key=lambda point: int(point[0])))
-                write_json(run.points, points[run.path.name])
+        yield cfg, methods
+
+
+def _measured(
+    name: str,
+    cfg: DictConfig,
+    methods: Mapping[RunFolder, Segmenter],
+    data: CocoDataModule,
+    conditions: Conditions,
+) -> Points:
+    """One point of each run, written to its points.json beside those that are there."""
+    found = {run: _ap(cfg, method, data, conditions.device) for run, method in methods.items()}
+    contenders = {run.path.name: method for run, method in methods.items()}
+    speeds = measured(contenders, data, cfg.trainer.precision, conditions)
+    points: Points = {}
+    for run, method in methods.items():
+        known = read_json(run.points) if run.points.exists() else {}
+        known[name] = {
+            "score_threshold": method.point.score_threshold,
+            **{number: found[run][number] for number in ("AP", "AP50")},
+            **{number: getattr(speeds[run.path.name], number) for number in ("fps", "latency_ms", *CONDITIONS)},
+        }
+        points[run.path.name] = dict(sorted(known.items(), key=lambda point: (len(point[0]), point[0])))
+        write_json(run.points, points[run.path.name])
     return points
 
 

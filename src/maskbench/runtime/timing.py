@@ -21,7 +21,7 @@ from maskbench.methods.base import Segmenter
 from maskbench.runtime.compose import build_data
 from maskbench.runtime.published import with_data
 from maskbench.runtime.run_folder import RunFolder, load_method, read_json, write_json
-from maskbench.structures import Batch
+from maskbench.structures import Batch, OperatingPoint
 from maskbench.sweep.status import FILE, Status
 
 
@@ -141,8 +141,13 @@ def _at_deployment_point(run: RunFolder, method: Segmenter) -> Segmenter | None:
     if not chosen:
         return None
     threshold = max(method.point.score_threshold, min(chosen["threshold"], 1 - 1e-7))
-    same = copy(method)  # shares its modules
-    same.point = replace(method.point, score_threshold=threshold, final_threshold=threshold)
+    return at_point(method, replace(method.point, score_threshold=threshold, final_threshold=threshold))
+
+
+def at_point(method: Segmenter, point: OperatingPoint) -> Segmenter:
+    """The same weights, read at another operating point: both share their modules."""
+    same = copy(method)
+    same.point = point
     return same
 
 

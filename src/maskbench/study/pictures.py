@@ -109,7 +109,7 @@ def _sizes(label: str, found: Group, runs: Sequence[Run]) -> list[tuple[int, flo
     named = {run.name: run for run in runs}
     seeds = [named[name].points for name in found.trials.loc[found.trials["label"] == label, "run"]]
     means = []
-    for side in sorted(set.intersection(*map(set, seeds)), key=int):
+    for side in sorted(filter(str.isdigit, set.intersection(*map(set, seeds))), key=int):
         points = [own[side] for own in seeds]
         if all(timing(point) == found.timing and not point["loaded"] and point["AP"] >= 0 for point in points):
             means.append((int(side), mean(point["fps"] for point in points), mean(point["AP"] for point in points)))

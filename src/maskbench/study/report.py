@@ -54,6 +54,7 @@ class Section:
         keys: the distinct keys of a kind among the trials.
         strata: tables of AP by a property of the objects.
         reach: by row how many true objects come through each stage of its paradigm, and of how many.
+        papers: by row AP and speed at the thresholds of its paper.
         oracles: AP of each row, were a part of the truth given.
         other_speeds: those under other conditions than the leaderboard's, by conditions and row.
         published: what its methods have published.
@@ -74,6 +75,7 @@ class Section:
     strata: list[Strata]
     reach: dict[str, dict[str, dict[str, int]]]
     oracles: Oracles
+    papers: dict[str, dict[str, Any]]
     other_speeds: dict[str, dict[str, dict[str, Any]]]
     published: Published
     epochs: list[int]
@@ -121,6 +123,7 @@ def _section(found: Group, runs: Sequence[Run], looks: dict[str, Style], plots: 
         keys={kind: _distinct(own, kind) for kind in KEYS},
         strata=[strata for by in EXPLAINED if (strata := _strata(found, own, by)).rows],
         oracles=_oracles(found, own),
+        papers={label: point for label, run in first.items() if (point := run.points.get("paper"))},
         reach={label: stages for label, run in first.items() if (stages := run.metrics.get("reach"))},
         other_speeds=_other_speeds(first),
         published=published(found),

@@ -50,7 +50,7 @@ class Run:
         ended: when, UTC.
         metrics, speed, speeds: the content of metrics.json, speed.json and speeds.json (speeds of other conditions, by
             their name), empty where there is none.
-        points: the content of points.json, AP and speed at other input sizes, by short side.
+        points: the content of points.json, AP and speed at other input sizes, by short side, and as published, `paper`.
         data: the content of data.json, what the data set is like.
         keys: footing, operating_point, method and environment, as far as fairness.json has them.
         history: one row an epoch; empty before the first.
