@@ -152,12 +152,15 @@ class DecoupledSOLO(Segmenter):
     def given(self, raw: Raw, batch: Batch, oracle: Oracle) -> list[Instances]:
         """What the surest of the cells that learn each object paint, of the true classes."""
         found = []
-        heads = zip(flat(raw.logits), zip(*raw.columns, strict=True), zip(*raw.rows, strict=True), strict=True)
+        heads = zip(
+            flat(raw.logits).float().sigmoid(), zip(*raw.columns, strict=True), zip(*raw.rows, strict=True), strict=True
+        )
         for (scores, columns, rows), target, frame in zip(heads, batch.targets, batch.frames, strict=True):
             cell, instance = self.grids.surest(target, scores)
             maps = self.grids.painted(cell, columns[0].shape[1:], at_one_size(columns, rows))
             masks = to_photo(maps, frame, self.mask_stride)
-            found.append(instances_of(masks, target.labels[instance], maskness(maps)))
+            labels = target.labels[instance]
+            found.append(instances_of(masks, labels, scores[cell, labels] * maskness(maps)))
         return found
 
     def reach(self, raw: Raw, batch: Batch) -> list[dict[str, tuple[int, int]]]:

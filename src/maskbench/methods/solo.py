@@ -164,13 +164,14 @@ class SOLO(Segmenter):
     def given(self, raw: Raw, batch: Batch, oracle: Oracle) -> list[Instances]:
         """What the surest of the cells that learn each object paint, of the true classes."""
         drawn = []
-        heads = zip(flat(raw.logits), zip(*raw.features, strict=True), strict=True)
+        heads = zip(flat(raw.logits).float().sigmoid(), zip(*raw.features, strict=True), strict=True)
         for (scores, features), target, frame in zip(heads, batch.targets, batch.frames, strict=True):
             size = (2 * features[0].shape[1], 2 * features[0].shape[2])
             cell, instance = self.grids.surest(target, scores)
             maps = self.grids.painted(cell, size, partial(self.paint, features))
             masks = to_photo(maps, frame, self.mask_stride)
-            drawn.append(instances_of(masks, target.labels[instance], maskness(maps)))
+            labels = target.labels[instance]
+            drawn.append(instances_of(masks, labels, scores[cell, labels] * maskness(maps)))
         return drawn
 
     def reach(self, raw: Raw, batch: Batch) -> list[dict[str, tuple[int, int]]]:

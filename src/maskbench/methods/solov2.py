@@ -165,12 +165,13 @@ class SOLOv2(Segmenter):
     def given(self, raw: Raw, batch: Batch, oracle: Oracle) -> list[Instances]:
         """What the surest of the kernels that learn each object paint, of the true classes."""
         drawn = []
-        heads = zip(flat(raw.logits), flat(raw.kernels), raw.features.split(1), strict=True)
+        heads = zip(flat(raw.logits).float().sigmoid(), flat(raw.kernels), raw.features.split(1), strict=True)
         for (scores, kernels, features), target, frame in zip(heads, batch.targets, batch.frames, strict=True):
             cell, instance = self.grids.surest(target, scores)
             maps = self.paint(kernels[cell], features)
             masks = to_photo(maps, frame, self.mask_stride)
-            drawn.append(instances_of(masks, target.labels[instance], maskness(maps)))
+            labels = target.labels[instance]
+            drawn.append(instances_of(masks, labels, scores[cell, labels] * maskness(maps)))
         return drawn
 
     def reach(self, raw: Raw, batch: Batch) -> list[dict[str, tuple[int, int]]]:
