@@ -12,7 +12,6 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from maskbench.evaluation.strata import EXPLAINED
 from maskbench.study.board import CERTAINTY, DEPLOYMENT, Board
 from maskbench.study.findings import caution, finding
 from maskbench.study.gallery import TINTS, Gallery, gallery
@@ -121,7 +120,7 @@ def _section(found: Group, runs: Sequence[Run], looks: dict[str, Style], plots: 
         pictures=drawn,
         gallery=gallery(first),
         keys={kind: _distinct(own, kind) for kind in KEYS},
-        strata=[strata for by in EXPLAINED if (strata := _strata(found, own, by)).rows],
+        strata=[strata for by in _properties(own) if (strata := _strata(found, own, by)).rows],
         oracles=_oracles(found, own),
         papers={label: point for label, run in first.items() if (point := run.points.get("paper"))},
         reach={label: stages for label, run in first.items() if (stages := run.metrics.get("reach"))},
@@ -139,6 +138,11 @@ def _other_speeds(first: Mapping[str, Run]) -> dict[str, dict[str, dict[str, Any
         for conditions, speed in run.speeds.items():
             speeds.setdefault(conditions, {})[label] = speed
     return dict(sorted(speeds.items()))
+
+
+def _properties(runs: Sequence[Run]) -> list[str]:
+    """Of the objects, by which AP is known."""
+    return list(dict.fromkeys(by for run in runs for by in run.metrics.get("strata", {}).get("segm", {})))
 
 
 def _strata(found: Group, runs: Sequence[Run], by: str) -> Strata:
