@@ -88,6 +88,9 @@ def test_the_learning_rate_is_chosen_on_tune_and_written_down(tmp_path: Path, mo
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
+        (["protocol=equal_time"], "set protocol.minutes"),
+        (["protocol=equal_compute"], "set protocol.tflops"),
+        (["protocol=equal_compute", "protocol.minutes=2"], "set protocol.tflops"),
         (["protocol.share=0"], "protocol.share=0"),
         (["protocol.lr_factors=[]"], "protocol.lr_factors"),
         (["protocol=tuned", "data.tune_share=0"], "chosen by AP on tune"),

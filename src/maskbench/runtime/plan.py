@@ -107,6 +107,9 @@ def _require_sense(cfg: DictConfig, data: CocoDataModule) -> None:
             raise ConfigError(f"protocol.{name}={protocol[name]}: expected a share of the budget, above 0, at most 1")
     if not protocol.lr_factors or any(factor <= 0 for factor in protocol.lr_factors):
         raise ConfigError(f"protocol.lr_factors={list(protocol.lr_factors)}: expected one or more factors above 0")
+    owed = {"equal_compute": "tflops", "equal_time": "minutes"}.get(protocol.name)
+    if owed and protocol[owed] is None:
+        raise ConfigError(f"protocol={protocol.name} needs its budget: set protocol.{owed}")
     if len(budget) > 1:
         raise ConfigError("protocol.tflops and protocol.minutes are two budgets: set one of them")
     planned = bool(budget) or protocol.share != 1 or len(protocol.lr_factors) > 1
