@@ -10,8 +10,9 @@ from omegaconf import OmegaConf
 from maskbench.errors import ConfigError, DataError, RunError
 from maskbench.evaluate import evaluate
 from maskbench.evaluation.results import write_predictions
+from maskbench.runtime.compose import build_data
 from maskbench.runtime.run_folder import read_json
-from trained import call, run
+from trained import TINY, call, composed, run
 
 __all__ = ["run"]
 
@@ -104,3 +105,19 @@ def test_errors_name_the_file(tmp_path: Path) -> None:
         call(evaluate, "predictions=some.json", "annotations=other.json", "iou_type=masks")
     with pytest.raises(DataError, match=r"some\.json"):
         call(evaluate, f"predictions={tmp_path}/some.json", "annotations=other.json")
+
+
+def test_what_scores_enough_is_told_on_the_screen(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = shutil.copytree(run, tmp_path / run.name)
+    truth = build_data(composed("train", TINY)).annotations("test")
+    line = (f"predictions={copy / 'predictions.json.gz'}", f"annotations={truth}")
+    found = call(evaluate, *line, "threshold=0.001")
+    told = capsys.readouterr().err
+    assert found["at_threshold"]["threshold"] == 0.001
+    assert "score 0.001 or more" in told.replace("\n", " ").replace("  ", " ")
+    assert "PQ" in told
+    assert "at_threshold" not in call(evaluate, *line)
+    with pytest.raises(ConfigError, match=r"threshold=0\.5 belongs to predictions=FILE"):
+        call(evaluate, f"run={copy}", "threshold=0.5")

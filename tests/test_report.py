@@ -40,3 +40,10 @@ def test_a_study_is_held_against_itself_and_nothing_moved(run: Path, tmp_path: P
     (move,) = found["against"]["moves"]
     assert (move["verdict"], move["low"], move["high"]) == ("within noise", 0, 0)
     assert "| solov2-small |" in (study / "against-before.md").read_text()
+
+
+def test_a_study_that_is_not_there_is_told_before_anything_is_written(run: Path, tmp_path: Path) -> None:
+    study = shutil.copytree(run, tmp_path / "now" / run.name).parent
+    with pytest.raises(RunError, match="nowhere: no such folder"):
+        call(report, f"study={study}", f"against={tmp_path / 'nowhere'}", "logger=none")
+    assert not (study / "report").exists()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from maskbench.errors import ConfigError
 from maskbench.runtime import verb
@@ -63,7 +63,8 @@ def _at_points(cfg: DictConfig, conditions: Conditions) -> dict[str, Any]:
             "and precision out"
         )
     runs = [Path(cfg.run)] if cfg.run else finished_runs(Path(cfg.study))
-    points = read_at_sizes(runs, list(cfg.sizes), conditions) if cfg.sizes is not None else {}
+    sizes = list(cfg.sizes) if OmegaConf.is_list(cfg.sizes) else [cfg.sizes]
+    points = read_at_sizes(runs, sizes, conditions) if cfg.sizes is not None else {}
     points |= read_as_published(runs, conditions) if cfg.papers else {}
     rows = [
         [name, at, percent(point["AP"]), f"{point['fps']:.1f}", f"{point['latency_ms']:.1f}"]

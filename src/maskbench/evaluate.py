@@ -18,7 +18,7 @@ from maskbench.evaluation.overlaps import IouType
 from maskbench.evaluation.results import read_predictions
 from maskbench.evaluation.scoring import as_metrics, score
 from maskbench.runtime import verb
-from maskbench.runtime.console import show_scores
+from maskbench.runtime.console import show_kept, show_scores
 
 OF_PREDICTIONS = ("annotations", "iou_type", "max_instances", "threshold")
 OF_WEIGHTS = ("data", "transforms", "evaluation")
@@ -72,6 +72,8 @@ def _evaluate_file(cfg: DictConfig) -> dict[str, Any]:
     show_scores(Path(cfg.predictions).name, numbers)
     reasons: dict[str, Any] = {name: numbers[name][iou_type] for name in ("errors", "strata") if name in numbers}
     kept = {} if cfg.threshold is None else {"at_threshold": asdict(tally(scores.matches, cfg.threshold))}
+    for found in kept.values():
+        show_kept(f"{found['detections']} of {len(results)} score {cfg.threshold} or more", {iou_type: found})
     return {"iou_type": iou_type, **scores.summary, "per_class": scores.per_class, **kept, **reasons}
 
 

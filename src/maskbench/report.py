@@ -30,6 +30,7 @@ def report(cfg: DictConfig) -> dict[str, Any]:
         from maskbench.runtime.guests import invite
 
         invite(Path(cfg.study), _listed(cfg.guests))
+    before = Board.read(Path(cfg.against), certain=False) if cfg.against else None
     board = Board.read(Path(cfg.study))
     files = write_leaderboard(board)
     page = write_report(board)
@@ -38,7 +39,7 @@ def report(cfg: DictConfig) -> dict[str, Any]:
         show(f"{board.study.name}, footing {group['footing']}", HEADINGS, map(_line, group["methods"]))
     for run in table["unfinished"]:
         say(f"{run['run']}: {run['state']}, {run['reason']}")
-    moved = _against(board, cfg.against) if cfg.against else {}
+    moved = _against(board, before) if before else {}
     logged = log_study(board, mode=cfg.logger.mode, project=cfg.logger.project) if cfg.logger else None
     say(f"{page} holds {'the table, the plots and the photos side by side' if board.groups else 'what went wrong'}")
     return {**table, "study": str(board.study), "report": str(page), "wandb": logged, **moved}
@@ -49,12 +50,10 @@ def _listed(guests: Any) -> list[Any]:
     return found if isinstance(found, list) else [found]
 
 
-def _against(board: Board, other: str) -> dict[str, Any]:
+def _against(board: Board, before: Board) -> dict[str, Any]:
     """Hold the study against an earlier one; writes against-NAME.md."""
     from maskbench.study.against import as_markdown, compare
-    from maskbench.study.board import Board
 
-    before = Board.read(Path(other), certain=False)
     found = compare(board, before)
     page = board.study / f"against-{before.study.resolve().name}.md"
     page.write_text(as_markdown(found, board.study.resolve(), before.study.resolve()), encoding="utf-8")

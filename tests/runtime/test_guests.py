@@ -68,6 +68,13 @@ def test_a_guest_stays_and_has_pictures(study: Path, predictions: Path):
     assert not (folder / "speed.json").exists()
 
 
+def test_a_guest_who_saw_few_photos_is_told(study: Path, predictions: Path, capsys: pytest.CaptureFixture[str]):
+    found = json.loads(predictions.read_text())
+    predictions.write_text(json.dumps([row for row in found if row["image_id"] == found[0]["image_id"]]))
+    invite(study, [guest(predictions)])
+    assert "yolo11n: predictions for 1 of 4 photos of test" in capsys.readouterr().err
+
+
 def test_a_guest_that_comes_again_takes_its_own_place(study: Path, predictions: Path):
     (first,) = invite(study, [guest(predictions, speed=95)])
     predictions.write_text(json.dumps(json.loads(predictions.read_text())[::2]))

@@ -21,7 +21,7 @@ __all__ = ["run"]
 def test_a_run_is_read_at_other_input_sizes(run: Path, tmp_path: Path) -> None:
     one = shutil.copytree(run, tmp_path / run.name)
     metrics, speed = (read_json(one / f"{name}.json") for name in ("metrics", "speed"))
-    call(benchmark, f"run={one}", "images=3", "device=cpu", "sizes=[96]")
+    call(benchmark, f"run={one}", "images=3", "device=cpu", "sizes=96")
     found = call(benchmark, f"run={one}", "images=3", "device=cpu", "sizes=[64,32]")["runs"]
     points = read_json(one / "points.json")
     assert found == {one.name: points}
@@ -49,7 +49,7 @@ def test_a_run_is_read_at_its_papers_threshold(run: Path, tmp_path: Path) -> Non
     assert "<td>0.1</td>" in table
 
 
-@pytest.mark.parametrize("setting", ["sizes=[]", "sizes=[0]", "sizes=[96.5]"])
+@pytest.mark.parametrize("setting", ["sizes=[]", "sizes=[0]", "sizes=[96.5]", "sizes=[96,abc]", "sizes=abc"])
 def test_sizes_that_are_none_are_refused(setting: str, run: Path) -> None:
     with pytest.raises(ConfigError, match="short sides of the network input"):
         call(benchmark, f"run={run}", "device=cpu", setting)

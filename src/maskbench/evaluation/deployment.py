@@ -14,8 +14,9 @@ import numpy as np
 from jaxtyping import Bool
 
 from maskbench.evaluation.matches import Matches
+from maskbench.evaluation.matching import THRESHOLDS
 
-IOUS = tuple(f"{0.5 + 0.05 * step:.2f}" for step in range(10))
+IOUS = tuple(f"{threshold:.2f}" for threshold in THRESHOLDS)
 
 
 @dataclass(frozen=True)

@@ -46,11 +46,8 @@ def show_scores(title: str, metrics: Mapping[str, Any]) -> None:
     rows = [[name, *(percent(numbers.get(name)) for numbers in scores.values())] for name in names]
     show(title, ["× 100", *scores], rows)
     if point := metrics.get("deployment"):
-        rows = [
-            [name, *(percent(point[split][name]) for split in ("tune", "test"))]
-            for name in ("precision", "recall", "f1", "mean_accuracy", "pq")
-        ]
-        show(f"{title}: scores from {point['threshold']:.2f}, the best F1 on tune", ["× 100", "tune", "test"], rows)
+        kept = {split: point[split] for split in ("tune", "test")}
+        show_kept(f"{title}: scores from {point['threshold']:.2f}, the best F1 on tune", kept)
     for kind, why in metrics.get("errors", {}).items():
         rows = [[name, f"{100 * gain:.1f}", str(why["counts"][name])] for name, gain in why["gains"].items()]
         show(f"{title}: why AP50 is lost ({kind})", ["error", "gain if cured", "how many"], rows)
@@ -61,6 +58,19 @@ def show_scores(title: str, metrics: Mapping[str, Any]) -> None:
             for name, row in strata.items()
         ]
         show(f"{title}: where ({kind})", ["objects", "AP", "how many"], rows)
+
+
+def show_kept(title: str, tallies: Mapping[str, Mapping[str, Any]]) -> None:
+    """What is kept at one threshold is worth, × 100: a column a tally."""
+    names = {
+        "precision": "precision",
+        "recall": "recall",
+        "f1": "F1",
+        "mean_accuracy": "TP/(TP+FP+FN) at 0.5–0.95",
+        "pq": "PQ",
+    }
+    rows = [[shown, *(percent(tally[name]) for tally in tallies.values())] for name, shown in names.items()]
+    show(title, ["× 100", *tallies], rows)
 
 
 def percent(value: float | None) -> str:

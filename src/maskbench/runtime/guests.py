@@ -23,6 +23,7 @@ from maskbench.evaluation.overlaps import IouType
 from maskbench.evaluation.results import Result, read_predictions
 from maskbench.evaluation.scoring import as_metrics, score
 from maskbench.runtime.compose import build_data
+from maskbench.runtime.console import say
 from maskbench.runtime.pictures import write_thumbnails
 from maskbench.runtime.run_folder import RunFolder, write_json
 from maskbench.study.runs import GUESTS, read_runs
@@ -78,6 +79,9 @@ def _seat(
     study: Path, guest: Mapping[str, Any], data: CocoDataModule, truth: GroundTruth, evaluation: DictConfig
 ) -> Path:
     results = [_as_ours(truth, result, index) for index, result in enumerate(read_predictions(guest["predictions"]))]
+    covered = len({result["image_id"] for result in results} & set(truth.images))
+    if covered < len(truth.images):
+        say(f"{guest['name']}: predictions for {covered} of {len(truth.images)} photos of test; none of the others")
     kinds: list[IouType] = list(dict.fromkeys(["segm", *evaluation.iou_types]))
     limit = evaluation.point.max_instances
     scores = {kind: score(truth, results, iou_type=kind, max_instances=limit, why=kind == "segm") for kind in kinds}

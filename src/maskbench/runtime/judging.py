@@ -21,7 +21,7 @@ from maskbench.evaluation.reach import Reach
 from maskbench.evaluation.results import Result, read_predictions, write_predictions
 from maskbench.evaluation.scoring import as_metrics, score
 from maskbench.methods.base import Oracle, Segmenter
-from maskbench.runtime.compose import build_data, make
+from maskbench.runtime.compose import build_data, make_trainer
 from maskbench.runtime.interrupts import interruptible
 from maskbench.runtime.pictures import write_thumbnails
 from maskbench.runtime.progress import shown
@@ -86,7 +86,7 @@ def judge(cfg: DictConfig, method: Segmenter, data: CocoDataModule, run: RunFold
     judgement = Judgement(data, method.oracles, limit)
     choice = TuneAP(data, limit) if data.image_ids("tune") else None
     callbacks = shown(judgement, *([choice] if choice else []))
-    trainer: Trainer = make(cfg.trainer, logger=False, enable_checkpointing=False, **callbacks)
+    trainer = make_trainer(cfg.trainer, logger=False, enable_checkpointing=False, **callbacks)
     with interruptible():
         if choice:
             trainer.validate(method, datamodule=data, verbose=False)

@@ -8,24 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import Callback, LightningModule, Trainer
 from omegaconf import DictConfig
 
 from maskbench.data.datamodule import CocoDataModule
 from maskbench.errors import ConfigError
-from maskbench.evaluation.average_precision import AveragePrecision
 from maskbench.methods.base import Segmenter
-from maskbench.runtime.compose import build_data, make
+from maskbench.runtime.compose import build_data, make_trainer
 from maskbench.runtime.interrupts import interruptible
 from maskbench.runtime.progress import shown
 from maskbench.runtime.quiet import hush
 from maskbench.runtime.run_folder import RunFolder, read_json, require_same_data, write_json
 from maskbench.runtime.timing import Conditions, at_point, measured, on_one, trained_together
-from maskbench.structures import Batch
+from maskbench.runtime.tuning import SplitAP
 
 CONDITIONS = ("device_name", "threads", "precision", "versions", "loaded")
 """Where a point was timed, as speed.json has it."""
-
 
 PAPER = "paper"
 """The point at the thresholds of a method's paper; others are named by the short side of the input."""
@@ -34,31 +31,7 @@ Points = dict[str, dict[str, Any]]
 """By run its points by name."""
 
 
-class TestAP(Callback):
-    """Collects what a method predicts of the test split.
-
-    Args:
-        data: the data set.
-        max_instances: the best of an image that count.
-    """
-
-    def __init__(self, data: CocoDataModule, max_instances: int) -> None:
-        shared: dict[str, Any] = {"image_ids": data.image_ids("test"), "max_instances": max_instances}
-        self.ap = AveragePrecision(data.annotations("test"), data.category_ids, iou_types=("segm",), **shared)
-
-    def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self.ap.update(outputs, batch.frames)
-
-
-def read_at_sizes(runs: Sequence[Path], sizes: Sequence[float], conditions: Conditions) -> Points:
+def read_at_sizes(runs: Sequence[Path], sizes: Sequence[Any], conditions: Conditions) -> Points:
     """Mask AP and speed of finished runs at several input sizes; the methods take turns at each.
 
     The same weights are read: training for a size would give more, and cost a training.
@@ -75,13 +48,13 @@ def read_at_sizes(runs: Sequence[Path], sizes: Sequence[float], conditions: Cond
         ConfigError: a size is none.
         RunError: the data have changed since a run was judged on them.
     """
-    if not sizes or any(size < 1 or size != int(size) for size in sizes):
+    if not sizes or any(not isinstance(size, int) or size < 1 for size in sizes):
         raise ConfigError(
             f"sizes={list(sizes)}: expected short sides of the network input in pixels, like [96,128,160]"
         )
     points: Points = {}
     for cfg, methods in _checked(runs):
-        for size in map(int, sizes):
+        for size in sizes:
             points |= _measured(str(size), cfg, methods, build_data(_resized(cfg, size)), conditions)
     return points
 
@@ -145,8 +118,9 @@ def _resized(cfg: DictConfig, size: int) -> DictConfig:
 
 
 def _ap(cfg: DictConfig, method: Segmenter, data: CocoDataModule, device: torch.device) -> Mapping[str, float]:
-    callback = TestAP(data, method.point.max_instances)
-    trainer: Trainer = make(on_one(device, cfg.trainer), logger=False, enable_checkpointing=False, **shown(callback))
+    callback = SplitAP(data, "test", method.point.max_instances)
+    settings = {"logger": False, "enable_checkpointing": False, **shown(callback)}
+    trainer = make_trainer(on_one(device, cfg.trainer), **settings)
     with interruptible():
         trainer.predict(method, dataloaders=data.test_dataloader(), return_predictions=False)
     return callback.ap.compute()["segm"]

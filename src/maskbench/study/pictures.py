@@ -93,7 +93,10 @@ def _front(found: Group, here: pd.DataFrame, runs: Sequence[Run], looks: Mapping
     note = f"The line is the front: the highest mask AP to be had at that FPS or more.{_seeds(found)}"
     lines = [[row["label"], f"{row['FPS']:.1f}", _percent(row["AP"])] for _, row in points.iterrows()]
     if sizes := {label: own for label in here["label"] if (own := _sizes(label, found, runs))}:
-        note += " Thin lines: the same weights read at other input sizes, whose short sides stand beside the marks."
+        note += (
+            " Thin lines: the same weights read at other input sizes, whose short sides stand beside the marks, timed "
+            "in a call of their own."
+        )
         lines += [
             [f"{label}, short side {side}", f"{fps:.1f}", _percent(ap)]
             for label, own in sizes.items()
