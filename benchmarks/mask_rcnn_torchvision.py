@@ -19,10 +19,11 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,10 +44,12 @@ CLASSES = tuple(f"class {label}" for label in range(80))
 SIZE, PADDED = (800, 1333), (800, 1344)
 WORK = ("predict", "train")
 WHO = ("torchvision", "maskbench")
+FOUND = 100
+"""Instances of a photograph: all that either keeps, or neither would draw and paste as many masks as it may have to."""
 
 
 def torchvisions() -> Torchvision:
-    """Random weights at which a hundred instances are found and no feature grows beyond measure."""
+    """Random weights at which `FOUND` instances are found and no feature grows beyond measure."""
     torch.manual_seed(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of arguments that torchvision itself has deprecated
@@ -56,7 +59,7 @@ def torchvisions() -> Torchvision:
     model = Torchvision(body, len(CLASSES) + 1)
     for name, weight in model.named_parameters():
         if name.endswith("cls_score.weight"):
-            torch.nn.init.normal_(weight, std=0.1)
+            torch.nn.init.normal_(weight, std=1.0)
     for name, buffer in model.named_buffers():
         if name.endswith("bn3.weight"):
             buffer.fill_(0.25)
@@ -113,6 +116,13 @@ def prediction_of_torchvision(theirs: Torchvision, batch: Batch, device: torch.d
     """torchvision's masks are probabilities: they are asked for what ours are."""
     images = unpadded(batch)
     return torch.inference_mode()(lambda: [found["masks"] > 0.5 for found in theirs(list(images.to(device) / 255))])
+
+
+def check(made: Mapping[str, Any], images: int) -> None:
+    """That what is timed is the work it is taken for: masks of `FOUND` instances an image, on both sides."""
+    counts = {who: tuple(len(found) for found in answer) for who, answer in made.items()}
+    if set(counts.values()) != {(FOUND,) * images}:
+        raise SystemExit(f"expected {FOUND} instances of each of {images} images, found {counts}: nothing was timed")
 
 
 def step(method: Segmenter, batch: Batch, device: torch.device) -> Callable[[], object]:
@@ -195,15 +205,17 @@ def main() -> None:
     torch.set_num_threads(chosen.threads)
     device = torch.device(chosen.device)
     if chosen.memory:
-        print(peak_memory(*chosen.memory, chosen))
+        who, work = chosen.memory
+        print(peak_memory(who, work, chosen))
         return
     found: dict[str, dict[str, float]] = {}
     for work in WORK:
         memory = {f"{who}_mb": peak_apart(who, work) for who in WHO}
         runs = {who: workload(who, work, chosen) for who in WHO}
-        for run in runs.values():
-            run()
-        times = {who: [] for who in WHO}
+        warm = {who: run() for who, run in runs.items()}
+        if work == "predict":
+            check(warm, chosen.batch)
+        times: dict[str, list[float]] = {who: [] for who in WHO}
         for _ in range(chosen.repeats):
             for who, run in runs.items():
                 times[who].append(timed(run, device))

@@ -38,9 +38,12 @@ class FPN(nn.Module):
     @phase("backbone")
     def forward(self, features: Sequence[Float[Tensor, "B _d _h _w"]]) -> list[Tensor]:
         """P2…P5 and P6, which is every second cell of P5."""
-        merged = [lateral(feature) for lateral, feature in zip(self.lateral, features, strict=True)]
-        for level in range(len(merged) - 1, 0, -1):
-            size = merged[level - 1].shape[-2:]
-            merged[level - 1] = merged[level - 1] + F.interpolate(merged[level], size=size, mode="nearest")
-        levels = [output(feature) for output, feature in zip(self.output, merged, strict=True)]
+        levels: list[Tensor] = []
+        above: Tensor | None = None
+        for lateral, output, feature in reversed(list(zip(self.lateral, self.output, features, strict=True))):
+            merged = lateral(feature)
+            if above is not None:  # in place, no gradient asks for a lateral map: P2's alone takes 69 MB of a photo
+                merged += F.interpolate(above, size=merged.shape[-2:], mode="nearest")
+            levels.insert(0, output(merged))
+            above = merged
         return [*levels, levels[-1][:, :, ::2, ::2]]

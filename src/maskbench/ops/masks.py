@@ -202,18 +202,38 @@ def paste(maps: Float[Tensor, "N m m"], boxes: Float[Tensor, "N 4"], size: Size,
     """Probabilities inside boxes → masks of a frame of `size` pixels, set where they are at least `threshold`.
 
     Bilinear at pixel centres and zero outside the box (detectron2's and MMDetection's paste). Bilinear interpolation
-    is separable, so that a mask is two small matrix products: weights over rows × map × weights over columns.
+    is separable, so that a mask is two small matrix products: weights over rows × map × weights over columns. On a CPU
+    they are made for the pixels of each box alone.
     """
     height, width = size
 
     def sample(part: slice) -> Bool[Tensor, "n H W"]:
-        inside = boxes[part]
+        inside, stack = boxes[part], maps[part].float()
         rows = _hat(height, inside[:, 1], inside[:, 3], maps.shape[1])
         columns = _hat(width, inside[:, 0], inside[:, 2], maps.shape[2])
+        if maps.device.type == "cpu":
+            return _pasted_apart(rows, stack, columns, threshold)
         with full_precision(maps.device):
-            return rows @ maps[part].float() @ columns.transpose(1, 2) >= threshold
+            return rows @ stack @ columns.transpose(1, 2) >= threshold
 
     return _in_slices(sample, len(maps), size, maps.device)
+
+
+def _pasted_apart(
+    rows: Float[Tensor, "N H m"], maps: Float[Tensor, "N m n"], columns: Float[Tensor, "N W n"], threshold: float
+) -> Bool[Tensor, "N H W"]:
+    """The products of each mask over the rows and columns that have a weight; beyond them a mask is zero."""
+    drawn = torch.full((len(maps), rows.shape[1], columns.shape[1]), threshold <= 0, dtype=torch.bool)
+    for mask, row, stack, column, y, x in zip(drawn, rows, maps, columns, _reach(rows), _reach(columns), strict=True):
+        torch.ge(row[y] @ stack @ column[x].T, threshold, out=mask[y, x])
+    return drawn
+
+
+def _reach(weights: Float[Tensor, "N L m"]) -> list[slice]:
+    """From the first to the last pixel that takes something of a cell."""
+    taking = weights.amax(dim=2) > 0
+    first, count = taking.byte().argmax(dim=1), taking.sum(dim=1)
+    return [slice(start, end) for start, end in torch.stack([first, first + count], dim=1).tolist()]
 
 
 def on_whole_pixels(
