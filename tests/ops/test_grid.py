@@ -153,19 +153,23 @@ class TestGrids:
         encoded = Instances(Masks(target.masks.rle()), target.boxes, target.labels, target.scores)
         assert wide.reach(encoded) == wide.reach(target)
 
-    def test_the_surest_cell_of_an_object_stands_for_it(self) -> None:
+    def test_an_object_is_drawn_by_the_cell_that_would_be_ranked_highest(self) -> None:
         """The third object has four cells on the first level and one on the second, the last none at all."""
         target = instances((0, 0, 16, 16), (4, 4, 12, 12), (34, 34, 62, 62), (0, 0, 64, 64))
         target = replace(target, labels=torch.tensor([0, 0, 1, 0]))
         wide = Grids((4, 2), (8, 16), ((1, 32), (24, 50)))
-        cells = {instance: cell for cell, instance in pairs(wide.claims(target))}
-        scores = torch.rand(20, 2) / 2
-        scores[cells[2], 1] = 0.9  # whichever of its cells that is
-        scores[wide.claims(target).cell, 0] = 0.95  # of another class than the third's
-        surest = wide.surest(target, scores)
-        assert surest.instance.tolist() == [0, 1, 2]
-        assert surest.cell.tolist() == [cells[0], cells[1], cells[2]]
-        assert len(wide.surest(instances(), scores).cell) == 0
+        cells = [cell for cell, instance in pairs(wide.claims(target)) if instance == 2]
+        scores, maps = torch.full((20, 2), 0.5), torch.full((20, 16, 16), 0.6)
+        scores[cells, 0] = 1.0  # of another class than the third's
+        scores[cells[0], 1], maps[cells[1], 9:12, 9:12] = 0.7, 0.9  # surer of its class, and of its mask
+        scores[cells[2], 1], maps[cells[2]] = 0.6, 0.9  # the highest product
+        maps[cells[2], :8] = 0
+        found = wide.drawn(target, Frame(1, (64, 64), (64, 64)), scores, maps.__getitem__, 4)
+        torch.testing.assert_close(found.scores, torch.tensor([0.3, 0.3, 0.54]))
+        assert found.labels.tolist() == [0, 0, 1]
+        assert found.boxes[2].tolist() == [0, 32, 64, 64]
+        nothing = wide.drawn(instances(), Frame(1, (64, 64), (64, 64)), scores, maps.__getitem__, 4)
+        assert len(nothing) == 0
 
     def test_who_is_as_large_and_lies_as_well_wins_in_any_order(self) -> None:
         lying, standing = (6, 0, 10, 16), (0, 6, 16, 10)

@@ -18,7 +18,7 @@ from maskbench.methods.base import Common, Oracle, Segmenter
 from maskbench.nn.blocks import predictor, tower, with_coordinates, zero_of
 from maskbench.nn.fpn import FPN
 from maskbench.ops.grid import Grids, Paint, cell_scores, flat, grid_losses, head_levels, resized
-from maskbench.ops.masks import instances_of, maskness, to_photo
+from maskbench.ops.masks import instances_of, to_photo
 from maskbench.ops.suppress import Candidates, Selection
 from maskbench.structures import Batch, Frame, Instances, OperatingPoint
 
@@ -150,18 +150,14 @@ class DecoupledSOLO(Segmenter):
         return instances_of(to_photo(masks_of(kept), frame, self.mask_stride), candidates.labels[kept], scores)
 
     def given(self, raw: Raw, batch: Batch, oracle: Oracle) -> list[Instances]:
-        """What the surest of the cells that learn each object paint, of the true classes."""
-        found = []
-        heads = zip(
-            flat(raw.logits).float().sigmoid(), zip(*raw.columns, strict=True), zip(*raw.rows, strict=True), strict=True
-        )
-        for (scores, columns, rows), target, frame in zip(heads, batch.targets, batch.frames, strict=True):
-            cell, instance = self.grids.surest(target, scores)
-            maps = self.grids.painted(cell, columns[0].shape[1:], at_one_size(columns, rows))
-            masks = to_photo(maps, frame, self.mask_stride)
-            labels = target.labels[instance]
-            found.append(instances_of(masks, labels, scores[cell, labels] * maskness(maps)))
-        return found
+        """What the best of the cells that learn each object paints, of the true class."""
+        drawn = []
+        maps = zip(zip(*raw.columns, strict=True), zip(*raw.rows, strict=True), strict=True)
+        heads = zip(flat(raw.logits).float().sigmoid(), maps, strict=True)
+        for target, frame, (scores, (columns, rows)) in zip(batch.targets, batch.frames, heads, strict=True):
+            paint = partial(self.grids.painted, size=columns[0].shape[1:], paint=at_one_size(columns, rows))
+            drawn.append(self.grids.drawn(target, frame, scores, paint, self.mask_stride))
+        return drawn
 
     def reach(self, raw: Raw, batch: Batch) -> list[dict[str, tuple[int, int]]]:
         return [self.grids.reach(target) for target in batch.targets]

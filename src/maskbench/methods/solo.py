@@ -19,7 +19,7 @@ from maskbench.methods.base import Common, Oracle, Segmenter
 from maskbench.nn.blocks import predictor, tower, with_coordinates, zero_of
 from maskbench.nn.fpn import FPN
 from maskbench.ops.grid import Grids, cell_scores, flat, grid_losses, head_levels
-from maskbench.ops.masks import instances_of, maskness, to_photo
+from maskbench.ops.masks import instances_of, to_photo
 from maskbench.ops.suppress import Candidates, Selection
 from maskbench.structures import Batch, Frame, Instances, OperatingPoint
 
@@ -162,16 +162,13 @@ class SOLO(Segmenter):
         return instances_of(to_photo(masks_of(kept), frame, self.mask_stride), candidates.labels[kept], scores)
 
     def given(self, raw: Raw, batch: Batch, oracle: Oracle) -> list[Instances]:
-        """What the surest of the cells that learn each object paint, of the true classes."""
+        """What the best of the cells that learn each object paints, of the true class."""
         drawn = []
         heads = zip(flat(raw.logits).float().sigmoid(), zip(*raw.features, strict=True), strict=True)
-        for (scores, features), target, frame in zip(heads, batch.targets, batch.frames, strict=True):
+        for target, frame, (scores, features) in zip(batch.targets, batch.frames, heads, strict=True):
             size = (2 * features[0].shape[1], 2 * features[0].shape[2])
-            cell, instance = self.grids.surest(target, scores)
-            maps = self.grids.painted(cell, size, partial(self.paint, features))
-            masks = to_photo(maps, frame, self.mask_stride)
-            labels = target.labels[instance]
-            drawn.append(instances_of(masks, labels, scores[cell, labels] * maskness(maps)))
+            paint = partial(self.grids.painted, size=size, paint=partial(self.paint, features))
+            drawn.append(self.grids.drawn(target, frame, scores, paint, self.mask_stride))
         return drawn
 
     def reach(self, raw: Raw, batch: Batch) -> list[dict[str, tuple[int, int]]]:

@@ -7,6 +7,7 @@ A cells of all grids   P positive cells with an object of theirs   K candidates 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple, Unpack
 
 import torch
@@ -20,7 +21,7 @@ from maskbench.nn.fpn import FPN
 from maskbench.nn.semantic import SemanticFPN
 from maskbench.ops.grid import Grids, cell_scores, flat, grid_losses, head_levels
 from maskbench.ops.losses import dice
-from maskbench.ops.masks import instances_of, maskness, shrink, to_photo
+from maskbench.ops.masks import instances_of, shrink, to_photo
 from maskbench.ops.suppress import Candidates, Selection
 from maskbench.structures import Batch, Frame, Instances, OperatingPoint
 
@@ -137,6 +138,12 @@ class SOLOv2(Segmenter):
             painted = (kernels @ features[0].flatten(1)).unflatten(1, features.shape[2:])
         return painted.float().sigmoid()
 
+    def paint_cells(
+        self, kernels: Float[Tensor, "A E"], features: Float[Tensor, "1 E h w"], cell: Int64[Tensor, " P"]
+    ) -> Float[Tensor, "P h w"]:
+        """The mask probabilities of some cells of one image."""
+        return self.paint(kernels[cell], features)
+
     # Prediction ------------------------------------------------------------------------------------------------------
 
     def instances(self, raw: Raw, frames: Sequence[Frame]) -> list[Instances]:
@@ -156,22 +163,19 @@ class SOLOv2(Segmenter):
         candidates = Candidates.of(scores, self.point)
 
         def masks_of(rows: Int64[Tensor, " K"]) -> Float[Tensor, "K h w"]:
-            return self.paint(kernels[candidates.cells[rows]], features)
+            return self.paint_cells(kernels, features, candidates.cells[rows])
 
         strides = self.grids.stride_of(candidates.cells)
         kept, scores = self.select(candidates, strides, features.shape[2:], masks_of, self.point)
         return instances_of(to_photo(masks_of(kept), frame, self.mask_stride), candidates.labels[kept], scores)
 
     def given(self, raw: Raw, batch: Batch, oracle: Oracle) -> list[Instances]:
-        """What the surest of the kernels that learn each object paint, of the true classes."""
+        """What the best of the kernels that learn each object paints, of the true class."""
         drawn = []
         heads = zip(flat(raw.logits).float().sigmoid(), flat(raw.kernels), raw.features.split(1), strict=True)
-        for (scores, kernels, features), target, frame in zip(heads, batch.targets, batch.frames, strict=True):
-            cell, instance = self.grids.surest(target, scores)
-            maps = self.paint(kernels[cell], features)
-            masks = to_photo(maps, frame, self.mask_stride)
-            labels = target.labels[instance]
-            drawn.append(instances_of(masks, labels, scores[cell, labels] * maskness(maps)))
+        for target, frame, (scores, kernels, features) in zip(batch.targets, batch.frames, heads, strict=True):
+            paint = partial(self.paint_cells, kernels, features)
+            drawn.append(self.grids.drawn(target, frame, scores, paint, self.mask_stride))
         return drawn
 
     def reach(self, raw: Raw, batch: Batch) -> list[dict[str, tuple[int, int]]]:

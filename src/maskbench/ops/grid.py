@@ -17,11 +17,14 @@ from torch.nn import functional as F
 from maskbench.errors import ConfigError
 from maskbench.ops.levels import constant, grouped
 from maskbench.ops.losses import dice, focal
-from maskbench.ops.masks import centres_of_mass, instances_of, shrink, to_photo
+from maskbench.ops.masks import centres_of_mass, instances_of, maskness, shrink, to_photo
 from maskbench.ops.suppress import points_nms
 from maskbench.structures import Batch, Frame, Instances, Masks, Size
 
 SharedCells = Literal["reference", "smallest"]
+
+CLAIMED_CELLS = 1 << 25
+"""Cells of masks that are painted at a time to see which is best: 128 MB."""
 
 Paint = Callable[[int, Int64[Tensor, " K"]], Float[Tensor, "K h w"]]
 """A level and some of its cells, numbered row by row → mask probabilities, at half its stride or at the size wanted."""
@@ -116,14 +119,32 @@ class Grids:
         labels = torch.full((self.starts[-1],), background, device=owners.cell.device)
         return labels.index_copy(0, owners.cell, target.labels[owners.instance].long())
 
-    def surest(self, target: Instances, scores: Float[Tensor, "A C"]) -> Claims:
-        """Of the cells that learn each object the one that is surest of its class; what fits no level has none."""
-        claims = self.claims(_on_device(target))
-        order = scores[claims.cell, target.labels[claims.instance]].argsort(descending=True, stable=True)
-        order = order[claims.instance[order].argsort(stable=True)]
-        cell, instance = claims.cell[order], claims.instance[order]
-        first = instance.diff(prepend=instance.new_tensor([-1])) > 0
-        return Claims(cell[first], instance[first])
+    def drawn(
+        self,
+        target: Instances,
+        frame: Frame,
+        scores: Float[Tensor, "A C"],
+        paint: Callable[[Int64[Tensor, " K"]], Float[Tensor, "K h w"]],
+        stride: int,
+    ) -> Instances:
+        """Each object as the best of the cells that learn it draws it; what fits no level, and has none, is missing.
+
+        The best is the one that would be ranked highest: class score × maskness, as a prediction is scored.
+
+        Args:
+            target: objects of an image; their classes are taken as known.
+            frame: of the image.
+            scores: class probabilities of all cells.
+            paint: cells, numbered through the levels → mask probabilities.
+            stride: of these.
+        """
+        claims, size = self.claims(_on_device(target)), target.masks.size
+        worth = scores[claims.cell, target.labels[claims.instance]]
+        few = max(1, CLAIMED_CELLS * stride**2 // (size[0] * size[1]))
+        worth = worth * torch.cat([maskness(paint(cells)) for cells in claims.cell.split(few)])
+        best = first_of_each(claims.instance, worth)
+        labels = target.labels[claims.instance[best]]
+        return instances_of(to_photo(paint(claims.cell[best]), frame, stride), labels, worth[best])
 
     def reach(self, target: Instances) -> dict[str, tuple[int, int]]:
         """How many objects fit a level, have a cell and have one that no other takes; and each level's cells of one."""
@@ -169,6 +190,13 @@ class Grids:
             rows = (level == index).nonzero()[:, 0]
             maps[rows] = resized(shrink(masks[rows], self.strides[index] // 2).float(), maps.shape[1:])
         return instances_of(to_photo(maps, frame, self.strides[0] // 2), target.labels, target.scores)
+
+
+def first_of_each(group: Int64[Tensor, " P"], worth: Float[Tensor, " P"]) -> Int64[Tensor, " _g"]:
+    """The row of most worth in each group that has any; of equals the first."""
+    order = worth.argsort(descending=True, stable=True)
+    order = order[group[order].argsort(stable=True)]
+    return order[group[order].diff(prepend=group.new_tensor([-1])) > 0]
 
 
 def _on_device(target: Instances) -> Instances:
