@@ -12,6 +12,8 @@ from rich.table import Table
 from maskbench.runtime.ranks import leads
 
 console = Console(stderr=True, highlight=False)
+WIDE = 400
+"""Characters that a line of a table may have in a file or a pipe, where nothing says how wide the reader's window is."""
 
 
 def say(message: str) -> None:
@@ -36,7 +38,8 @@ def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> N
         table.add_column(escape(column), justify="right" if place else "left", no_wrap=True)
     for row in rows:
         table.add_row(*map(escape, row))
-    console.print(table)
+    reader = console if console.is_terminal else Console(stderr=True, highlight=False, width=WIDE)
+    reader.print(table)
 
 
 def show_scores(title: str, metrics: Mapping[str, Any]) -> None:

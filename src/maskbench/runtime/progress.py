@@ -53,11 +53,32 @@ class Bar(RichProgressBar):
         return shown | {"images/s": rate}
 
 
+SECONDS = 30.0
+"""Between two lines about a test."""
+
+
 class Lines(Callback):
-    """One line an epoch, for logs and pipes."""
+    """For logs and pipes: one line an epoch of training, and of a test one every `SECONDS`."""
 
     def __init__(self) -> None:
         self._validated = False
+        self._told = time.perf_counter()
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._told = time.perf_counter()
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if trainer.is_global_zero and time.perf_counter() - self._told >= SECONDS:
+            self._told = time.perf_counter()
+            say(f"judged: batch {batch_idx + 1}/{trainer.num_test_batches[dataloader_idx]}")
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._validated = False
