@@ -13,7 +13,7 @@ from maskbench.runtime.ranks import leads
 
 console = Console(stderr=True, highlight=False)
 WIDE = 400
-"""Characters that a line of a table may have in a file or a pipe, where nothing says how wide the reader's window is."""
+"""Characters that a line of a table may have in a file or a pipe: nothing says how wide the reader's window is."""
 
 
 def say(message: str) -> None:
