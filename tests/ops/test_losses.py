@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
 
-from maskbench.ops.losses import dice, focal, pull_push
+from maskbench.ops.losses import dice, focal, lovasz_hinge, pull_push
 
 
 class TestDice:
@@ -94,3 +95,49 @@ class TestPullPush:
     def test_nothing(self) -> None:
         none = torch.zeros(0, dtype=torch.long)
         assert [term.item() for term in pull_push(torch.zeros(0, 4), none, none, 0.5, 1.5)] == [0, 0, 0]
+
+
+class TestLovaszHinge:
+    @staticmethod
+    def of_one(logits: Tensor, truth: Tensor) -> Tensor:
+        """Eq. 9 of Berman et al. as it stands: the Jaccard loss of ever more of the worst cells."""
+        errors = 1 - logits * (2 * truth.double() - 1)
+        order = errors.argsort(descending=True)
+        total, before = errors.new_zeros(()), 0.0
+        for last in range(1, len(order) + 1):
+            wrong = torch.zeros_like(truth)
+            wrong[order[:last]] = True
+            kept, seen = (truth & ~wrong).sum(), (truth | wrong).sum()
+            lost = 1 - kept.item() / seen.item()
+            total = total + errors[order[last - 1]].clamp(min=0) * (lost - before)
+            before = lost
+        return total
+
+    def test_equals_the_definition_of_each_mask(self) -> None:
+        torch.manual_seed(0)
+        group = torch.tensor([2, 0, 0, 2, 2, 0, 4, 2, 0, 4, 4, 4])
+        logits = torch.randn(12, dtype=torch.float64, requires_grad=True)
+        truth = torch.rand(12) > 0.4
+        truth[group == 4] = torch.tensor([True, False, False, True])
+        found = lovasz_hinge(logits, truth, group, 5)
+        expected = [self.of_one(logits[group == n], truth[group == n]) if n in (0, 2, 4) else None for n in range(5)]
+        for number, loss in enumerate(expected):
+            assert found[number].item() == pytest.approx(0.0 if loss is None else loss.item(), abs=1e-9)
+        (gradient,) = torch.autograd.grad(found.sum(), logits, retain_graph=True)
+        (wanted,) = torch.autograd.grad(torch.stack([loss for loss in expected if loss is not None]).sum(), logits)
+        torch.testing.assert_close(gradient, wanted)
+
+    def test_right_and_sure_costs_nothing_and_wrong_and_sure_costs_two(self) -> None:
+        truth = torch.tensor([True, True, False, False])
+        sure = 2 * truth.float() - 1
+        assert lovasz_hinge(sure, truth, torch.zeros(4, dtype=torch.long), 1).tolist() == [0]
+        assert lovasz_hinge(-sure, truth, torch.zeros(4, dtype=torch.long), 1).tolist() == [2]
+
+    def test_background_that_nobody_takes_may_be_left_out(self) -> None:
+        logits, truth = torch.tensor([0.3, -0.2, 0.9, -1.0, -1.0]), torch.tensor([True, True, False, False, False])
+        group = torch.zeros(5, dtype=torch.long)
+        assert lovasz_hinge(logits, truth, group, 1) == lovasz_hinge(logits[:3], truth[:3], group[:3], 1)
+
+    def test_no_cell_at_all(self) -> None:
+        nothing = torch.zeros(0)
+        assert lovasz_hinge(nothing, nothing.bool(), nothing.long(), 2).tolist() == [0, 0]

@@ -24,6 +24,37 @@ def focal(
     return sigmoid_focal_loss(logits, targets, alpha=alpha, gamma=gamma, reduction="sum")
 
 
+def lovasz_hinge(
+    logits: Float[Tensor, " P"], truth: Bool[Tensor, " P"], group: Int64[Tensor, " P"], count: int
+) -> Float[Tensor, " N"]:
+    """The Lovász extension of 1 − IoU at hinge errors, for each of several masks (Berman et al., CVPR 2018, eq. 9).
+
+    Cells of a logit of −1 that are not of the mask have no error and may as well be left out.
+
+    Args:
+        logits: of the cells that are looked at, sorted or not.
+        truth: whether a cell is of its mask.
+        group: which mask it is looked at for.
+        count: of the masks.
+    """
+    errors = 1 - logits * (2 * truth.to(logits.dtype) - 1)
+    order = errors.detach().argsort(descending=True, stable=True)
+    order = order[group[order].argsort(stable=True)]
+    errors, truth, group = errors[order], truth[order], group[order]
+    size = torch.bincount(group, minlength=count)
+    first = (size.cumsum(0) - size)[group]
+
+    def so_far(chosen: Bool[Tensor, " P"]) -> Int64[Tensor, " P"]:
+        """How many of the mask are chosen up to each cell."""
+        total = chosen.cumsum(0)
+        return total - total[first] + chosen[first].long()
+
+    positives = torch.bincount(group[truth], minlength=count)[group]
+    lost = 1 - (positives - so_far(truth)).to(errors.dtype) / (positives + so_far(~truth))
+    before = torch.where(so_far(torch.ones_like(truth)) == 1, 0, lost.roll(1))
+    return errors.new_zeros(count).index_add(0, group, errors.clamp(min=0) * (lost - before))
+
+
 def pull_push(
     embeddings: Float[Tensor, "P E"],
     instance: Int64[Tensor, " P"],
