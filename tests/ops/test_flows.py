@@ -40,7 +40,8 @@ def spread_one_by_one(cells: Tensor) -> Tensor:
                     warm.get((y, x + 1), here) - warm.get((y, x - 1), here),
                 ]
             )
-            field[:, y, x] = climb / climb.norm().clamp(min=1e-12)
+            # on the very top there is no way up, and what is left of one is rounding
+            field[:, y, x] = climb / climb.norm() if climb.norm() > 1e-6 else torch.nan
     return field
 
 
@@ -48,7 +49,10 @@ class TestFlows:
     def test_is_what_the_paper_simulates(self) -> None:
         cells = discs(14, (4, 4, 4), (9, 9, 3))
         assert int(cells.max()) == 1
-        torch.testing.assert_close(flows(cells[None])[0], spread_one_by_one(cells), atol=1e-3, rtol=0)
+        expected = spread_one_by_one(cells)
+        known = ~expected.isnan()
+        assert (~known).sum() <= 4
+        torch.testing.assert_close(flows(cells[None])[0][known], expected[known], atol=1e-3, rtol=0)
 
     def test_leads_to_the_middle_and_is_nothing_outside(self) -> None:
         cells = discs(32, (15, 15, 9))
