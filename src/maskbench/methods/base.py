@@ -18,7 +18,7 @@ from maskbench.structures import Batch, Frame, Instances, OperatingPoint
 Paradigm = Literal["two-stage", "one-stage", "bottom-up"]
 
 
-Oracle = Literal["boxes", "cells", "semantic map"]
+Oracle = Literal["boxes", "cells", "semantic map", "centres", "count"]
 """What of the truth a method can be given in the place of what it finds itself."""
 
 

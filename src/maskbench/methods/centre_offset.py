@@ -16,18 +16,17 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskbench.errors import ConfigError
 from maskbench.methods.base import Common, Oracle, Segmenter
 from maskbench.nn.blocks import ConvNormReLU, predictor
 from maskbench.nn.decoders import Decoder, semantic_fpn
 from maskbench.ops.cluster import nearest
 from maskbench.ops.grouping import (
-    SCORES,
     Groups,
     SemanticMap,
     certain,
     drawn,
     enough_cells,
+    known_rule,
     majority,
     position,
     redrawn,
@@ -110,10 +109,8 @@ class CentreOffset(Segmenter):
         **common: Unpack[Common],
     ) -> None:
         super().__init__(**common)
-        if score not in SCORES:
-            raise ConfigError(f"score rule {score!r}; expected one of {', '.join(SCORES)}")
         self.sigma, self.weights, self.hard, self.small = sigma / self.mask_stride, weights, hard, small
-        self.threshold, self.centres, self.smallest, self.score = threshold, centres, smallest, score
+        self.threshold, self.centres, self.smallest, self.score = threshold, centres, smallest, known_rule(score)
         self.reach_of_centre = round((window - 1) / 2 / self.mask_stride)
         self.decoder = decoder(self.backbone.channels, self.backbone.strides, (False, False))
         self.classify = _head(self.decoder.width, class_width, len(self.classes) + 1)
@@ -234,12 +231,11 @@ class CentreOffset(Segmenter):
         return found
 
     def reach(self, raw: Raw, batch: Batch) -> list[dict[str, tuple[int, int]]]:
-        return [enough_cells(target, self.mask_stride, self.smallest) for target in batch.targets]
+        return enough_cells(batch, self.mask_stride, self.smallest)
 
     def ceiling(self, batch: Batch) -> list[Instances]:
         """The truth as one label a cell at stride 4."""
-        images = zip(batch.targets, batch.frames, strict=True)
-        return [redrawn(target, frame, self.mask_stride) for target, frame in images]
+        return redrawn(batch, self.mask_stride)
 
 
 def _head(channels: int, width: int, outputs: int) -> nn.Sequential:

@@ -15,19 +15,18 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-from maskbench.errors import ConfigError
 from maskbench.methods.base import Common, Oracle, Segmenter
 from maskbench.nn.blocks import predictor
 from maskbench.nn.decoders import Decoder, semantic_fpn
 from maskbench.ops.cluster import nearest
 from maskbench.ops.flows import flows, followed, sinks
 from maskbench.ops.grouping import (
-    SCORES,
     Groups,
     SemanticMap,
     certain,
     drawn,
     enough_cells,
+    known_rule,
     majority,
     redrawn,
     true_cells,
@@ -80,10 +79,8 @@ class FlowField(Segmenter):
         **common: Unpack[Common],
     ) -> None:
         super().__init__(**common)
-        if score not in SCORES:
-            raise ConfigError(f"score rule {score!r}; expected one of {', '.join(SCORES)}")
         self.flow_scale, self.weights, self.steps, self.window = flow_scale, weights, steps, window
-        self.smallest, self.largest_error, self.score = smallest, largest_error, score
+        self.smallest, self.largest_error, self.score = smallest, largest_error, known_rule(score)
         self.decoder = decoder(self.backbone.channels, self.backbone.strides, (False,))
         self.classify = predictor(self.decoder.width, len(self.classes) + 1, kernel=1)
         self.lead = predictor(self.decoder.width, 2, kernel=1)
@@ -154,9 +151,8 @@ class FlowField(Segmenter):
         return found
 
     def reach(self, raw: Raw, batch: Batch) -> list[dict[str, tuple[int, int]]]:
-        return [enough_cells(target, self.mask_stride, self.smallest) for target in batch.targets]
+        return enough_cells(batch, self.mask_stride, self.smallest)
 
     def ceiling(self, batch: Batch) -> list[Instances]:
         """The truth as one label a cell at stride 4."""
-        images = zip(batch.targets, batch.frames, strict=True)
-        return [redrawn(target, frame, self.mask_stride) for target, frame in images]
+        return redrawn(batch, self.mask_stride)

@@ -15,18 +15,17 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from maskbench.errors import ConfigError
 from maskbench.methods.base import Common, Oracle, Segmenter
 from maskbench.nn.blocks import predictor, zero_of
 from maskbench.nn.decoders import Decoder, semantic_fpn
 from maskbench.ops.cluster import Pixels, Seeds
 from maskbench.ops.grouping import (
-    SCORES,
     Groups,
     SemanticMap,
     certain,
     drawn,
     enough_cells,
+    known_rule,
     majority,
     position,
     redrawn,
@@ -83,10 +82,8 @@ class SpatialEmbedding(Segmenter):
         **common: Unpack[Common],
     ) -> None:
         super().__init__(**common)
-        if score not in SCORES:
-            raise ConfigError(f"score rule {score!r}; expected one of {', '.join(SCORES)}")
         self.cell, self.weights, self.object_weight = self.mask_stride / unit, weights, object_weight
-        self.smallest, self.score = smallest, score
+        self.smallest, self.score = smallest, known_rule(score)
         self.cluster = Seeds(bandwidth=1.0, threshold=threshold, smallest=smallest)
         self.decoder = decoder(self.backbone.channels, self.backbone.strides, (False, False))
         self.offset = predictor(self.decoder.width, 2, kernel=1)
@@ -207,12 +204,11 @@ class SpatialEmbedding(Segmenter):
         return found
 
     def reach(self, raw: Raw, batch: Batch) -> list[dict[str, tuple[int, int]]]:
-        return [enough_cells(target, self.mask_stride, self.smallest) for target in batch.targets]
+        return enough_cells(batch, self.mask_stride, self.smallest)
 
     def ceiling(self, batch: Batch) -> list[Instances]:
         """The truth as one label a cell at stride 4."""
-        images = zip(batch.targets, batch.frames, strict=True)
-        return [redrawn(target, frame, self.mask_stride) for target, frame in images]
+        return redrawn(batch, self.mask_stride)
 
 
 def _with_background(seeds: Float[Tensor, "C h w"]) -> Float[Tensor, "_e h w"]:

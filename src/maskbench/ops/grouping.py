@@ -13,9 +13,10 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
+from maskbench.errors import ConfigError
 from maskbench.ops.masks import instances_of, label_map, shrink, to_photo
 from maskbench.ops.suppress import best
-from maskbench.structures import Frame, Instances, OperatingPoint
+from maskbench.structures import Batch, Frame, Instances, OperatingPoint
 
 # The truth as cells --------------------------------------------------------------------------------------------------
 
@@ -40,18 +41,24 @@ def position(size: Sequence[int], device: torch.device) -> Int64[Tensor, "h w 2"
     return torch.cartesian_prod(*(torch.arange(side, device=device) for side in size)).view(*size, 2)
 
 
-def redrawn(target: Instances, frame: Frame, stride: int) -> Instances:
+def redrawn(batch: Batch, stride: int) -> list[Instances]:
     """The truth as one object a cell, drawn into the photo: the ceiling of what is made of cells."""
-    cells = true_cells(target, stride)
-    maps = (cells[None] == torch.arange(len(target), device=cells.device)[:, None, None]).float()
-    return instances_of(to_photo(maps, frame, stride), target.labels, target.scores)
+    found = []
+    for target, frame in zip(batch.targets, batch.frames, strict=True):
+        cells = true_cells(target, stride)
+        maps = (cells[None] == torch.arange(len(target), device=cells.device)[:, None, None]).float()
+        found.append(instances_of(to_photo(maps, frame, stride), target.labels, target.scores))
+    return found
 
 
-def enough_cells(target: Instances, stride: int, smallest: int) -> dict[str, tuple[int, int]]:
-    """How many of the objects have as many cells of their own as an instance must have."""
-    cells = true_cells(target, stride)
-    sizes = torch.bincount(cells[cells >= 0], minlength=len(target))
-    return {f"{smallest} cells of its own": (int((sizes >= smallest).sum()), len(target))}
+def enough_cells(batch: Batch, stride: int, smallest: int) -> list[dict[str, tuple[int, int]]]:
+    """How many objects of each image have as many cells of their own as an instance must have."""
+    stages = []
+    for target in batch.targets:
+        cells = true_cells(target, stride)
+        sizes = torch.bincount(cells[cells >= 0], minlength=len(target))
+        stages.append({f"{smallest} cells of its own": (int((sizes >= smallest).sum()), len(target))})
+    return stages
 
 
 # Semantic maps -------------------------------------------------------------------------------------------------------
@@ -162,6 +169,17 @@ SCORES: dict[str, Callable[[Groups], Float[Tensor, " M"]]] = {
     rule.__name__: rule for rule in (constant, semantic, semantic_x_centre, semantic_x_compactness)
 }
 """A group of cells has no natural score, and the rule alone moves AP; it stands in the table by its name."""
+
+
+def known_rule(score: str) -> str:
+    """The name of a rule as it is.
+
+    Raises:
+        ConfigError: there is no such rule.
+    """
+    if score not in SCORES:
+        raise ConfigError(f"score rule {score!r}; expected one of {', '.join(SCORES)}")
+    return score
 
 
 # Instances -----------------------------------------------------------------------------------------------------------

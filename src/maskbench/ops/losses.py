@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
@@ -55,12 +57,16 @@ def lovasz_hinge(
     return errors.new_zeros(count).index_add(0, group, errors.clamp(min=0) * (lost - before))
 
 
+Reduction = Literal["paper", "authors", "pixels"]
+
+
 def pull_push(
     embeddings: Float[Tensor, "P E"],
     instance: Int64[Tensor, " P"],
     labels: Int64[Tensor, " N"],
     pull_margin: float,
     push_margin: float,
+    reduction: str = "paper",
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""], Float[Tensor, ""]]:
     """Pull, push and regulariser of one image (De Brabandere et al. 2017, arXiv 1708.02551, eq. 1–3).
 
@@ -70,8 +76,12 @@ def pull_push(
     Args:
         instance: of each pixel, 0…N−1.
         labels: class of each instance; instances of different classes are told apart by their class.
+        reduction: "paper": means over instances, and over ordered pairs of them. "authors": as their Torch code, sums
+            over instances, each pair once over the other instances of its class, and no regulariser. "pixels": as a
+            popular re-implementation, where the pull is a mean over all pixels, so that large instances outweigh small
+            ones.
     """
-    embeddings, count = embeddings.float(), len(labels)
+    embeddings, count = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32)), len(labels)
     pixels = torch.bincount(instance, minlength=count)
     seen = pixels > 0
     sums = embeddings.new_zeros((count, embeddings.shape[1])).index_add(0, instance, embeddings)
@@ -82,10 +92,15 @@ def pull_push(
 
     pairs = (labels[:, None] == labels[None, :]) & seen[:, None] & seen[None, :]
     pairs = pairs & ~torch.eye(count, dtype=torch.bool, device=labels.device)
-    close = (2 * push_margin - _length(means[:, None] - means[None, :])).clamp(min=0) ** 2
+    close = (2 * push_margin - _length(means[:, None] - means[None, :])).clamp(min=0) ** 2 * pairs
 
     instances = seen.sum().clamp(min=1)
-    return pulls.sum() / instances, (close * pairs).sum() / pairs.sum().clamp(min=1), _length(means).sum() / instances
+    pull, push, regulariser = pulls.sum() / instances, close.sum() / pairs.sum().clamp(min=1), _length(means).sum()
+    if reduction == "authors":
+        return pulls.sum(), (close / pairs.sum(dim=1, keepdim=True).clamp(min=1)).sum() / 2, 0 * regulariser
+    if reduction == "pixels":
+        pull = outside.sum() / max(1, len(outside))
+    return pull, push, regulariser / instances
 
 
 def _length(vectors: Float[Tensor, "*N E"]) -> Float[Tensor, "*N"]:
