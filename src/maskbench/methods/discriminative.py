@@ -23,7 +23,7 @@ from maskbench.methods.base import Common, Oracle, Segmenter
 from maskbench.nn.blocks import predictor, zero_of
 from maskbench.nn.fpn import FPN
 from maskbench.nn.semantic import SemanticFPN
-from maskbench.ops.cluster import mean_shift
+from maskbench.ops.cluster import Grouping, MeanShift, Pixels
 from maskbench.ops.losses import pull_push
 from maskbench.ops.masks import instances_of, label_map, shrink, to_photo
 from maskbench.ops.suppress import best
@@ -179,34 +179,36 @@ class Discriminative(Segmenter):
     # Prediction ------------------------------------------------------------------------------------------------------
 
     def instances(self, raw: Raw, frames: Sequence[Frame]) -> list[Instances]:
-        probabilities = raw.semantic.float().softmax(dim=1)
-        return [
-            self._instances(probability, embedding.float(), frame)
-            for probability, embedding, frame in zip(probabilities, raw.embedding, frames, strict=True)
+        return self._clustered(raw.semantic.float().softmax(dim=1), raw.embedding.float(), frames)
+
+    def _clustered(
+        self, probabilities: Float[Tensor, "B _ h w"], embedding: Float[Tensor, "B E h w"], frames: Sequence[Frame]
+    ) -> list[Instances]:
+        """The instances of each image, of what its cells are taken for."""
+        labels = probabilities.argmax(dim=1)
+        foregrounds = [
+            (label < len(self.classes)) & _inside(label.shape, frame, self.mask_stride, label.device)
+            for label, frame in zip(labels, frames, strict=True)
         ]
+        images = [_pixels(*image) for image in zip(labels, embedding, foregrounds, strict=True)]
+        groupings = MeanShift(self.bandwidth, iterations=self.iterations)(images)
+        parts = zip(groupings, images, probabilities, foregrounds, frames, strict=True)
+        return [self._instances(*part) for part in parts]
 
     def _instances(
-        self, probabilities: Float[Tensor, "_ h w"], embedding: Float[Tensor, "E h w"], frame: Frame
+        self,
+        grouping: Grouping,
+        pixels: Pixels,
+        probabilities: Float[Tensor, "_ h w"],
+        foreground: Bool[Tensor, "h w"],
+        frame: Frame,
     ) -> Instances:
-        probability, label = probabilities.max(dim=0)
-        foreground = (label < len(self.classes)) & _inside(label.shape, frame, self.mask_stride, label.device)
-        labels = label[foreground]
-        points = self._apart(embedding[:, foreground].T, labels)
-        member, modes = mean_shift(points, self.bandwidth, iterations=self.iterations)
-        distance = torch.linalg.vector_norm(points - modes[member], dim=1) / self.bandwidth
-        clusters = Clusters(member, distance, probability[foreground], len(modes))
+        probability = probabilities.amax(dim=0)[foreground]
+        clusters = Clusters(grouping.member, grouping.distance, probability, len(grouping.centres))
         kept, scores = self._best(clusters)
-        label = labels.new_zeros(clusters.count).index_copy(0, member, labels)[kept]
-        maps = _around(kept, member, foreground) * _against_rivals(probabilities)[label]
+        label = pixels.label.new_zeros(clusters.count).index_copy(0, clusters.member, pixels.label)[kept]
+        maps = _around(kept, clusters.member, foreground) * _against_rivals(probabilities)[label]
         return instances_of(to_photo(maps, frame, self.mask_stride), label, scores)
-
-    def _apart(self, points: Float[Tensor, "P E"], labels: Int64[Tensor, " P"]) -> Float[Tensor, "P E+1"]:
-        """Embeddings with one coordinate more, which keeps classes beyond any bandwidth: all cluster at once.
-
-        The classes found are numbered anew, since distances in single precision suffer from a large coordinate.
-        """
-        rank = labels.unique(return_inverse=True)[1]
-        return torch.cat([points, 10 * self.bandwidth * rank[:, None]], dim=1)
 
     def _best(self, clusters: Clusters) -> tuple[Int64[Tensor, " K"], Float[Tensor, " K"]]:
         """The clusters that are instances, and their scores, descending."""
@@ -218,12 +220,9 @@ class Discriminative(Segmenter):
 
     def given(self, raw: Raw, batch: Batch, oracle: Oracle) -> list[Instances]:
         """What clustering finds in the true semantic map."""
-        drawn = []
-        for embedding, target, frame in zip(raw.embedding, batch.targets, batch.frames, strict=True):
-            classes = self._classes(self._cells(target), target)
-            known = F.one_hot(classes, len(self.classes) + 1).permute(2, 0, 1).float()
-            drawn.append(self._instances(known, embedding.float(), frame))
-        return drawn
+        classes = torch.stack([self._classes(self._cells(target), target) for target in batch.targets])
+        known = F.one_hot(classes, len(self.classes) + 1).permute(0, 3, 1, 2).float()
+        return self._clustered(known, raw.embedding.float(), batch.frames)
 
     def reach(self, raw: Raw, batch: Batch) -> list[dict[str, tuple[int, int]]]:
         stages = []
@@ -248,6 +247,12 @@ def _inside(size: Sequence[int], frame: Frame, stride: int, device: torch.device
     rows = torch.arange(size[0], device=device) * stride < frame.resized[0]
     columns = torch.arange(size[1], device=device) * stride < frame.resized[1]
     return rows[:, None] & columns[None]
+
+
+def _pixels(label: Int64[Tensor, "h w"], embedding: Float[Tensor, "E h w"], foreground: Bool[Tensor, "h w"]) -> Pixels:
+    """The foreground of one image, as a clusterer takes it."""
+    points = embedding[:, foreground].T
+    return Pixels(points, foreground.nonzero(), label[foreground], points.new_ones(len(points)))
 
 
 def _around(
