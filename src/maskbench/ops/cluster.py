@@ -24,7 +24,7 @@ PAIRS = {"cpu": 1 << 20, "cuda": 1 << 26}
 """Distances are worked out in chunks of at most this many pairs: 4 MB, which a cache may hold, or 256 MB on a GPU,
 which is slow to be told of many chunks."""
 SEEDS_AT_ONCE = 2048
-"""Seeds that climb side by side, so that a chunk has points enough for a product to be worth its start."""
+"""Seeds that are worked on side by side, so that a chunk has points enough for a product to be worth its start."""
 ARRIVED = 1e-3
 """Bandwidths that a seed moves at most in its last step (scikit-learn's)."""
 
@@ -148,7 +148,8 @@ def mean_shift(
     """Mean-shift on one set of points; with a flat kernel scikit-learn's `MeanShift(bandwidth=…, seeds=…)`.
 
     Seeds climb to the mean of the points around them. Of modes closer than the bandwidth the one with most points
-    around it remains, and every point joins the nearest.
+    around it remains, and every point joins the nearest. Distances come of products in the points' own precision: in
+    single precision a bandwidth should be no less than a five-hundredth of the points' extent.
 
     Args:
         points: to cluster.
@@ -252,8 +253,8 @@ def _means(
                 # Points go down and seeds across: a product with few rows is fast, one with few columns is not.
                 total += points[:-1] @ KERNELS[kernel](points.T @ own, bandwidth)
         totals.append(total)
-    *total, weight = torch.cat(totals, dim=1)
-    mean = torch.stack(total, dim=1) / weight[:, None]
+    sums = torch.cat(totals, dim=1)
+    mean, weight = (sums[:-1] / sums[-1]).T, sums[-1]
     return torch.where(weight[:, None] > 0, mean, places), weight
 
 
@@ -263,13 +264,17 @@ def _settled(climbed: Float[Tensor, "S _"], bandwidth: float) -> Float[Tensor, "
     Of modes of equal support the larger in the order of coordinates comes first, as in scikit-learn.
     """
     modes = climbed[climbed[:, 0] > 0].unique(dim=0).flip(0)[:, 1:]
-    return modes[keep_apart(modes, bandwidth)]
+    stay = modes[:0]
+    for part in modes.split(SEEDS_AT_ONCE):
+        free = part[(torch.cdist(part, stay) >= bandwidth).all(dim=1)]
+        stay = torch.cat([stay, free[keep_apart(free, bandwidth)]])
+    return stay
 
 
 def nearest(
     points: Float[Tensor, "P E"], centres: Float[Tensor, "M E"]
 ) -> tuple[Float[Tensor, " P"], Int64[Tensor, " P"]]:
-    """Distance to the nearest centre, and which one it is."""
+    """Distance to the nearest centre, of which there are some, and which one it is."""
     parts = [torch.cdist(part, centres).min(dim=1) for part in _chunks(points, len(centres))]
     return torch.cat([part.values for part in parts]), torch.cat([part.indices for part in parts])
 
