@@ -23,10 +23,20 @@ class ConvNormReLU(nn.Sequential):
         groups: of the normalisation, at most.
         std: of the initial weights, 0.01 as SOLO's heads are released (None: after He et al.). The smaller they are,
             the more the first steps of an optimiser like Adam change them.
+        dilation: cells from one that the kernel sees to the next.
     """
 
-    def __init__(self, channels: int, width: int, kernel: int = 3, groups: int = 32, std: float | None = 0.01) -> None:
-        conv = nn.Conv2d(channels, width, kernel, padding=kernel // 2, bias=False)
+    def __init__(
+        self,
+        channels: int,
+        width: int,
+        kernel: int = 3,
+        groups: int = 32,
+        std: float | None = 0.01,
+        dilation: int = 1,
+    ) -> None:
+        padding = dilation * (kernel // 2)
+        conv = nn.Conv2d(channels, width, kernel, padding=padding, dilation=dilation, bias=False)
         super().__init__(conv, nn.GroupNorm(math.gcd(groups, width), width), nn.ReLU(inplace=True))
         if std is None:
             nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
