@@ -21,8 +21,7 @@ from torch.nn import functional as F
 from maskbench.errors import ConfigError
 from maskbench.methods.base import Common, Oracle, Segmenter
 from maskbench.nn.blocks import predictor, zero_of
-from maskbench.nn.fpn import FPN
-from maskbench.nn.semantic import SemanticFPN
+from maskbench.nn.decoders import Decoder, semantic_fpn
 from maskbench.ops.cluster import mean_shift
 from maskbench.ops.losses import pull_push
 from maskbench.ops.masks import instances_of, label_map, shrink, to_photo
@@ -80,12 +79,11 @@ class Discriminative(Segmenter):
     """Semantic segmentation, an embedding trained by pull and push, and mean-shift on the foreground.
 
     Margins and weights are the paper's; the bandwidth is that of the authors' released code (push margin, not pull
-    margin as in the text). Semantic and embedding branch are decoders on a feature pyramid, so that the backbone is
-    used as by every other method.
+    margin as in the text). Semantic and embedding branch are by default on a feature pyramid, so that the backbone is
+    used as by every other method; the embedding is told where its cells are.
 
     Args:
-        width: channels of the pyramid.
-        decoder_width: of both decoders.
+        decoder: from the backbone's maps to a map a branch at stride 4.
         dimensions: of the embedding.
         pull_margin: δ_v, and push_margin: δ_d, of the loss.
         weights: of pull, push and regulariser (α, β, γ).
@@ -104,8 +102,7 @@ class Discriminative(Segmenter):
     def __init__(
         self,
         *,
-        width: int = 256,
-        decoder_width: int = 128,
+        decoder: Decoder = semantic_fpn,
         dimensions: int = 8,
         pull_margin: float = 0.5,
         push_margin: float = 1.5,
@@ -123,22 +120,17 @@ class Discriminative(Segmenter):
         self.pull_margin, self.push_margin, self.weights = pull_margin, push_margin, weights
         self.embedding_weight, self.bandwidth, self.iterations = embedding_weight, bandwidth, iterations
         self.smallest, self.score = smallest, score
-        self.fpn = FPN(self.backbone.channels, self.backbone.strides, width)
-        self.semantic_decoder = SemanticFPN(width, 4, decoder_width, decoder_width)
-        self.embedding_decoder = SemanticFPN(width, 4, decoder_width, decoder_width, coordinates=True)
-        self.classify = predictor(decoder_width, len(self.classes) + 1, kernel=1)
-        self.embed = predictor(decoder_width, dimensions, kernel=1)
+        self.decoder = decoder(self.backbone.channels, self.backbone.strides, (False, True))
+        self.classify = predictor(self.decoder.width, len(self.classes) + 1, kernel=1)
+        self.embed = predictor(self.decoder.width, dimensions, kernel=1)
         # Embeddings that start all alike, as with the small weights of other heads, take epochs to part.
-        nn.init.normal_(self.embed.weight, std=decoder_width**-0.5)
+        nn.init.normal_(self.embed.weight, std=self.decoder.width**-0.5)
 
     # Network ---------------------------------------------------------------------------------------------------------
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Raw:
-        levels = self.fpn(self.backbone(images))
-        return Raw(
-            self.classify(self.semantic_decoder(levels)),
-            self.embed(self.embedding_decoder(levels)),
-        )
+        semantic, embedding = self.decoder(self.backbone(images))
+        return Raw(self.classify(semantic), self.embed(embedding))
 
     # Loss ------------------------------------------------------------------------------------------------------------
 
