@@ -1,24 +1,42 @@
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import get_method
+from omegaconf import OmegaConf
 from torch import Tensor
 from torch.nn import functional as F
 
 from maskbench.methods.discriminative import SCORES, Clusters, Discriminative, Raw
 from maskbench.nn.backbone import Backbone
+from maskbench.nn.decoders import semantic_fpn
+from maskbench.nn.upsample import Doubling
 from maskbench.ops.masks import label_map, pairwise_iou, shrink
+from maskbench.runtime.compose import build_method
 from maskbench.structures import Batch, Frame, Instances, Masks
+
+ROOT = Path(__file__).resolve().parents[2]
+DECODERS, UPSAMPLES = (
+    sorted(path.stem for path in (ROOT / "conf" / "method" / group).glob("*.yaml"))
+    for group in ("decoder", "decoder/upsample")
+)
 
 
 @pytest.fixture
 def method(classes: tuple[str, ...]) -> Discriminative:
     backbone = Backbone("resnet18", options={"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8], "stem_width": 8})
-    return Discriminative(backbone=backbone, classes=classes, width=8, decoder_width=8, dimensions=8)
+    return Discriminative(
+        backbone=backbone, classes=classes, decoder=partial(semantic_fpn, fpn_width=8, width=8), dimensions=8
+    )
 
 
 def answer(targets: Sequence[Instances], classes: int = 2) -> Raw:
@@ -203,6 +221,50 @@ class TestTraining:
         torch.manual_seed(0)
         spread = method.embed(torch.randn(1, 8, 40, 40)).std(dim=(2, 3))
         assert spread.mean().item() == pytest.approx(1, rel=0.4)
+
+
+class TestDecoders:
+    """What lies between backbone and branches, from a configuration."""
+
+    @pytest.fixture
+    def build(self, classes: tuple[str, ...]) -> Callable[..., Discriminative]:
+        def build(*overrides: str) -> Discriminative:
+            with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+                method = build_method(compose("train", overrides=["backbone=tiny", *overrides]), classes)
+            assert isinstance(method, Discriminative)
+            return method
+
+        return build
+
+    @pytest.mark.parametrize("decoder", DECODERS)
+    def test_a_step_of_training(self, build: Callable[..., Discriminative], batch: Batch, decoder: str) -> None:
+        """A single image, as the last batch of an epoch may be."""
+        method = build("method=small/discriminative", f"method/decoder={decoder}").train()
+        assert method.decoder.width == 48
+        single = Batch(batch.images[:1], batch.targets[:1], batch.frames[:1])
+        optimiser = torch.optim.SGD(method.parameters(), lr=1e-3)
+        before = torch.stack(list(method.loss(single).values())).sum()
+        before.backward()
+        assert [name for name, weight in method.named_parameters() if weight.grad is None] == []
+        optimiser.step()
+        after = torch.stack(list(method.loss(single).values())).sum()
+        assert after < before
+
+    @pytest.mark.parametrize("decoder", [name for name in DECODERS if not name.endswith("_thin")])
+    def test_the_papers_settings_are_the_defaults(self, decoder: str) -> None:
+        node: Any = OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "method" / "decoder" / f"{decoder}.yaml"))
+        defaults = inspect.signature(get_method(node["_target_"])).parameters
+        for key in node.keys() - {"_target_", "_partial_", "defaults"}:
+            default = defaults[key].default
+            assert node[key] == (list(default) if isinstance(default, tuple) else default) or key == "finest"
+
+    @pytest.mark.parametrize("upsample", UPSAMPLES)
+    def test_ways_to_double(self, build: Callable[..., Discriminative], upsample: str) -> None:
+        target = "".join(word.capitalize() for word in upsample.split("_"))
+        for method, decoder in (("discriminative", "fcn16s"), ("small/discriminative", "unet")):
+            built = build(f"method={method}", f"method/decoder={decoder}", f"method/decoder/upsample={upsample}")
+            kinds = {type(part).__name__ for part in built.decoder.modules() if isinstance(part, Doubling)}
+            assert kinds == {target}
 
 
 def test_objects_of_too_few_cells_of_their_own_do_not_come_through(method: Discriminative) -> None:

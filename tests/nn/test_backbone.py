@@ -41,6 +41,13 @@ def test_only_the_strides_asked_for() -> None:
     assert len(backbone(torch.zeros(1, 3, 64, 64))) == 2
 
 
+def test_of_several_maps_of_one_stride_it_is_the_last() -> None:
+    """As where the last stage is dilated, for DeepLab."""
+    backbone = Backbone("resnet18", strides=(4, 8, 16), options={**THIN, "output_stride": 16})
+    assert (backbone.strides, backbone.channels) == ((4, 8, 16), (8, 16, 32))
+    assert backbone(torch.zeros(1, 3, 64, 64))[-1].shape == (1, 32, 4, 4)
+
+
 def test_pixels_are_normalised_by_what_the_weights_expect() -> None:
     backbone = thin()
     pixel = torch.tensor([255, 0, 128], dtype=torch.uint8).view(1, 3, 1, 1)

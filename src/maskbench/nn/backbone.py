@@ -26,7 +26,7 @@ class Backbone(nn.Module):
         name: any timm model that supports `features_only`.
         weights: "scratch", "pretrained" (fetched by timm, which needs a network the first time) or the path of a
             `.safetensors` or `.pth` file in timm's key names.
-        strides: which maps to return, by their stride in pixels.
+        strides: which maps to return, by their stride in pixels; of several of one stride the last.
         frozen_stages: how many stages keep their weights and statistics; a ResNet's stem is the first, as the papers
             count (a ConvNeXt's stem belongs to its first stage).
         frozen_norm: batch normalisation with fixed statistics and affine parameters, as for batches of few images.
@@ -100,7 +100,8 @@ def _build(name: str, weights: str, strides: Sequence[int], options: dict[str, A
     missing = sorted(set(strides) - set(levels))
     if missing:
         raise ConfigError(f"{name} has maps of strides {levels}, asked for {list(strides)}: drop {missing}")
-    wanted = {"features_only": True, "out_indices": [levels.index(stride) for stride in strides], **options}
+    last = {stride: place for place, stride in enumerate(levels)}  # of several, as where a stage is dilated
+    wanted = {"features_only": True, "out_indices": [last[stride] for stride in strides], **options}
     if weights == "scratch":
         return timm.create_model(name, **wanted)
     if weights == "pretrained":

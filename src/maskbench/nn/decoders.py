@@ -241,9 +241,9 @@ class ASPP(nn.Module):
 class DeepLabV3(nn.Module):
     """ASPP on the coarsest map, then bilinear to the finest stride (Chen et al. 2017, arXiv 1706.05587, section 3.3).
 
-    The paper dilates the last stage of its backbone to stride 16: backbone.strides=[4,8,16] with
-    backbone.options={output_stride:16} does so. By default the backbone is as for every other method, and the rates are
-    halved with its coarsest map, as the paper doubles them at stride 8: they reach as far in pixels.
+    The paper dilates the last stage of its backbone to stride 16, as strides of 4, 8, 16 with timm's `output_stride` of
+    16 do. The backbone that every other method has ends at stride 32, where the rates are halved, as the paper doubles
+    them at stride 8: they reach as far in pixels.
 
     Args:
         located: whether it is told the position of cells.
@@ -333,6 +333,6 @@ def _enlarged(
 def _check_doubling(strides: Sequence[int]) -> None:
     if any(coarse != 2 * fine for fine, coarse in pairwise(strides)):
         raise ConfigError(
-            f"this decoder doubles from map to map, but the backbone's have strides {list(strides)}: ask "
-            "backbone.strides for all between, or choose method/decoder=deeplabv3_plus"
+            f"this decoder doubles from map to map, but the backbone's have strides {list(strides)}: give "
+            "backbone.strides all between, or choose method/decoder=deeplabv3_plus"
         )
