@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from maskbench.errors import ConfigError, DataError, RunError
 from maskbench.evaluate import evaluate
+from maskbench.evaluation.ground_truth import GroundTruth
 from maskbench.evaluation.results import write_predictions
 from maskbench.runtime.compose import build_data
 from maskbench.runtime.run_folder import read_json
@@ -118,6 +119,11 @@ def test_what_scores_enough_is_told_on_the_screen(
     assert found["at_threshold"]["threshold"] == 0.001
     assert "score 0.001 or more" in told.replace("\n", " ").replace("  ", " ")
     assert "PQ" in told
+    assert "SBD" in told
+    counted, images = found["at_threshold"]["counting"]["overall"], len(GroundTruth(truth).images)
+    kept = found["at_threshold"]
+    assert counted["dic"] == pytest.approx((kept["detections"] - kept["truths"]) / images)
+    assert "counting" not in call(evaluate, *line, "threshold=0.001", "iou_type=bbox")["at_threshold"]
     assert "at_threshold" not in call(evaluate, *line)
     with pytest.raises(ConfigError, match=r"threshold=0\.5 belongs to predictions=FILE"):
         call(evaluate, f"run={copy}", "threshold=0.5")

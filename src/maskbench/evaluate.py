@@ -13,12 +13,14 @@ from typing import Any, get_args
 from omegaconf import DictConfig
 
 from maskbench.errors import ConfigError
+from maskbench.evaluation.counting import counting
 from maskbench.evaluation.deployment import tally
+from maskbench.evaluation.ground_truth import GroundTruth
 from maskbench.evaluation.overlaps import IouType
-from maskbench.evaluation.results import read_predictions
-from maskbench.evaluation.scoring import as_metrics, score
+from maskbench.evaluation.results import Result, read_predictions
+from maskbench.evaluation.scoring import Scores, as_metrics, score
 from maskbench.runtime import verb
-from maskbench.runtime.console import show_kept, show_scores
+from maskbench.runtime.console import show_counts, show_kept, show_scores
 
 OF_PREDICTIONS = ("annotations", "iou_type", "max_instances", "threshold")
 OF_WEIGHTS = ("data", "transforms", "evaluation")
@@ -65,16 +67,26 @@ def _evaluate_file(cfg: DictConfig) -> dict[str, Any]:
     iou_type: Any = cfg.iou_type or "segm"
     if iou_type not in get_args(IouType):
         raise ConfigError(f"iou_type={iou_type}: expected one of {', '.join(get_args(IouType))}")
-    results = read_predictions(cfg.predictions)
-    why = iou_type == "segm"
-    scores = score(cfg.annotations, results, iou_type=iou_type, max_instances=cfg.max_instances, why=why)
+    results, truth = read_predictions(cfg.predictions), GroundTruth(cfg.annotations)
+    scores = score(truth, results, iou_type=iou_type, max_instances=cfg.max_instances, why=iou_type == "segm")
     numbers = as_metrics({iou_type: scores})
     show_scores(Path(cfg.predictions).name, numbers)
     reasons: dict[str, Any] = {name: numbers[name][iou_type] for name in ("errors", "strata") if name in numbers}
-    kept = {} if cfg.threshold is None else {"at_threshold": asdict(tally(scores.matches, cfg.threshold))}
-    for found in kept.values():
-        show_kept(f"{found['detections']} of {len(results)} score {cfg.threshold} or more", {iou_type: found})
+    kept = {} if cfg.threshold is None else {"at_threshold": _at_threshold(cfg, truth, results, scores, iou_type)}
     return {"iou_type": iou_type, **scores.summary, "per_class": scores.per_class, **kept, **reasons}
+
+
+def _at_threshold(
+    cfg: DictConfig, truth: GroundTruth, results: Sequence[Result], scores: Scores, iou_type: IouType
+) -> dict[str, Any]:
+    """What the results that score enough are worth; masks are counted, too."""
+    kept = asdict(tally(scores.matches, cfg.threshold))
+    title = f"{kept['detections']} of {len(results)} score {cfg.threshold} or more"
+    show_kept(title, {iou_type: kept})
+    if iou_type == "segm":
+        kept["counting"] = asdict(counting(truth, results, cfg.threshold, max_instances=cfg.max_instances))
+        show_counts(title, kept["counting"])
+    return kept
 
 
 def _refuse(cfg: DictConfig, names: Sequence[str], owner: str, instead: str) -> None:

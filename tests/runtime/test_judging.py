@@ -62,6 +62,9 @@ def test_scoring_again_keeps_the_threshold_and_counts_anew(run: Path, tmp_path: 
     write_json(folder / "metrics.json", before | {"deployment": stale})
     again = call(evaluate, f"run={folder}")
     assert again["deployment"]["threshold"] == again["deployment"]["test"]["threshold"] == 0.25
+    counted = again["deployment"]["test"].pop("counting")
     assert again["deployment"] == {"threshold": 0.25, "tune": tuned, "test": tuned}
+    assert counted["overall"]["dic"] == pytest.approx((tuned["detections"] - tuned["truths"]) / before["images"])
+    assert set(counted["per_class"]) == set(before["per_class"]["segm"])
     write_json(folder / "metrics.json", before | {"deployment": None})
     assert "deployment" not in call(evaluate, f"run={folder}")

@@ -142,7 +142,9 @@ def metrics(
 def deployed(precision: float) -> dict[str, Any]:
     rates = dict.fromkeys(("precision", "recall", "f1"), precision + 0.2)
     rest = {"accuracy": {"0.50": precision}, "mean_accuracy": precision - 0.1, "pq": precision - 0.05}
-    return {"detections": 800, "truths": 700, **rates, **rest}
+    counts = {"dic": 0.5, "abs_dic": 1.37, "exact": 0.2, "sbd": 0.842}
+    counting = {"overall": counts, "per_class": dict.fromkeys(("disc", "rectangle", "triangle"), counts)}
+    return {"detections": 800, "truths": 700, **rates, **rest, "counting": counting}
 
 
 def why(precision: float) -> dict[str, Any]:

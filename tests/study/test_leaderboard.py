@@ -180,3 +180,23 @@ def test_intervals_letters_and_pairs_stand_in_the_files(writer: Any) -> None:
     assert f"| solov2-small | one-stage | 3 | {low:.1f} to {high:.1f} | a |" in text
     assert "| discriminative-small | bottom-up | 1 | – | – |" in text
     assert "1000 draws" in text
+
+
+def test_counting_stands_beside_panoptic_quality(study: Path) -> None:
+    paths = write_leaderboard(Board.read(study))
+    (found,) = json.loads(paths["json"].read_text())["groups"]
+    assert {(row["abs_DiC"], row["SBD"]) for row in found["methods"]} == {(1.37, 0.842)}
+    assert {"PQ", "abs_DiC", "SBD"} <= set(pd.read_csv(paths["csv"]).columns)
+    text = paths["md"].read_text()
+    assert r" | PQ | \|DiC\| | SBD | " in text, "a bar would end the cell"
+    assert text.count(" | 1.37 | 84.2 | ") == 3
+
+
+def test_a_run_that_was_judged_before_objects_were_counted_is_tabled(writer: Any) -> None:
+    folder = writer("solov2-small")
+    path = folder / "metrics.json"
+    metrics = json.loads(path.read_text())
+    del metrics["deployment"]["test"]["counting"]
+    path.write_text(json.dumps(metrics))
+    text = write_leaderboard(Board.read(folder.parent))["md"].read_text()
+    assert " | PQ | TP/(TP+FP+FN) at 0.5 | " in text

@@ -133,6 +133,8 @@ def test_what_can_be_done_with_one_threshold_is_a_table(study: Path) -> None:
     table = write_report(Board.read(study)).read_text().split("Put to use")[1].split("</table>")[0]
     assert table.count("<td>0.43</td>") == 3
     assert table.count("<td>4.0</td>") == 3, "800 detections on 200 photos"
+    assert "<th>PQ</th><th>|DiC|</th><th>SBD</th>" in table
+    assert table.count("<td>1.37</td><td>84.2</td>") == 3
 
 
 def test_what_a_paradigm_lets_through_is_a_table(study: Path) -> None:

@@ -50,7 +50,9 @@ def show_scores(title: str, metrics: Mapping[str, Any]) -> None:
     show(title, ["× 100", *scores], rows)
     if point := metrics.get("deployment"):
         kept = {split: point[split] for split in ("tune", "test")}
-        show_kept(f"{title}: scores from {point['threshold']:.2f}, the best F1 on tune", kept)
+        here = f"{title}: scores from {point['threshold']:.2f}, the best F1 on tune"
+        show_kept(here, kept)
+        show_counts(here, kept["test"]["counting"])
     for kind, why in metrics.get("errors", {}).items():
         rows = [[name, f"{100 * gain:.1f}", str(why["counts"][name])] for name, gain in why["gains"].items()]
         show(f"{title}: why AP50 is lost ({kind})", ["error", "gain if cured", "how many"], rows)
@@ -74,6 +76,13 @@ def show_kept(title: str, tallies: Mapping[str, Mapping[str, Any]]) -> None:
     }
     rows = [[shown, *(percent(tally[name]) for tally in tallies.values())] for name, shown in names.items()]
     show(title, ["× 100", *tallies], rows)
+
+
+def show_counts(title: str, counting: Mapping[str, Any]) -> None:
+    """How well objects of all classes together are counted and drawn."""
+    overall = counting["overall"]
+    counts = [f"{overall['dic']:+.2f}", f"{overall['abs_dic']:.2f}", percent(overall["exact"]), percent(overall["sbd"])]
+    show(f"{title}: counts", ["", "DiC", "|DiC|", "exact, % of images", "SBD × 100"], [["all classes", *counts]])
 
 
 def percent(value: float | None) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,6 +13,7 @@ from omegaconf import DictConfig
 
 from maskbench.data.datamodule import CocoDataModule
 from maskbench.evaluation.average_precision import AveragePrecision
+from maskbench.evaluation.counting import Counting, counting
 from maskbench.evaluation.deployment import best_threshold, tally
 from maskbench.evaluation.ground_truth import GroundTruth
 from maskbench.evaluation.matches import Matches, write_matches
@@ -201,7 +203,8 @@ def _judge_predictions(
     write_thumbnails(run.thumbnails, data, results, matches, chosen["threshold"] if chosen else None)
     # an oracle that every system can be asked
     named = score(truth, with_true_classes(truth, results), iou_type="segm", **shared).summary
-    return {**as_metrics(scores), **_deployment(chosen, matches), "oracles": {"classes": named}}
+    deployed = _deployment(chosen, matches, partial(counting, truth, results, **shared))
+    return {**as_metrics(scores), **deployed, "oracles": {"classes": named}}
 
 
 def _chosen(tuned: Matches) -> dict[str, Any] | None:
@@ -211,8 +214,12 @@ def _chosen(tuned: Matches) -> dict[str, Any] | None:
     return None if threshold is None else {"threshold": threshold, "tune": asdict(tally(tuned, threshold))}
 
 
-def _deployment(chosen: dict[str, Any] | None, matches: Matches | None) -> dict[str, Any]:
+def _deployment(
+    chosen: dict[str, Any] | None, matches: Matches | None, count: Callable[[float], Counting]
+) -> dict[str, Any]:
     """The deployment point with what it is worth on test; nothing where none was chosen or no masks are scored."""
     if chosen is None or matches is None:
         return {}
-    return {"deployment": {**chosen, "test": asdict(tally(matches, chosen["threshold"]))}}
+    threshold = chosen["threshold"]
+    kept = {**asdict(tally(matches, threshold)), "counting": asdict(count(threshold))}
+    return {"deployment": {**chosen, "test": kept}}

@@ -35,7 +35,9 @@ CERTAINTY = (
 
 DEPLOYMENT = (
     "AP pays for many overlapping, ranked guesses. At a method's deployment point, the score from which on F1 at an "
-    "IoU of 0.5 is best on the tune split, nothing is ranked: each guess is right or wrong. The numbers are of test."
+    "IoU of 0.5 is best on the tune split, nothing is ranked: each guess is right or wrong. |DiC| is by how many "
+    "objects an image is miscounted, SBD (symmetric best Dice) how well the objects are drawn: means over images, all "
+    "classes together. The numbers are of test."
 )
 
 
@@ -194,7 +196,8 @@ def _trial_lines(found: Group) -> list[list[str]]:
 
 
 def _markdown(lines: list[list[str]]) -> list[str]:
-    head, *body = [f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines]
+    cells = [[cell.replace("|", r"\|") for cell in line] for line in lines]
+    head, *body = [f"| {' | '.join(line)} |" for line in cells]
     texts = {"method", "trial", "paradigm", "letters", "score rule"}
     rule = "|".join(" :-- " if cell in texts else " --: " for cell in lines[0])
     return [head, f"|{rule}|", *body]

@@ -72,6 +72,8 @@ DEPLOYED = (
     Column("deployed_FPS", "deployed FPS", "Deployment point", "FPS"),
     Column("deployed_instances", "deployed instances an image", "Deployment point", "instances an image"),
     Column("PQ", "PQ", "Quality of what is kept", "PQ", 100),
+    Column("abs_DiC", "|DiC|", "Quality of what is kept", "|DiC|", digits=2),
+    Column("SBD", "SBD", "Quality of what is kept", "SBD", 100),
     Column("accuracy50", "TP/(TP+FP+FN) at 0.5", "Quality of what is kept", "TP/(TP+FP+FN) at 0.5", 100),
     Column("accuracy", "TP/(TP+FP+FN) at 0.5–0.95", "Quality of what is kept", "at 0.5–0.95", 100),
 )
@@ -283,6 +285,7 @@ def _at_deployment_point(run: Run) -> dict[str, Any]:
     """At the run's deployment point, on test."""
     point: dict[str, Any] = run.metrics.get("deployment", {})
     kept, speed = point.get("test", {}), run.speed.get("deployment", {})
+    counts: dict[str, Any] = kept.get("counting", {}).get("overall", {})
     images = run.metrics.get("images")
     return {
         "deployed_threshold": point.get("threshold"),
@@ -292,6 +295,8 @@ def _at_deployment_point(run: Run) -> dict[str, Any]:
         "deployed_FPS": speed.get("fps"),
         "deployed_instances": kept["detections"] / images if kept and images else None,
         "PQ": _share(kept.get("pq")),
+        "abs_DiC": counts.get("abs_dic"),
+        "SBD": counts.get("sbd"),
         "accuracy50": _share(kept.get("accuracy", {}).get("0.50")),
         "accuracy": _share(kept.get("mean_accuracy")),
     }
