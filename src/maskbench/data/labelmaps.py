@@ -1,0 +1,446 @@
+"""A COCO folder from label maps, without the loss of a pixel: `python -m maskbench.data.labelmaps SOURCE OUT`.
+
+A label map is an image of integers as large as its photo: one integer an instance, 0 where there is none. Three ways to
+lay them out are told apart by what is there:
+
+    CVPPP        PLANT_label.png beside PLANT_rgb.png, at any depth
+    Cityscapes   NAME_gtFine_instanceIds.png and NAME_leftImg8bit.png, as they are unpacked
+    folders      masks/NAME.png or .tif and images/NAME.png, .jpg, .tif, …, as microscopy has them
+
+Folders `train`, `val` and `test` on the way to the label maps become splits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pycocotools.mask as rle_codec
+from jaxtyping import Integer
+from PIL import Image, UnidentifiedImageError
+from rich.console import Console
+from rich.progress import track
+
+from maskbench.atomic import beside
+from maskbench.data.coco import Record, read_photo
+from maskbench.data.split import split_off
+from maskbench.errors import ConfigError, DataError, MaskbenchError
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+THINGS = {
+    24: "person",
+    25: "rider",
+    26: "car",
+    27: "truck",
+    28: "bus",
+    31: "train",
+    32: "motorcycle",
+    33: "bicycle",
+}
+"""The classes whose instances Cityscapes scores, by its own ids (Cordts et al., CVPR 2016)."""
+
+UNSCORED = (29, 30)
+"""Caravan and trailer: Cityscapes tells their instances apart, but scores none, and so they are left out."""
+
+PHOTO = r"\.(?:bmp|jpe?g|p[gnp]m|png|tiff?|webp)"
+
+Reading = Callable[[int], tuple[int, bool] | None]
+"""What a value stands for: a category id and whether it is a crowd; None where it is no thing."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a data set names its files.
+
+    Args:
+        name: of the layout.
+        labels, photos: patterns of paths below the source; a label map and a photo whose groups agree belong together.
+        example: where the photo of a label map is looked for, in words.
+        values: what an instance is, in words.
+        classes: names by category id; None where the label maps know no classes.
+        read: what a value of a label map stands for.
+    """
+
+    name: str
+    labels: str
+    photos: str
+    example: str
+    values: str
+    classes: Mapping[int, str] | None
+    read: Reading
+
+
+def _one_class(value: int) -> tuple[int, bool]:
+    return 1, False
+
+
+def _cityscapes(value: int) -> tuple[int, bool] | None:
+    """1000 · class + instance; the class alone is stuff or, of things, a group that nobody took apart."""
+    if value < 1000:
+        return (value, True) if value in THINGS else None
+    kind = value // 1000
+    if kind not in THINGS and kind not in UNSCORED:
+        raise ValueError(f"has the value {value}, an instance of class {kind}, which in Cityscapes has none")
+    return (kind, False) if kind in THINGS else None
+
+
+LAYOUTS = (
+    Layout(
+        name="CVPPP",
+        labels=r"(.*)_label\.png",
+        photos=rf"(.*)_rgb{PHOTO}",
+        example="NAME_rgb.png beside NAME_label.png",
+        values="1, 2, …",
+        classes=None,
+        read=_one_class,
+    ),
+    Layout(
+        name="Cityscapes",
+        labels=r"(?:.*/)?([^/]+?)(?:_gtFine|_gtCoarse)?_instanceIds\.png",
+        photos=rf"(?:.*/)?([^/]+)_leftImg8bit{PHOTO}",
+        example="NAME_leftImg8bit.png, wherever it lies, for NAME_gtFine_instanceIds.png",
+        values="1000 · class + number",
+        classes=THINGS,
+        read=_cityscapes,
+    ),
+    Layout(
+        name="folders",
+        labels=r"(.*/|)masks/(.+)\.(?:png|tiff?)",
+        photos=rf"(.*/|)images/(.+){PHOTO}",
+        example="images/NAME.png (or .jpg, .tif, …) for masks/NAME.png (or .tif)",
+        values="1, 2, …",
+        classes=None,
+        read=_one_class,
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A photo and its label map; `name` is what their names share, and `split` the folder of that name, if any."""
+
+    name: str
+    photo: Path
+    labels: Path
+    split: Split | None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A photo as the annotation file has it, with its objects."""
+
+    record: Record
+    annotations: list[dict[str, Any]]
+
+    @property
+    def instances(self) -> int:
+        return sum(not annotation["iscrowd"] for annotation in self.annotations)
+
+    @property
+    def crowds(self) -> int:
+        return len(self.annotations) - self.instances
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What was found and written.
+
+    Attributes:
+        layout: its name.
+        splits: the photos of each.
+        left_out: how many photos have no label map.
+    """
+
+    layout: str
+    splits: Mapping[Split, Sequence[Entry]]
+    left_out: int
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        yield f"label maps of the layout {self.layout}"
+        for split, entries in self.splits.items():
+            instances, crowds = sum(entry.instances for entry in entries), sum(entry.crowds for entry in entries)
+            yield f"{annotation_file(split)}: {len(entries)} photos, {instances} instances, {crowds} crowds"
+        if self.left_out:
+            yield f"{self.left_out} photos have no label map and were left out"
+        if max(entry.instances for entries in self.splits.values() for entry in entries) == 1:
+            yield "no photo has more than one instance: are these masks of the foreground, whose objects share a value?"
+        if "val" not in self.splits:
+            yield (
+                "there is no split val, which is reported by default: --val-share 0.2 takes it from train, or set "
+                "data.test_annotations to another file"
+            )
+
+
+def convert(source: Path, out: Path, *, category: str | None = None, val_share: float = 0.0) -> Summary:
+    """Write `out/images` and `out/annotations/instances_SPLIT.json` from the label maps in `source`.
+
+    Photos are copied byte by byte and called what they share with their label maps. An instance is all pixels of its
+    value, in however many pieces they lie, as run lengths: polygons would lose pixels. The folder appears whole or not
+    at all: it is written beside its place and renamed.
+
+    Args:
+        source: the folder of label maps and photos.
+        out: the COCO folder; not there yet, or empty.
+        category: what the instances are, where the label maps don't tell (default: `object`).
+        val_share: share of the photos, 0 to below 1, that become `val`, by hash, where the source has no folders of
+            splits; the others, or all, are `train`.
+
+    Raises:
+        ConfigError: a setting is out of its range, or asks for what the source settles.
+        DataError: the source can't be converted; the message names the file.
+    """
+    source, out = source.expanduser().resolve(), out.expanduser().resolve()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(f"{out}: is there already and not empty; name a new folder, or remove it")
+    layout, pairs, left_out = find(source)
+    _check_settings(layout, pairs, category, val_share)
+    entries = _entries(layout, pairs)
+    if not any(entry.instances for entry in entries):
+        raise DataError(
+            f"{source}: no instance in any of {len(pairs)} label maps, such as {pairs[0].labels}; expected an integer "
+            f"for each ({layout.values}) and 0 for the background: export them again"
+        )
+    splits = _splits(pairs, entries, val_share)
+    unfinished = beside(out)
+    try:
+        _copy(pairs, entries, unfinished / "images")
+        (unfinished / "annotations").mkdir()
+        for split, own in splits.items():
+            content = _content(own, layout.classes or {1: category or "object"}, f"{layout.name} label maps")
+            text = json.dumps(content, separators=(",", ":"))
+            (unfinished / annotation_file(split)).write_text(text, encoding="utf-8")
+        os.replace(unfinished, out)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return Summary(layout.name, splits, left_out)
+
+
+def annotation_file(split: Split) -> str:
+    """Where the annotations of a split lie in a COCO folder."""
+    return f"annotations/instances_{split}.json"
+
+
+# Finding --------------------------------------------------------------------------------------------------------------
+
+
+def find(source: Path) -> tuple[Layout, list[Pair], int]:
+    """The layout of a folder, its label maps with their photos by name, and how many photos have none.
+
+    Raises:
+        DataError: there are no label maps, or of two layouts; a label map has no photo, or two files claim one name;
+            some lie in folders of splits and others don't.
+    """
+    if not source.is_dir():
+        raise DataError(f"{source}: no such folder; name the one that holds label maps and photos")
+    paths = [path.relative_to(source) for path in sorted(source.rglob("*")) if not path.name.startswith(".")]
+    found = [(layout, labels) for layout in LAYOUTS if (labels := _named(source, paths, layout.labels))]
+    if len(found) != 1:
+        seen = " and ".join(f"{layout.name} ({min(labels.values())})" for layout, labels in found) or "none"
+        known = "; ".join(f"{layout.name}: {layout.example}" for layout in LAYOUTS)
+        raise DataError(f"{source}: expected label maps of one layout ({known}), found {seen}; name the folder of one")
+    ((layout, labels),) = found
+    photos = _named(source, paths, layout.photos)
+    for name, path in labels.items():
+        if name not in photos:
+            raise DataError(
+                f"{source / path}: no photo for this label map among {len(photos)}; expected {layout.example}; add the "
+                "photo, or take the label map away"
+            )
+    pairs = [Pair(name, source / photos[name], source / path, _split_of(path)) for name, path in labels.items()]
+    apart = [pair for pair in pairs if pair.split is None]
+    if apart and len(apart) < len(pairs):
+        raise DataError(
+            f"{apart[0].labels}: lies in no folder train, val or test, but others do; move it into one of them"
+        )
+    return layout, pairs, len(photos.keys() - labels.keys())
+
+
+def _named(source: Path, paths: Iterable[Path], pattern: str) -> dict[str, Path]:
+    """The paths that match, by what their groups say."""
+    named: dict[str, Path] = {}
+    for path in paths:
+        if match := re.fullmatch(pattern, path.as_posix(), flags=re.IGNORECASE):
+            name = "".join(match.groups())
+            if name in named:
+                raise DataError(
+                    f"{source / path}: is called as {source / named[name]} is; expected one file of the name {name}, "
+                    "take one of the two away"
+                )
+            named[name] = path
+    return named
+
+
+def _split_of(path: Path) -> Split | None:
+    return next((split for part in path.parent.parts for split in SPLITS if part == split), None)
+
+
+def _check_settings(layout: Layout, pairs: Sequence[Pair], category: str | None, val_share: float) -> None:
+    if not 0 <= val_share < 1:
+        raise ConfigError(f"val_share is a share of the photos from 0 to below 1, found {val_share}")
+    if layout.classes and category is not None:
+        raise ConfigError(
+            f"category={category} is for label maps without classes, but those of {layout.name} have theirs"
+        )
+    if val_share and pairs[0].split:
+        raise ConfigError(
+            f"val_share={val_share} is for sources without splits, but {pairs[0].labels} lies in {pairs[0].split}"
+        )
+
+
+# Reading --------------------------------------------------------------------------------------------------------------
+
+
+def _entries(layout: Layout, pairs: Sequence[Pair]) -> list[Entry]:
+    """Read the label maps, one after another; ids count from 1."""
+    entries: list[Entry] = []
+    first = 1
+    shown = track(pairs, "reading label maps", console=Console(stderr=True), transient=True)
+    for image_id, pair in enumerate(shown, 1):
+        size = read_photo(pair.photo).shape[:2]
+        annotations = _annotations(pair, size, layout.read)
+        for annotation_id, annotation in enumerate(annotations, first):
+            annotation |= {"id": annotation_id, "image_id": image_id}
+        first += len(annotations)
+        entries.append(Entry(Record(image_id, pair.name + pair.photo.suffix, size), annotations))
+    return entries
+
+
+def _annotations(pair: Pair, size: tuple[int, int], read: Reading) -> list[dict[str, Any]]:
+    """The objects of a label map as large as its photo."""
+    labels = read_labels(pair.labels)
+    if labels.shape != size:
+        raise DataError(
+            f"{pair.labels}: has {labels.shape[0]} x {labels.shape[1]} pixels (height x width), but its photo "
+            f"{pair.photo} has {size[0]} x {size[1]}; export the label map at the photo's size"
+        )
+    annotations = []
+    for value, rle in encode_values(labels).items():
+        try:
+            found = read(value)
+        except ValueError as error:
+            raise DataError(f"{pair.labels}: {error}; mend the value") from error
+        if found:
+            category_id, crowd = found
+            annotations.append(
+                {
+                    "category_id": category_id,
+                    "iscrowd": int(crowd),
+                    "area": int(rle_codec.area(rle)),
+                    "bbox": rle_codec.toBbox(rle).tolist(),
+                    "segmentation": {**rle, "counts": rle["counts"].decode("ascii")},
+                }
+            )
+    return annotations
+
+
+def read_labels(path: Path) -> Integer[np.ndarray, "H W"]:
+    """The integers of a label map; of a palette its places, since colours only show them.
+
+    Raises:
+        DataError: the file can't be read, or is no single image of integers from 0 on.
+    """
+    try:
+        with Image.open(path) as image:
+            mode, pages, labels = image.mode, getattr(image, "n_frames", 1), np.array(image)
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
+        raise DataError(f"{path}: is no label map that can be read ({error}); export it again") from error
+    if labels.ndim != 2 or labels.dtype.kind not in "iu" or pages > 1:
+        found = f"{pages} images" if pages > 1 else f"pixels of the kind {mode}"
+        raise DataError(
+            f"{path}: holds {found}, expected one image with one channel of 8, 16 or 32-bit integers; export the "
+            "numbers of the instances, not their colours"
+        )
+    if labels.min() < 0:
+        raise DataError(f"{path}: has the value {labels.min()}, expected 0 for the background and more for instances")
+    return labels
+
+
+def encode_values(labels: Integer[np.ndarray, "H W"]) -> dict[int, dict[str, Any]]:
+    """Compressed run lengths of each value but 0, ascending, from one pass over the pixels, however many there are."""
+    flat = labels.ravel(order="F")
+    begins = np.flatnonzero(np.append(True, flat[1:] != flat[:-1]))
+    ends = np.append(begins[1:], flat.size)
+    order = np.argsort(flat[begins], kind="stable")
+    values, firsts = np.unique(flat[begins][order], return_index=True)
+    encoded = {}
+    for value, runs in zip(values.tolist(), np.split(order, firsts[1:]), strict=True):
+        if value:
+            borders = np.stack([begins[runs], ends[runs]], axis=1).ravel()
+            counts = np.diff(borders, prepend=0, append=flat.size).tolist()
+            encoded[value] = rle_codec.frPyObjects({"size": list(labels.shape), "counts": counts}, *labels.shape)
+    return encoded
+
+
+# Writing --------------------------------------------------------------------------------------------------------------
+
+
+def _splits(pairs: Sequence[Pair], entries: Sequence[Entry], val_share: float) -> dict[Split, list[Entry]]:
+    """The photos of each split that has some."""
+    kept_apart = set(split_off([entry.record for entry in entries], val_share)[1])
+    splits: dict[Split, list[Entry]] = {}
+    for pair, entry in zip(pairs, entries, strict=True):
+        split = pair.split or ("val" if entry.record.image_id in kept_apart else "train")
+        splits.setdefault(split, []).append(entry)
+    return {split: splits[split] for split in SPLITS if split in splits}
+
+
+def _copy(pairs: Sequence[Pair], entries: Sequence[Entry], images: Path) -> None:
+    """The photos, byte by byte, to where their records name them."""
+    for pair, entry in zip(pairs, entries, strict=True):
+        copy = images / entry.record.file_name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(pair.photo, copy)
+
+
+def _content(entries: Sequence[Entry], classes: Mapping[int, str], description: str) -> dict[str, Any]:
+    records = [entry.record for entry in entries]
+    return {
+        "info": {"description": description},
+        "images": [
+            {"id": record.image_id, "file_name": record.file_name, "height": record.size[0], "width": record.size[1]}
+            for record in records
+        ],
+        "annotations": [annotation for entry in entries for annotation in entry.annotations],
+        "categories": [{"id": category_id, "name": name} for category_id, name in classes.items()],
+    }
+
+
+def main() -> None:
+    """Convert what the command line names, and say what was found."""
+    parser = argparse.ArgumentParser(
+        prog="python -m maskbench.data.labelmaps",
+        description="Make a COCO folder from label maps: images in which each instance has an integer of its own.",
+        epilog="Layouts: " + "; ".join(f"{layout.name}, whose photos are {layout.example}" for layout in LAYOUTS) + ".",
+    )
+    parser.add_argument("source", metavar="SOURCE", type=Path, help="the folder of label maps and photos")
+    parser.add_argument("out", metavar="OUT", type=Path, help="the COCO folder, new or empty")
+    parser.add_argument("--category", metavar="NAME", help="what the instances are (default: object)")
+    parser.add_argument(
+        "--val-share",
+        metavar="SHARE",
+        type=float,
+        default=0.0,
+        help="share of the photos that become val where SOURCE has no folders train, val or test (default: 0)",
+    )
+    given = parser.parse_args()
+    try:
+        print(convert(given.source, given.out, category=given.category, val_share=given.val_share))
+    except MaskbenchError as error:
+        raise SystemExit(str(error)) from None
+
+
+if __name__ == "__main__":
+    main()
