@@ -189,6 +189,15 @@ def test_a_share_is_kept_apart_and_the_data_module_reads_it(save: Save, tmp_path
     assert [len(target) for target in batch.targets] == [2, 2]
 
 
+def test_a_share_is_taken_from_train_alone(save: Save, tmp_path: Path) -> None:
+    for name in ("train/a", "train/b", "test/c", "test/d"):
+        save(f"{name}_rgb.png")
+        save(f"{name}_label.png", LEAVES)
+    summary = convert(tmp_path / "source", tmp_path / "out", val_share=0.5)
+    assert {split: len(entries) for split, entries in summary.splits.items()} == {"train": 1, "val": 1, "test": 2}
+    assert {entry.record.file_name for entry in summary.splits["test"]} == {"test/c.png", "test/d.png"}
+
+
 def test_masks_of_the_foreground_are_suspected(save: Save, tmp_path: Path) -> None:
     save("images/a.png")
     save("masks/a.png", np.where(LEAVES, 255, 0).astype(np.uint8))
@@ -282,7 +291,7 @@ def test_settings_that_the_source_settles_are_refused(source: Path, save: Save, 
     with pytest.raises(ConfigError, match="from 0 to below 1, found 1"):
         convert(source, tmp_path / "out", val_share=1.0)
     (source / "A1").rename(source / "val")
-    with pytest.raises(ConfigError, match=r"val_share=0\.2 .* lies in val"):
+    with pytest.raises(ConfigError, match=r"val_share=0\.2 .*val/plant001_label\.png is of it"):
         convert(source, tmp_path / "out", val_share=0.2)
     shutil.rmtree(source)
     save("a_leftImg8bit.png")

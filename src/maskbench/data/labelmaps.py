@@ -195,8 +195,8 @@ def convert(source: Path, out: Path, *, category: str | None = None, val_share: 
         source: the folder of label maps and photos.
         out: the COCO folder; not there yet, or empty.
         category: what the instances are, where the label maps don't tell (default: `object`).
-        val_share: share of the photos, 0 to below 1, that become `val`, by hash, where the source has no folders of
-            splits; the others, or all, are `train`.
+        val_share: share of `train`, 0 to below 1, that becomes `val`, by hash, where the source has no such folder.
+            Without any folders of splits all photos are `train`.
 
     Raises:
         ConfigError: a setting is out of its range, or asks for what the source settles.
@@ -294,10 +294,9 @@ def _check_settings(layout: Layout, pairs: Sequence[Pair], category: str | None,
         raise ConfigError(
             f"category={category} is for label maps without classes, but those of {layout.name} have theirs"
         )
-    if val_share and pairs[0].split:
-        raise ConfigError(
-            f"val_share={val_share} is for sources without splits, but {pairs[0].labels} lies in {pairs[0].split}"
-        )
+    own = [pair for pair in pairs if pair.split == "val"]
+    if val_share and own:
+        raise ConfigError(f"val_share={val_share} is for sources without a split val, but {own[0].labels} is of it")
 
 
 # Reading --------------------------------------------------------------------------------------------------------------
@@ -389,11 +388,12 @@ def encode_values(labels: Integer[np.ndarray, "H W"]) -> dict[int, dict[str, Any
 
 def _splits(pairs: Sequence[Pair], entries: Sequence[Entry], val_share: float) -> dict[Split, list[Entry]]:
     """The photos of each split that has some."""
-    kept_apart = set(split_off([entry.record for entry in entries], val_share)[1])
+    named: list[Split] = [pair.split or "train" for pair in pairs]
+    train = [entry.record for entry, split in zip(entries, named, strict=True) if split == "train"]
+    kept_apart = set(split_off(train, val_share)[1])
     splits: dict[Split, list[Entry]] = {}
-    for pair, entry in zip(pairs, entries, strict=True):
-        split = pair.split or ("val" if entry.record.image_id in kept_apart else "train")
-        splits.setdefault(split, []).append(entry)
+    for entry, split in zip(entries, named, strict=True):
+        splits.setdefault("val" if entry.record.image_id in kept_apart else split, []).append(entry)
     return {split: splits[split] for split in SPLITS if split in splits}
 
 
@@ -433,7 +433,7 @@ def main() -> None:
         metavar="SHARE",
         type=float,
         default=0.0,
-        help="share of the photos that become val where SOURCE has no folders train, val or test (default: 0)",
+        help="share of the training photos that become val where SOURCE has no folder val (default: 0)",
     )
     given = parser.parse_args()
     try:
