@@ -13,14 +13,15 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import get_method
 from omegaconf import OmegaConf
-from torch import Tensor
-from torch.nn import functional as F
 
-from maskbench.methods.discriminative import SCORES, Clusters, Discriminative, Raw
-from maskbench.nn.backbone import Backbone
+from cells import FRAME, STRIDE, matched, narrow, rectangles, semantic_logits
+from maskbench.errors import ConfigError
+from maskbench.methods.discriminative import Discriminative, Raw
 from maskbench.nn.decoders import semantic_fpn
 from maskbench.nn.upsample import Doubling
-from maskbench.ops.masks import label_map, pairwise_iou, shrink
+from maskbench.ops.cluster import MeanShift
+from maskbench.ops.grouping import SCORES, true_cells
+from maskbench.ops.masks import pairwise_iou
 from maskbench.runtime.compose import build_method
 from maskbench.structures import Batch, Frame, Instances, Masks
 
@@ -33,34 +34,15 @@ DECODERS, UPSAMPLES = (
 
 @pytest.fixture
 def method(classes: tuple[str, ...]) -> Discriminative:
-    backbone = Backbone("resnet18", options={"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8], "stem_width": 8})
-    return Discriminative(
-        backbone=backbone, classes=classes, decoder=partial(semantic_fpn, fpn_width=8, width=8), dimensions=8
-    )
+    decoder = partial(semantic_fpn, fpn_width=8, width=8)
+    return Discriminative(backbone=narrow(), classes=classes, decoder=decoder, dimensions=8)
 
 
 def answer(targets: Sequence[Instances], classes: int = 2) -> Raw:
     """The output that says the truth: every cell of its class, and object n on the n-th axis, 10 from the others."""
-    semantic, embedding = [], []
-    for target in targets:
-        cells = label_map(shrink(target.masks.dense(), 4))
-        labels = torch.cat([target.labels, torch.tensor([classes])])[cells]  # −1, no object, is the last: background
-        semantic.append(20 * F.one_hot(labels, classes + 1).float().permute(2, 0, 1))
-        embedding.append(10 * torch.eye(8)[cells].permute(2, 0, 1))
-    return Raw(torch.stack(semantic), torch.stack(embedding))
-
-
-def rectangles(size: tuple[int, int], *boxes: tuple[int, int, int, int], labels: Sequence[int]) -> Instances:
-    masks = torch.zeros(len(boxes), *size, dtype=torch.bool)
-    for mask, (left, top, right, bottom) in zip(masks, boxes, strict=True):
-        mask[top:bottom, left:right] = True
-    return Instances(Masks(masks), Masks(masks).boxes(), torch.tensor(labels), torch.ones(len(boxes)))
-
-
-def matched(found: Instances, wanted: Instances) -> tuple[Tensor, Tensor]:
-    """The row of `found` that overlaps each of `wanted` most, and by how much."""
-    overlap, row = pairwise_iou(wanted.masks.dense(), found.masks.dense()).max(dim=1)
-    return row, overlap
+    semantic = torch.stack([semantic_logits(target, classes) for target in targets])
+    cells = torch.stack([true_cells(target, STRIDE) for target in targets])
+    return Raw(semantic, 10 * torch.eye(8)[cells].permute(0, 3, 1, 2))
 
 
 class TestPrediction:
@@ -86,7 +68,7 @@ class TestPrediction:
     def test_objects_of_one_place_in_the_embedding_are_told_apart_by_class(self, method: Discriminative) -> None:
         target = rectangles((64, 64), (0, 0, 32, 64), (32, 0, 64, 64), labels=[0, 1])
         raw = answer([target])
-        found = method.instances(raw._replace(embedding=torch.zeros(1, 8, 16, 16)), [Frame(1, (64, 64), (64, 64))])[0]
+        found = method.instances(raw._replace(embedding=torch.zeros(1, 8, 16, 16)), [FRAME])[0]
         row, overlap = matched(found, target)
         assert len(found) == 2
         assert overlap.tolist() == [1, 1]
@@ -98,7 +80,7 @@ class TestPrediction:
         target = rectangles((64, 64), (0, 0, 32, 64), (32, 0, 64, 64), labels=[1202, 1202])
         raw = answer([target], classes=1203)
         raw = raw._replace(embedding=0.3 * raw.embedding + 0.2 * torch.randn(1, 8, 16, 16))
-        found = method.instances(raw, [Frame(1, (64, 64), (64, 64))])[0]
+        found = method.instances(raw, [FRAME])[0]
         assert found.labels.tolist() == [1202, 1202]
         assert matched(found, target)[1].tolist() == [1, 1]
 
@@ -116,7 +98,7 @@ class TestPrediction:
         """Background that is nearly the class gives the mask pixels of its cells; the cell behind it gives none."""
         raw = answer([rectangles((64, 64), (0, 0, 32, 64), labels=[1])])
         raw.semantic[0, :, :, 8] = torch.tensor([-20.0, 0.0, 0.1])[:, None]
-        found = method.instances(raw, [Frame(1, (64, 64), (64, 64))])[0]
+        found = method.instances(raw, [FRAME])[0]
         assert found.boxes.tolist() == [[0, 0, 34, 64]]
 
     def test_masks_never_overlap(self, method: Discriminative) -> None:
@@ -132,7 +114,7 @@ class TestPrediction:
     def test_the_smallest_instance(self, method: Discriminative, smallest: int, kept: int) -> None:
         target = rectangles((64, 64), (0, 0, 32, 32), (40, 40, 48, 48), labels=[0, 0])  # 64 and 4 cells
         method.smallest = smallest
-        assert len(method.instances(answer([target]), [Frame(1, (64, 64), (64, 64))])[0]) == kept
+        assert len(method.instances(answer([target]), [FRAME])[0]) == kept
 
     def test_padding_is_no_foreground(self, method: Discriminative) -> None:
         """What is said there counts neither in the mask nor in the score."""
@@ -145,7 +127,7 @@ class TestPrediction:
     def test_threshold_and_number_of_instances(self, method: Discriminative) -> None:
         boxes = [(0, 0, 32, 24), (0, 24, 32, 40), (0, 40, 32, 64)]
         target = rectangles((64, 64), *boxes, labels=[0, 0, 0])
-        raw, frames = answer([target]), [Frame(1, (64, 64), (64, 64))]
+        raw, frames = answer([target]), [FRAME]
         for row, certainty in zip(target.masks.dense(), (2.0, 1.0, 3.0), strict=True):  # softmax of 0.79, 0.58, 0.91
             raw.semantic[0][:, row[::4, ::4]] *= certainty / 20
         method.score = "semantic"
@@ -155,35 +137,6 @@ class TestPrediction:
         assert method.instances(raw, frames)[0].scores.tolist() == pytest.approx(expected[:2])
         method.point = replace(method.point, max_instances=1)
         assert method.instances(raw, frames)[0].scores.tolist() == pytest.approx(expected[:1])
-
-
-class TestScores:
-    clusters = Clusters(
-        member=torch.tensor([0, 0, 1]),
-        distance=torch.tensor([0.0, 1.0, 2.0]),
-        probability=torch.tensor([0.9, 0.5, 0.8]),
-        count=2,
-    )
-
-    @pytest.mark.parametrize(
-        ("rule", "expected"),
-        [
-            ("constant", [1, 1]),
-            ("semantic", [0.7, 0.8]),
-            ("semantic_x_compactness", [0.7 * (1 + math.exp(-0.5)) / 2, 0.8 * math.exp(-2)]),
-        ],
-    )
-    def test_by_hand(self, rule: str, expected: list[float]) -> None:
-        assert SCORES[rule](self.clusters).tolist() == pytest.approx(expected)
-
-    def test_every_rule_is_tested_and_bears_no_clusters(self) -> None:
-        none = torch.zeros(0)
-        for rule in SCORES.values():
-            assert rule(Clusters(torch.zeros(0, dtype=torch.long), none, none, 0)).shape == (0,)
-
-    def test_an_unknown_rule_is_refused(self, method: Discriminative) -> None:
-        with pytest.raises(ValueError, match="'best'; expected one of constant, semantic, semantic_x_compactness"):
-            Discriminative(backbone=method.backbone, classes=method.classes, score="best")
 
 
 class TestTraining:
@@ -274,3 +227,48 @@ def test_objects_of_too_few_cells_of_their_own_do_not_come_through(method: Discr
     target = Instances(Masks(masks), Masks(masks).boxes(), torch.zeros(3, dtype=torch.long), torch.ones(3))
     batch = Batch(torch.zeros(1, 3, 32, 32, dtype=torch.uint8), (target,), (Frame(1, (32, 32), (32, 32)),))
     assert method.reach(answer([target]), batch) == [{"4 cells of its own": (2, 3)}]
+
+
+class TestOracles:
+    def test_each_mends_what_it_says(self, method: Discriminative) -> None:
+        """A semantic map that misses one object, and an embedding that splits the other."""
+        target = rectangles((64, 64), (0, 0, 32, 64), (32, 0, 64, 64), labels=[0, 1])
+        raw = answer([target])
+        raw.semantic[0, :, :, 8:] = torch.tensor([0.0, 0.0, 1.0])[:, None, None]
+        raw.embedding[0, :, 8:, :8] += torch.tensor([0, 0, 3.0, *[0] * 5])[:, None, None]
+        batch = Batch(torch.zeros(1, 3, 64, 64, dtype=torch.uint8), (target,), (FRAME,))
+        assert [len(image) for image in method.instances(raw, [FRAME])] == [2]
+        (known,) = method.given(raw, batch, "semantic map")
+        assert sorted(known.labels.tolist()) == [0, 0, 1]
+        (joined,) = method.given(raw, batch, "centres")
+        assert joined.labels.tolist() == [0]
+        assert matched(joined, target[:1])[1].item() > 0.95
+        assert len(method.given(raw, batch, "count")[0]) == 2
+
+
+class TestClasses:
+    def test_an_agnostic_embedding_pushes_all_apart_and_lets_most_cells_say_the_class(
+        self, method: Discriminative, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        target = rectangles((64, 64), (0, 0, 32, 64), (32, 0, 64, 64), labels=[0, 1])
+        raw = answer([target])._replace(embedding=torch.zeros(1, 8, 16, 16))
+        batch = Batch(torch.zeros(1, 3, 64, 64, dtype=torch.uint8), (target,), (FRAME,))
+        monkeypatch.setattr(method, "forward", lambda images: raw)
+        assert method.loss(batch)["push"].item() == pytest.approx(0, abs=1e-5)
+        method.per_class = False
+        assert method.loss(batch)["push"].item() == pytest.approx(9, abs=1e-4)
+        raw.semantic[0, 0, :, :10] = 30  # five eighths are of class 0
+        (found,) = method.instances(raw, [FRAME])
+        assert found.labels.tolist() == [0]
+        assert found.masks.areas().tolist() == [64 * 64]
+
+    def test_settings_that_there_are_not_are_refused(self, method: Discriminative) -> None:
+        with pytest.raises(ConfigError, match="'best'; expected one of constant, semantic, semantic_x_centre"):
+            Discriminative(backbone=method.backbone, classes=method.classes, score="best")
+        with pytest.raises(ConfigError, match="reduction='sum': expected one of paper, authors, pixels"):
+            Discriminative(backbone=method.backbone, classes=method.classes, reduction="sum")
+
+    def test_the_clusterer_is_a_part(self, method: Discriminative) -> None:
+        target = rectangles((64, 64), (0, 0, 32, 64), (32, 0, 64, 64), labels=[0, 0])
+        method.cluster = MeanShift(bandwidth=100.0)
+        assert len(method.instances(answer([target]), [FRAME])[0]) == 1

@@ -1,0 +1,41 @@
+"""What tests of bottom-up methods share: targets of rectangles, and networks that say the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from maskbench.nn.backbone import Backbone
+from maskbench.ops.grouping import true_cells, true_classes
+from maskbench.ops.masks import pairwise_iou
+from maskbench.structures import Frame, Instances, Masks
+
+STRIDE = 4
+FRAME = Frame(1, (64, 64), (64, 64))
+
+
+def narrow() -> Backbone:
+    return Backbone("resnet18", options={"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8], "stem_width": 8})
+
+
+def rectangles(size: tuple[int, int], *boxes: tuple[int, int, int, int], labels: Sequence[int]) -> Instances:
+    """Boxes of left, top, right and bottom, filled."""
+    masks = torch.zeros(len(boxes), *size, dtype=torch.bool)
+    for mask, (left, top, right, bottom) in zip(masks, boxes, strict=True):
+        mask[top:bottom, left:right] = True
+    return Instances(Masks(masks), Masks(masks).boxes(), torch.tensor(labels), torch.ones(len(boxes)))
+
+
+def semantic_logits(target: Instances, classes: int = 2) -> Tensor:
+    """Class logits that say the truth, of all cells."""
+    labels = true_classes(true_cells(target, STRIDE), target, background=classes)
+    return 20 * F.one_hot(labels, classes + 1).float().permute(2, 0, 1)
+
+
+def matched(found: Instances, wanted: Instances) -> tuple[Tensor, Tensor]:
+    """The row of `found` that overlaps each of `wanted` most, and by how much."""
+    overlap, row = pairwise_iou(wanted.masks.dense(), found.masks.dense()).max(dim=1)
+    return row, overlap

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import pytest
+import torch
+
+from cells import FRAME, STRIDE, matched, narrow, rectangles, semantic_logits
+from maskbench.methods.flow_field import FlowField, Raw
+from maskbench.nn.decoders import semantic_fpn
+from maskbench.ops.flows import flows
+from maskbench.ops.grouping import true_cells
+from maskbench.structures import Batch, Instances
+
+
+@pytest.fixture
+def method(classes: tuple[str, ...]) -> FlowField:
+    decoder = partial(semantic_fpn, fpn_width=8, width=8)
+    return FlowField(backbone=narrow(), classes=classes, decoder=decoder, steps=60)
+
+
+def answer(method: FlowField, targets: Sequence[Instances]) -> Raw:
+    """The output that says the truth."""
+    cells = torch.stack([true_cells(target, STRIDE) for target in targets])
+    return Raw(torch.stack([semantic_logits(target) for target in targets]), method.flow_scale * flows(cells))
+
+
+TOUCHING = ((0, 0, 24, 64), (24, 0, 64, 28), (24, 28, 64, 64))
+
+
+class TestPrediction:
+    def test_the_truth_gives_what_can_be_drawn_of_it(
+        self, method: FlowField, batch: Batch, truth: list[Instances]
+    ) -> None:
+        found = method.instances(answer(method, batch.targets), batch.frames)
+        for instances, ceiling in zip(found, method.ceiling(batch), strict=True):
+            row, overlap = matched(instances, ceiling)
+            assert overlap.min() > 0.98
+            assert sorted(row.tolist()) == list(range(len(ceiling)))
+            assert torch.equal(instances.labels[row], ceiling.labels)
+
+    def test_touching_objects_of_one_class_are_told_apart(self, method: FlowField) -> None:
+        target = rectangles((64, 64), *TOUCHING, labels=[0, 0, 0])
+        (found,) = method.instances(answer(method, [target]), [FRAME])
+        row, overlap = matched(found, target)
+        assert sorted(row.tolist()) == [0, 1, 2]
+        assert overlap.min() > 0.95
+        assert found.masks.dense().sum(dim=0).max() == 1
+
+    def test_a_flow_that_is_not_that_of_its_mask_costs_score_and_in_the_end_the_instance(
+        self, method: FlowField
+    ) -> None:
+        target = rectangles((64, 64), (0, 0, 64, 64), labels=[1])
+        raw = answer(method, [target])
+        good = method.instances(raw, [FRAME])[0].scores.item()
+        turned = raw._replace(flow=0.6 * raw.flow)
+        worse = method.instances(turned, [FRAME])[0].scores.item()
+        assert worse < good
+        method.largest_error = 0.1
+        assert len(method.instances(raw, [FRAME])[0]) == 1
+        assert len(method.instances(turned, [FRAME])[0]) == 0
+
+    def test_no_foreground_and_no_sink(self, method: FlowField, without_objects: Batch) -> None:
+        found = method.instances(answer(method, without_objects.targets), without_objects.frames)
+        assert [len(image) for image in found] == [0, 0]
+
+    def test_true_flows_mend_wrong_ones(self, method: FlowField) -> None:
+        target = rectangles((64, 64), *TOUCHING, labels=[0, 0, 0])
+        raw = answer(method, [target])._replace(flow=torch.zeros(1, 2, 16, 16))
+        batch = Batch(torch.zeros(1, 3, 64, 64, dtype=torch.uint8), (target,), (FRAME,))
+        assert len(method.given(raw, batch, "centres")[0]) == 3
+
+
+class TestTraining:
+    def test_the_truth_costs_nothing_and_losses_arrive_weighted(
+        self, method: FlowField, batch: Batch, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        raw = answer(method, batch.targets)
+        monkeypatch.setattr(method, "forward", lambda images: raw)
+        assert {name: loss.item() for name, loss in method.loss(batch).items()} == pytest.approx(
+            {"semantic": 0, "flow": 0}, abs=1e-5
+        )
+        still = raw._replace(flow=torch.zeros_like(raw.flow))
+        monkeypatch.setattr(method, "forward", lambda images: still)
+        moving = torch.stack([true_cells(target, STRIDE) >= 0 for target in batch.targets]).float().mean().item()
+        # unit vectors times five: the mean over two components of 25 a moving cell, halved
+        assert method.loss(batch)["flow"].item() == pytest.approx(0.5 * 25 * moving / 2, rel=0.02)

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from cells import FRAME, rectangles
+from maskbench.errors import ConfigError
+from maskbench.ops.grouping import (
+    SCORES,
+    Groups,
+    SemanticMap,
+    certain,
+    drawn,
+    enough_cells,
+    known_rule,
+    majority,
+    position,
+    redrawn,
+    true_cells,
+    true_classes,
+)
+from maskbench.structures import Batch, Frame, OperatingPoint
+
+POINT = OperatingPoint(score_threshold=0.0, candidates=None, max_instances=10)
+
+
+def one(*boxes: tuple[int, int, int, int], labels: list[int]) -> Batch:
+    return Batch(torch.zeros(1, 3, 64, 64, dtype=torch.uint8), (rectangles((64, 64), *boxes, labels=labels),), (FRAME,))
+
+
+class TestTruth:
+    def test_cells_and_classes(self) -> None:
+        target = rectangles((16, 16), (0, 0, 8, 16), (8, 8, 16, 16), labels=[1, 0])
+        cells = true_cells(target, 4)
+        assert cells.tolist() == [[0, 0, -1, -1]] * 2 + [[0, 0, 1, 1]] * 2
+        assert true_classes(cells, target, background=2).tolist() == [[1, 1, 2, 2]] * 2 + [[1, 1, 0, 0]] * 2
+        known = certain(true_classes(cells, target, background=2), 3)
+        assert known[:, 3, 3].tolist() == [1, 0, 0]
+
+    def test_redrawn_is_the_truth_where_it_fits_cells(self) -> None:
+        batch = one((0, 0, 64, 24), (0, 40, 64, 60), labels=[0, 1])
+        (found,) = redrawn(batch, 4)
+        assert torch.equal(found.masks.dense(), batch.targets[0].masks.dense())
+
+    def test_cells_of_their_own(self) -> None:
+        """The smaller one keeps its 4 cells, the larger one 12 of 16."""
+        batch = one((0, 0, 16, 16), (0, 0, 8, 8), labels=[0, 0])
+        assert enough_cells(batch, 4, 4) == [{"4 cells of its own": (2, 2)}]
+        assert enough_cells(batch, 4, 12) == [{"12 cells of its own": (1, 2)}]
+        assert enough_cells(batch, 4, 13) == [{"13 cells of its own": (0, 2)}]
+
+    def test_position(self) -> None:
+        assert position((2, 3), torch.device("cpu")).tolist() == [[[0, 0], [0, 1], [0, 2]], [[1, 0], [1, 1], [1, 2]]]
+
+
+class TestSemanticMap:
+    def test_foreground_is_of_a_class_and_in_the_photo(self) -> None:
+        probabilities = torch.tensor([0.2, 0.5, 0.3])[:, None, None].repeat(1, 4, 4)
+        probabilities[:, 0, 0] = torch.tensor([0.3, 0.3, 0.4])
+        known = SemanticMap(probabilities, Frame(1, photo=(9, 13), resized=(9, 13)), 4)
+        assert known.foreground.int().tolist() == [[0, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1], [0, 0, 0, 0]]
+        assert known.label[1, 1] == 1
+        assert known.outline[1, 1].item() == pytest.approx(0.5 / 0.8)
+        assert known.outline[0, 0].item() == pytest.approx(0.3 / 0.7)
+
+
+class TestScores:
+    groups = Groups(
+        member=torch.tensor([0, 0, 1, -1]),
+        probability=torch.tensor([0.9, 0.5, 0.8, 0.1]),
+        distance=torch.tensor([0.0, 1.0, 2.0, math.inf]),
+        label=torch.tensor([0, 1]),
+        centre=torch.tensor([0.5, 0.25]),
+    )
+
+    @pytest.mark.parametrize(
+        ("rule", "expected"),
+        [
+            ("constant", [1, 1]),
+            ("semantic", [0.7, 0.8]),
+            ("semantic_x_centre", [0.35, 0.2]),
+            ("semantic_x_compactness", [0.7 * (1 + math.exp(-0.5)) / 2, 0.8 * math.exp(-2)]),
+        ],
+    )
+    def test_by_hand(self, rule: str, expected: list[float]) -> None:
+        assert SCORES[rule](self.groups).tolist() == pytest.approx(expected)
+
+    def test_every_rule_bears_no_groups(self) -> None:
+        none, whole = torch.zeros(0), torch.zeros(0, dtype=torch.long)
+        for rule in SCORES.values():
+            assert rule(Groups(whole, none, none, whole, none)).shape == (0,)
+
+    def test_an_unknown_rule_is_refused(self) -> None:
+        assert known_rule("semantic") == "semantic"
+        with pytest.raises(ConfigError, match="'best'; expected one of constant, semantic"):
+            known_rule("best")
+
+    def test_most_cells_say_the_class(self) -> None:
+        member, labels = torch.tensor([0, 0, 0, 1, 1, -1]), torch.tensor([2, 1, 2, 1, 0, 2])
+        assert majority(member, labels, count=3, classes=3).tolist() == [2, 0, 0]
+
+
+class TestDrawing:
+    known = SemanticMap(certain(torch.zeros(16, 16, dtype=torch.long), 2), FRAME, 4)
+
+    def groups(self, *sizes: int) -> Groups:
+        """Of so many cells of the 256, row by row; the rest is of none."""
+        member = torch.full((256,), -1)
+        for number, part in enumerate(torch.arange(sum(sizes)).split(list(sizes))):
+            member[part] = number
+        some = torch.full((256,), 0.8)
+        centre = torch.linspace(0.2, 0.9, len(sizes))
+        return Groups(member, some, some, torch.arange(len(sizes)) % 2, centre)
+
+    def test_groups_become_masks_by_descending_score(self) -> None:
+        found = drawn(self.groups(64, 32, 16), self.known, "semantic_x_centre", 4, POINT)
+        assert found.masks.areas().tolist() == [16 * 16, 32 * 16, 64 * 16]
+        assert found.labels.tolist() == [0, 1, 0]
+        assert found.scores.tolist() == pytest.approx([0.72, 0.44, 0.16])
+
+    def test_small_groups_poor_ones_and_too_many_go(self) -> None:
+        def left(smallest: int, point: OperatingPoint) -> list[int]:
+            found = drawn(self.groups(64, 32, 16), self.known, "semantic_x_centre", smallest, point)
+            return [area // 16 for area in found.masks.areas().tolist()]
+
+        assert left(17, POINT) == [32, 64]
+        assert left(4, replace(POINT, score_threshold=0.3)) == [16, 32]
+        assert left(4, replace(POINT, max_instances=1)) == [16]
+
+    def test_nothing(self) -> None:
+        none = Groups(
+            *[torch.zeros(0, dtype=kind) for kind in (torch.long, torch.float, torch.float, torch.long, torch.float)]
+        )
+        empty = SemanticMap(certain(torch.ones(16, 16, dtype=torch.long), 2), FRAME, 4)
+        assert len(drawn(none, empty, "semantic", 4, POINT)) == 0
