@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, NamedTuple, TypedDict
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from lightning import LightningModule
 from torch import Tensor
 
@@ -28,6 +28,7 @@ class Tested(NamedTuple):
     instances: list[Instances]
     reach: list[dict[str, tuple[int, int]]]
     given: dict[Oracle, list[Instances]]
+    semantic_areas: list[Int64[Tensor, "3 C"]]
 
 
 class Common(TypedDict, total=False):
@@ -98,6 +99,10 @@ class Segmenter(LightningModule, ABC):
         """
         return [{} for _ in batch.frames]
 
+    def semantic_areas(self, raw: Any, batch: Batch) -> list[Int64[Tensor, "3 C"]]:
+        """`SemanticMap.areas` (ops.grouping) of each image, of a method that makes semantic maps; of no image otherwise."""
+        return []
+
     def given(self, raw: Any, batch: Batch, oracle: Oracle) -> list[Instances]:
         """`instances`, were a part of the truth known: what the rest of the method makes of it.
 
@@ -140,7 +145,7 @@ class Segmenter(LightningModule, ABC):
     def test_step(self, batch: Batch, batch_idx: int) -> Tested:  # type: ignore[override]
         raw = self(self.prepare(batch))
         given = {oracle: self.given(raw, batch, oracle) for oracle in self.oracles}
-        return Tested(self.instances(raw, batch.frames), self.reach(raw, batch), given)
+        return Tested(self.instances(raw, batch.frames), self.reach(raw, batch), given, self.semantic_areas(raw, batch))
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[Instances]:
         return self.predict(batch)

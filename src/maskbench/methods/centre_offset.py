@@ -30,6 +30,7 @@ from maskbench.ops.grouping import (
     majority,
     position,
     redrawn,
+    semantic_areas,
     true_cells,
     true_classes,
 )
@@ -229,6 +230,9 @@ class CentreOffset(Segmenter):
                 centres = Centres(*(part[: len(target)] for part in self.peaks(heat[0], frame, threshold=-torch.inf)))
             found.append(self._instances(SemanticMap(probability, frame, self.mask_stride), centres, offset))
         return found
+
+    def semantic_areas(self, raw: Raw, batch: Batch) -> list[Int64[Tensor, "3 C"]]:
+        return semantic_areas(raw.semantic, batch, self.mask_stride)
 
     def reach(self, raw: Raw, batch: Batch) -> list[dict[str, tuple[int, int]]]:
         return enough_cells(batch, self.mask_stride, self.smallest)

@@ -30,6 +30,7 @@ from maskbench.ops.grouping import (
     known_rule,
     majority,
     redrawn,
+    semantic_areas,
     true_cells,
     true_classes,
 )
@@ -175,6 +176,9 @@ class Discriminative(Segmenter):
             found = self.cluster(pixels)
         most = [len(target) if oracle == "count" else None for target in batch.targets]
         return [self._drawn(known, grouping)[:count] for known, grouping, count in zip(maps, found, most, strict=True)]
+
+    def semantic_areas(self, raw: Raw, batch: Batch) -> list[Int64[Tensor, "3 C"]]:
+        return semantic_areas(raw.semantic, batch, self.mask_stride)
 
     def reach(self, raw: Raw, batch: Batch) -> list[dict[str, tuple[int, int]]]:
         return enough_cells(batch, self.mask_stride, self.smallest)

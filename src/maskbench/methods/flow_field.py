@@ -29,6 +29,7 @@ from maskbench.ops.grouping import (
     known_rule,
     majority,
     redrawn,
+    semantic_areas,
     true_cells,
     true_classes,
 )
@@ -149,6 +150,9 @@ class FlowField(Segmenter):
                 flow = flows(cells[None])[0]
             found.append(self._instances(SemanticMap(probability, frame, self.mask_stride), flow))
         return found
+
+    def semantic_areas(self, raw: Raw, batch: Batch) -> list[Int64[Tensor, "3 C"]]:
+        return semantic_areas(raw.semantic, batch, self.mask_stride)
 
     def reach(self, raw: Raw, batch: Batch) -> list[dict[str, tuple[int, int]]]:
         return enough_cells(batch, self.mask_stride, self.smallest)

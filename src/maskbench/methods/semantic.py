@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Unpack
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -28,6 +28,7 @@ from maskbench.ops.grouping import (
     known_rule,
     majority,
     redrawn,
+    semantic_areas,
     true_cells,
     true_classes,
 )
@@ -112,6 +113,9 @@ class Semantic(Segmenter):
         ]
         known = torch.stack([certain(image, len(self.classes) + 1) for image in classes])
         return self._components(known, batch.frames)
+
+    def semantic_areas(self, raw: Raw, batch: Batch) -> list[Int64[Tensor, "3 C"]]:
+        return semantic_areas(raw.semantic, batch, self.mask_stride)
 
     def reach(self, raw: Raw, batch: Batch) -> list[dict[str, tuple[int, int]]]:
         return enough_cells(batch, self.mask_stride, self.smallest)

@@ -29,6 +29,7 @@ from maskbench.ops.grouping import (
     majority,
     position,
     redrawn,
+    semantic_areas,
     true_cells,
     true_classes,
 )
@@ -203,6 +204,11 @@ class SpatialEmbedding(Segmenter):
             found.append(self._instances(known, seeds, Raw(*image)))
         return found
 
+    def semantic_areas(self, raw: Raw, batch: Batch) -> list[Int64[Tensor, "3 C"]]:
+        return semantic_areas(
+            torch.stack([_with_background(seed) for seed in raw.seed.float().sigmoid()]), batch, self.mask_stride
+        )
+
     def reach(self, raw: Raw, batch: Batch) -> list[dict[str, tuple[int, int]]]:
         return enough_cells(batch, self.mask_stride, self.smallest)
 
@@ -211,6 +217,6 @@ class SpatialEmbedding(Segmenter):
         return redrawn(batch, self.mask_stride)
 
 
-def _with_background(seeds: Float[Tensor, "C h w"]) -> Float[Tensor, "_e h w"]:
+def _with_background(seeds: Float[Tensor, "*B C h w"]) -> Float[Tensor, "*B D h w"]:
     """Seeds as the probabilities of a semantic map: background is what no class is."""
-    return torch.cat([seeds, 1 - seeds.amax(dim=0, keepdim=True)])
+    return torch.cat([seeds, 1 - seeds.amax(dim=-3, keepdim=True)], dim=-3)

@@ -83,13 +83,29 @@ class SemanticMap:
         return self.probabilities.argmax(dim=0)
 
     @property
-    def foreground(self) -> Bool[Tensor, "h w"]:
-        """The cells of the photo that are of a class."""
+    def inside(self) -> Bool[Tensor, "h w"]:
+        """The cells that the photo covers; beyond them is padding."""
         height, width = self.probabilities.shape[1:]
         device = self.probabilities.device
         rows = torch.arange(height, device=device) * self.stride < self.frame.resized[0]
         columns = torch.arange(width, device=device) * self.stride < self.frame.resized[1]
-        return (self.label < len(self.probabilities) - 1) & rows[:, None] & columns[None]
+        return rows[:, None] & columns[None]
+
+    @property
+    def foreground(self) -> Bool[Tensor, "h w"]:
+        """The cells of the photo that are of a class."""
+        return (self.label < len(self.probabilities) - 1) & self.inside
+
+    def areas(self, classes: Int64[Tensor, "h w"]) -> Int64[Tensor, "3 C"]:
+        """Cells of each class: those that are rightly taken for it, those that are of it, those that are taken for it.
+
+        Args:
+            classes: what the cells are.
+        """
+        count, inside = len(self.probabilities), self.inside
+        true, taken = classes[inside], self.label[inside]
+        cells = (true[true == taken], true, taken)
+        return torch.stack([torch.bincount(some, minlength=count) for some in cells])
 
     @property
     def outline(self) -> Float[Tensor, "h w"]:
@@ -97,6 +113,15 @@ class SemanticMap:
         *_, background = self.probabilities
         likeliest = self.probabilities[:-1].amax(dim=0)
         return likeliest / (likeliest + background)
+
+
+def semantic_areas(probabilities: Float[Tensor, "B C h w"], batch: Batch, stride: int) -> list[Int64[Tensor, "3 C"]]:
+    """`SemanticMap.areas` of each image against the true objects."""
+    background = probabilities.shape[1] - 1
+    return [
+        SemanticMap(own, frame, stride).areas(true_classes(true_cells(target, stride), target, background))
+        for own, frame, target in zip(probabilities, batch.frames, batch.targets, strict=True)
+    ]
 
 
 # Groups --------------------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from maskbench.evaluation.overlaps import IouType
 from maskbench.evaluation.reach import Reach
 from maskbench.evaluation.results import Result, read_predictions, write_predictions
 from maskbench.evaluation.scoring import as_metrics, score
+from maskbench.evaluation.semantic_quality import SemanticQuality
 from maskbench.methods.base import Oracle, Segmenter
 from maskbench.runtime.compose import build_data, make_trainer
 from maskbench.runtime.interrupts import interruptible
@@ -55,7 +56,7 @@ class Judgement(Callback):
             return AveragePrecision(data.annotations("test"), data.category_ids, iou_types=("segm",), **shared)
 
         self.found, self.ceiling, self.given = ap(), ap(), {oracle: ap() for oracle in oracles}
-        self.reach = Reach()
+        self.reach, self.semantic = Reach(), SemanticQuality()
 
     def helped(self) -> dict[str, dict[str, float]]:
         """Mask AP by what was given; to be called on every rank."""
@@ -73,6 +74,7 @@ class Judgement(Callback):
         assert isinstance(pl_module, Segmenter)
         self.found.update(outputs.instances, batch.frames)
         self.reach.update(outputs.reach, batch.frames)
+        self.semantic.update(outputs.semantic_areas, batch.frames)
         for oracle, instances in outputs.given.items():
             self.given[oracle].update(instances, batch.frames)
         self.ceiling.update(pl_module.ceiling(batch), batch.frames)
@@ -97,6 +99,7 @@ def judge(cfg: DictConfig, method: Segmenter, data: CocoDataModule, run: RunFold
     results, ceiling = judgement.found.results(), judgement.ceiling.compute()["segm"]
     helped = judgement.helped()
     reach, tuned = judgement.reach.compute(), choice.scores() if choice else None
+    semantic = judgement.semantic.compute(method.classes)
     if not trainer.is_global_zero:
         return {}
     write_predictions(run.predictions, results)
@@ -110,6 +113,7 @@ def judge(cfg: DictConfig, method: Segmenter, data: CocoDataModule, run: RunFold
         "oracles": found["oracles"] | helped,
         "ceiling": {"segm": ceiling},
         "reach": reach,
+        **({"semantic": semantic} if semantic else {}),
     }
 
 
