@@ -7,7 +7,8 @@ twenty on the way from one mean to another, as outlines are. Three comparisons: 
 each is seeded by default, scikit-learn from every point, at `--few`; and ours alone from an eighth of `--points` to all
 of them. scikit-learn has as many processes as ours has threads, and they have started before it is timed. Seconds are
 medians but for scikit-learn's default, which runs once; memory is the peak of a process of its own, less what the
-libraries and the points hold (Linux). The last line is JSON.
+libraries and the points hold (Linux). The last line is JSON. Where other programs share the cores,
+OMP_WAIT_POLICY=passive keeps threads from spinning for one that waits for its turn.
 """
 
 from __future__ import annotations
