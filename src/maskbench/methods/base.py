@@ -100,7 +100,7 @@ class Segmenter(LightningModule, ABC):
         return [{} for _ in batch.frames]
 
     def semantic_areas(self, raw: Any, batch: Batch) -> list[Int64[Tensor, "3 C"]]:
-        """`SemanticMap.areas` (ops.grouping) of each image, of a method that makes semantic maps; of no image otherwise."""
+        """`ops.grouping.SemanticMap.areas` of each image; of none where a method makes no semantic maps."""
         return []
 
     def given(self, raw: Any, batch: Batch, oracle: Oracle) -> list[Instances]:
