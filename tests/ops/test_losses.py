@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import pytest
 import torch
 from torch import Tensor
 
-from maskbench.ops.losses import dice, focal, lovasz_hinge, pull_push
+from maskbench.ops.losses import Reduction, dice, focal, lovasz_hinge, pull_push
 
 
 class TestDice:
@@ -91,6 +92,45 @@ class TestPullPush:
         torch.stack(pull_push(embeddings, torch.arange(6) % 2, self.same, 0.5, 1.5)).sum().backward()
         assert embeddings.grad is not None
         assert embeddings.grad.isfinite().all()
+
+    @staticmethod
+    def one_by_one(embeddings: Tensor, instance: Tensor, labels: Tensor, reduction: str) -> tuple[Tensor, ...]:
+        """Equations 1 to 3 for one instance and one pair after the other, with the margins 0.5 and 1.5."""
+        nothing = embeddings.sum() * 0
+        own = {number: embeddings[instance == number] for number in instance.unique().tolist()}
+        means = {number: points.mean(dim=0) for number, points in own.items()}
+        outside = {
+            number: torch.stack([(point - means[number]).norm().sub(0.5).clamp(min=0) ** 2 for point in points])
+            for number, points in own.items()
+        }
+        pulls = [apart.mean() for apart in outside.values()]
+        pull = {
+            "paper": lambda: sum(pulls, nothing) / max(1, len(pulls)),
+            "authors": lambda: sum(pulls, nothing),
+            "pixels": lambda: torch.cat([*outside.values(), nothing[None]]).sum() / max(1, len(embeddings)),
+        }[reduction]()
+        push, ordered = nothing, 0
+        for one, mean in means.items():
+            rivals = [other for other in means if other != one and labels[other] == labels[one]]
+            close = [(3.0 - (mean - means[other]).norm()).clamp(min=0) ** 2 for other in rivals]
+            push = push + sum(close, nothing) / (2 * max(1, len(rivals)) if reduction == "authors" else 1)
+            ordered += len(rivals)
+        push = push if reduction == "authors" else push / max(1, ordered)
+        length = sum((mean.norm() for mean in means.values()), nothing) / max(1, len(means))
+        return pull, push, nothing if reduction == "authors" else length
+
+    @pytest.mark.parametrize("reduction", get_args(Reduction))
+    @pytest.mark.parametrize("count", [0, 1, 300])
+    def test_values_and_gradients_are_those_of_a_plain_loop(self, count: int, reduction: str) -> None:
+        torch.manual_seed(0)
+        embeddings = torch.randn(4 * count, 8, dtype=torch.float64, requires_grad=True)
+        instance, labels = torch.randint(max(1, count), (4 * count,)), torch.randint(3, (count,))
+        found = pull_push(embeddings, instance, labels, 0.5, 1.5, reduction)
+        expected = self.one_by_one(embeddings, instance, labels, reduction)
+        for ours, plain in zip(found, expected, strict=True):
+            assert ours.item() == pytest.approx(plain.item(), abs=1e-6, rel=1e-6)
+            gradients = [torch.autograd.grad(term, embeddings, retain_graph=True)[0] for term in (ours, plain)]
+            torch.testing.assert_close(*gradients, atol=1e-6, rtol=1e-6)
 
     def test_nothing(self) -> None:
         none = torch.zeros(0, dtype=torch.long)

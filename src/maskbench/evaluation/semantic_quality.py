@@ -14,14 +14,22 @@ from maskbench.structures import Frame
 
 
 class SemanticQuality(Records):
-    """Mean IoU and pixel accuracy over the cells of all images, background being a class (as PASCAL VOC counts)."""
+    """Mean IoU and pixel accuracy over the cells of all images, background being a class (as PASCAL VOC counts).
+
+    Args:
+        classes: their names, background aside.
+    """
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        super().__init__()
+        self.classes = (*classes, "background")
 
     def update(self, areas: Sequence[Int64[Tensor, "3 C"]], frames: Sequence[Frame]) -> None:
         """Take what a method says of a batch (`Segmenter.semantic_areas`), nothing where it makes no map."""
         for area, frame in zip(areas, frames, strict=len(areas) > 0):
             self.keep(frame.image_id, area.tolist())
 
-    def compute(self, classes: Sequence[str]) -> dict[str, Any]:
+    def compute(self) -> dict[str, Any]:
         """`mIoU` over the classes that are or were taken to be somewhere, `pixel_accuracy`, and `IoU` by class.
 
         Empty where a method makes no semantic map.
@@ -32,9 +40,7 @@ class SemanticQuality(Records):
         right, true, taken = torch.tensor(images).sum(dim=0)
         either = true + taken - right
         iou = {
-            name: int(part) / int(whole)
-            for name, part, whole in zip((*classes, "background"), right, either, strict=True)
-            if whole
+            name: int(part) / int(whole) for name, part, whole in zip(self.classes, right, either, strict=True) if whole
         }
         return {
             "mIoU": sum(iou.values()) / len(iou) if iou else 1.0,

@@ -56,7 +56,7 @@ class Judgement(Callback):
             return AveragePrecision(data.annotations("test"), data.category_ids, iou_types=("segm",), **shared)
 
         self.found, self.ceiling, self.given = ap(), ap(), {oracle: ap() for oracle in oracles}
-        self.reach, self.semantic = Reach(), SemanticQuality()
+        self.reach, self.semantic = Reach(), SemanticQuality(data.classes)
 
     def helped(self) -> dict[str, dict[str, float]]:
         """Mask AP by what was given; to be called on every rank."""
@@ -99,7 +99,7 @@ def judge(cfg: DictConfig, method: Segmenter, data: CocoDataModule, run: RunFold
     results, ceiling = judgement.found.results(), judgement.ceiling.compute()["segm"]
     helped = judgement.helped()
     reach, tuned = judgement.reach.compute(), choice.scores() if choice else None
-    semantic = judgement.semantic.compute(method.classes)
+    semantic = judgement.semantic.compute()
     if not trainer.is_global_zero:
         return {}
     write_predictions(run.predictions, results)
