@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from maskbench.evaluation.cost import count_flops, peak_memory
-from maskbench.methods.base import Oracle, Segmenter
+from maskbench.methods.base import Oracle, Paradigm, Segmenter
 from maskbench.phases import heard
 from maskbench.runtime.compose import build_method
 from maskbench.structures import Batch, Instances
@@ -157,7 +157,7 @@ def test_a_variant_states_what_differs_from_the_paper_and_nothing_else(name: str
 def test_a_method_can_be_built(name: str, classes: tuple[str, ...]) -> None:
     method = build(name, classes)
     assert method.classes == classes
-    assert method.paradigm in ("two-stage", "one-stage", "bottom-up")
+    assert method.paradigm in get_args(Paradigm)
     assert method.default_point.max_instances >= 1
 
 

@@ -15,7 +15,7 @@ from maskbench.methods.optim import Optim, Scheduled
 from maskbench.nn.backbone import Backbone
 from maskbench.structures import Batch, Frame, Instances, OperatingPoint
 
-Paradigm = Literal["two-stage", "one-stage", "bottom-up"]
+Paradigm = Literal["two-stage", "one-stage", "bottom-up", "hybrid"]
 
 
 Oracle = Literal["boxes", "cells", "semantic map", "centres", "count"]

@@ -34,7 +34,7 @@ from maskbench.study.runs import Run
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A4B9A", "#8A6642", "#4A5560")
 """Okabe and Ito's colours without yellow and black, and three that keep apart from them."""
 
-MARKERS = {"two-stage": "s", "one-stage": "o", "bottom-up": "^"}
+MARKERS = {"two-stage": "s", "one-stage": "o", "bottom-up": "^", "hybrid": "D"}
 ERRORS = {
     "class": ("#CC79A7", ""),
     "localisation": ("#0072B2", ""),
