@@ -15,6 +15,7 @@ from maskbench.ops.grouping import (
     certain,
     drawn,
     enough_cells,
+    group_iou,
     known_rule,
     majority,
     position,
@@ -74,6 +75,7 @@ class TestScores:
         distance=torch.tensor([0.0, 1.0, 2.0, math.inf]),
         label=torch.tensor([0, 1]),
         centre=torch.tensor([0.5, 0.25]),
+        quality=torch.tensor([0.3, 0.6]),
     )
 
     @pytest.mark.parametrize(
@@ -83,6 +85,7 @@ class TestScores:
             ("semantic", [0.7, 0.8]),
             ("semantic_x_centre", [0.35, 0.2]),
             ("semantic_x_compactness", [0.7 * (1 + math.exp(-0.5)) / 2, 0.8 * math.exp(-2)]),
+            ("learned", [0.3, 0.6]),
         ],
     )
     def test_by_hand(self, rule: str, expected: list[float]) -> None:
@@ -91,16 +94,30 @@ class TestScores:
     def test_every_rule_bears_no_groups(self) -> None:
         none, whole = torch.zeros(0), torch.zeros(0, dtype=torch.long)
         for rule in SCORES.values():
-            assert rule(Groups(whole, none, none, whole, none)).shape == (0,)
+            assert rule(Groups(whole, none, none, whole, none, none)).shape == (0,)
 
     def test_an_unknown_rule_is_refused(self) -> None:
         assert known_rule("semantic") == "semantic"
+        assert known_rule("learned", learns=True) == "learned"
+        with pytest.raises(ConfigError, match="'learned'; expected one of constant, semantic"):
+            known_rule("learned")
         with pytest.raises(ConfigError, match="'best'; expected one of constant, semantic"):
             known_rule("best")
 
     def test_most_cells_say_the_class(self) -> None:
         member, labels = torch.tensor([0, 0, 0, 1, 1, -1]), torch.tensor([2, 1, 2, 1, 0, 2])
         assert majority(member, labels, count=3, classes=3).tolist() == [2, 0, 0]
+
+
+def test_the_iou_of_a_group_is_that_with_the_object_it_overlaps_most() -> None:
+    """Of sixteen cells the first row is one object, the second another; a group has one and a half rows."""
+    cells = torch.tensor([[0] * 4, [1] * 4, [-1] * 4, [-1] * 4])
+    known = SemanticMap(certain(torch.zeros(4, 4, dtype=torch.long), 2), Frame(1, (16, 16), (16, 16)), 4)
+    member = torch.tensor([0] * 6 + [1] * 2 + [-1] * 4 + [2] * 4)
+    some = torch.ones(16)
+    groups = Groups(member, some, some, torch.zeros(3, dtype=torch.long), torch.ones(3))
+    assert group_iou(groups, known, cells).tolist() == pytest.approx([4 / 6, 2 / 4, 0])
+    assert group_iou(groups, known, torch.full((4, 4), -1)).tolist() == [0, 0, 0]
 
 
 class TestDrawing:

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from maskbench.methods.base import Common, Oracle, Segmenter
 from maskbench.nn.blocks import ConvNormReLU, predictor
 from maskbench.nn.decoders import Decoder, semantic_fpn
+from maskbench.nn.quality import MaskQuality
 from maskbench.ops.cluster import nearest
 from maskbench.ops.grouping import (
     Groups,
@@ -46,6 +47,8 @@ class Raw(NamedTuple):
     heat: Float[Tensor, "B 1 h w"]
     offset: Float[Tensor, "B 2 h w"]
     """To the row and column of the centre, in cells."""
+    features: Float[Tensor, "B F h w"] | None = None
+    """What is seen there, if masks are scored by it."""
 
 
 class Centres(NamedTuple):
@@ -111,18 +114,25 @@ class CentreOffset(Segmenter):
     ) -> None:
         super().__init__(**common)
         self.sigma, self.weights, self.hard, self.small = sigma / self.mask_stride, weights, hard, small
-        self.threshold, self.centres, self.smallest, self.score = threshold, centres, smallest, known_rule(score)
+        self.threshold, self.centres, self.smallest, self.score = (
+            threshold,
+            centres,
+            smallest,
+            known_rule(score, learns=True),
+        )
         self.reach_of_centre = round((window - 1) / 2 / self.mask_stride)
         self.decoder = decoder(self.backbone.channels, self.backbone.strides, (False, False))
         self.classify = _head(self.decoder.width, class_width, len(self.classes) + 1)
         self.heat = _head(self.decoder.width, centre_width, 1)
         self.offset = _head(self.decoder.width, centre_width, 2)
+        self.quality = MaskQuality(self.decoder.width) if score == "learned" else None
 
     # Network ---------------------------------------------------------------------------------------------------------
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Raw:
         classes, centres = self.decoder(self.backbone(images))
-        return Raw(self.classify(classes), self.heat(centres), self.offset(centres))
+        features = classes if self.quality else None
+        return Raw(self.classify(classes), self.heat(centres), self.offset(centres), features)
 
     # Targets ---------------------------------------------------------------------------------------------------------
 
@@ -168,6 +178,7 @@ class CentreOffset(Segmenter):
             "semantic": semantic * self.semantic_loss(raw.semantic.float(), truth),
             "heat": heat * F.mse_loss(raw.heat[:, 0].float(), truth.heat),
             "offset": offset * self.mask_stride * self.offset_loss(raw.offset.float(), truth),
+            **self._quality_loss(raw, batch),
         }
 
     def semantic_loss(self, logits: Float[Tensor, "B C h w"], truth: Truth) -> Float[Tensor, ""]:
@@ -181,28 +192,46 @@ class CentreOffset(Segmenter):
         apart = (offset - truth.offset.nan_to_num(0)).abs().sum(dim=1)
         return (apart * truth.inside).sum() / truth.inside.sum().clamp(min=1)
 
+    def _quality_loss(self, raw: Raw, batch: Batch) -> dict[str, Tensor]:
+        """How well the quality of what is found now is told, if it is."""
+        if self.quality is None or raw.features is None:
+            return {}
+        with torch.no_grad():
+            probabilities = raw.semantic.float().softmax(dim=1)
+            maps = [SemanticMap(*image, self.mask_stride) for image in zip(probabilities, batch.frames, strict=True)]
+            centres = [self.peaks(heat[0], frame) for heat, frame in zip(raw.heat.float(), batch.frames, strict=True)]
+            groups = [self._groups(*image) for image in zip(maps, centres, raw.offset.float(), strict=True)]
+        cells = [true_cells(target, self.mask_stride) for target in batch.targets]
+        return {"quality": self.quality.loss(raw.features, groups, maps, cells)}
+
     # Prediction ------------------------------------------------------------------------------------------------------
 
     def instances(self, raw: Raw, frames: Sequence[Frame]) -> list[Instances]:
         probabilities = raw.semantic.float().softmax(dim=1)
-        return [
-            self._instances(SemanticMap(probability, frame, self.mask_stride), self.peaks(heat[0], frame), offset)
-            for probability, heat, offset, frame in zip(
-                probabilities, raw.heat.float(), raw.offset.float(), frames, strict=True
-            )
-        ]
+        found = []
+        for row, (probability, heat, frame) in enumerate(zip(probabilities, raw.heat.float(), frames, strict=True)):
+            known = SemanticMap(probability, frame, self.mask_stride)
+            found.append(self._drawn(known, self.peaks(heat[0], frame), raw, row))
+        return found
 
-    def _instances(self, known: SemanticMap, centres: Centres, offset: Float[Tensor, "2 h w"]) -> Instances:
-        """Foreground goes to the centre nearest to where it points, and a centre is of the class of most of it."""
-        foreground = known.foreground
-        if not len(centres.heat):
-            return Instances.empty(known.frame.photo, foreground.device)
-        pointed = foreground.nonzero() + offset[:, foreground].T
-        distance, member = nearest(pointed, centres.cell)
-        label = majority(member, known.label[foreground], len(centres.heat), len(self.classes))
-        probability = known.probabilities[:-1, foreground].gather(0, label[member][None])[0]
-        groups = Groups(member, probability, distance / self.sigma, label, centres.heat.clamp(0, 1))
+    def _drawn(self, known: SemanticMap, centres: Centres, raw: Raw, row: int) -> Instances:
+        groups = self._groups(known, centres, raw.offset[row].float())
+        if self.quality is not None and raw.features is not None:
+            groups = self.quality.scored(raw.features[row], groups, known)
         return drawn(groups, known, self.score, self.smallest, self.point)
+
+    def _groups(self, known: SemanticMap, centres: Centres, offset: Float[Tensor, "2 h w"]) -> Groups:
+        """Foreground goes to the centre nearest to where it points, and a centre is of the class of most of it."""
+        foreground, count = known.foreground, len(centres.heat)
+        label = known.label[foreground]
+        if count:
+            distance, member = nearest(foreground.nonzero() + offset[:, foreground].T, centres.cell)
+        else:
+            distance, member = torch.full_like(label, torch.inf, dtype=offset.dtype), torch.full_like(label, -1)
+        classes = majority(member, label, count, len(self.classes))
+        own = classes[member] if count else label
+        probability = known.probabilities[:, foreground].gather(0, own[None])[0]
+        return Groups(member, probability, distance / self.sigma, classes, centres.heat.clamp(0, 1))
 
     def peaks(self, heat: Float[Tensor, "h w"], frame: Frame, threshold: float | None = None) -> Centres:
         """The cells of the photo that are hottest around and hot enough, the hottest first (section 3.3)."""
@@ -214,10 +243,10 @@ class CentreOffset(Segmenter):
         return Centres(cell[kept].float(), heat[cell[kept, 0], cell[kept, 1]])
 
     def given(self, raw: Raw, batch: Batch, oracle: Oracle) -> list[Instances]:
+        """What is found in the true semantic map, around the true centres, or around the N hottest cells of N."""
         found = []
-        probabilities = raw.semantic.float().softmax(dim=1)
-        maps = zip(probabilities, raw.heat.float(), raw.offset.float(), strict=True)
-        for (probability, heat, offset), target, frame in zip(maps, batch.targets, batch.frames, strict=True):
+        images = zip(raw.semantic.float().softmax(dim=1), raw.heat.float(), batch.targets, batch.frames, strict=True)
+        for row, (probability, heat, target, frame) in enumerate(images):
             cells, centres = true_cells(target, self.mask_stride), self.peaks(heat[0], frame)
             if oracle == "semantic map":
                 classes = true_classes(cells, target, len(self.classes))
@@ -228,7 +257,7 @@ class CentreOffset(Segmenter):
                 centres = Centres(cell, torch.ones_like(cell[:, 0]))
             else:
                 centres = Centres(*(part[: len(target)] for part in self.peaks(heat[0], frame, threshold=-torch.inf)))
-            found.append(self._instances(SemanticMap(probability, frame, self.mask_stride), centres, offset))
+            found.append(self._drawn(SemanticMap(probability, frame, self.mask_stride), centres, raw, row))
         return found
 
     def semantic_areas(self, raw: Raw, batch: Batch) -> list[Int64[Tensor, "3 C"]]:

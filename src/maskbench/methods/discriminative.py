@@ -20,6 +20,7 @@ from maskbench.errors import ConfigError
 from maskbench.methods.base import Common, Oracle, Segmenter
 from maskbench.nn.blocks import predictor, zero_of
 from maskbench.nn.decoders import Decoder, semantic_fpn
+from maskbench.nn.quality import MaskQuality
 from maskbench.ops.cluster import Clusterer, Grouping, MeanShift, Pixels, nearest
 from maskbench.ops.grouping import (
     Groups,
@@ -39,10 +40,11 @@ from maskbench.structures import Batch, Frame, Instances, OperatingPoint
 
 
 class Raw(NamedTuple):
-    """Class logits (the last class is background) and embedding of every cell."""
+    """Class logits (the last class is background) and embedding of every cell; what is seen there, if it is scored."""
 
     semantic: Float[Tensor, "B C+1 h w"]
     embedding: Float[Tensor, "B E h w"]
+    features: Float[Tensor, "B F h w"] | None = None
 
 
 class Discriminative(Segmenter):
@@ -95,10 +97,11 @@ class Discriminative(Segmenter):
             raise ConfigError(f"reduction={reduction!r}: expected one of {', '.join(get_args(Reduction))}")
         self.margins, self.weights, self.reduction = (pull_margin, push_margin), weights, reduction
         self.embedding_weight, self.per_class, self.cluster = embedding_weight, per_class, cluster
-        self.smallest, self.score = smallest, known_rule(score)
+        self.smallest, self.score = smallest, known_rule(score, learns=True)
         self.decoder = decoder(self.backbone.channels, self.backbone.strides, (False, coordinates))
         self.classify = predictor(self.decoder.width, len(self.classes) + 1, kernel=1)
         self.embed = predictor(self.decoder.width, dimensions, kernel=1)
+        self.quality = MaskQuality(self.decoder.width) if score == "learned" else None
         # Embeddings that start all alike, as with the small weights of other heads, take epochs to part.
         nn.init.normal_(self.embed.weight, std=self.decoder.width**-0.5)
 
@@ -106,7 +109,7 @@ class Discriminative(Segmenter):
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Raw:
         classes, embedding = self.decoder(self.backbone(images))
-        return Raw(self.classify(classes), self.embed(embedding))
+        return Raw(self.classify(classes), self.embed(embedding), classes if self.quality else None)
 
     # Loss ------------------------------------------------------------------------------------------------------------
 
@@ -123,6 +126,7 @@ class Discriminative(Segmenter):
             "pull": alpha * pull,
             "push": beta * push,
             "regulariser": gamma * regulariser,
+            **self._quality_loss(raw, batch, cells),
         }
 
     def _embedding_terms(
@@ -134,12 +138,22 @@ class Discriminative(Segmenter):
         nothing = zero_of(embedding)
         return terms[0] + nothing, terms[1] + nothing, terms[2] + nothing
 
+    def _quality_loss(self, raw: Raw, batch: Batch, cells: Sequence[Int64[Tensor, "h w"]]) -> dict[str, Tensor]:
+        """How well the quality of what is found now is told, if it is."""
+        if self.quality is None or raw.features is None:
+            return {}
+        with torch.no_grad():
+            maps = self._maps(raw.semantic.float().softmax(dim=1), batch.frames)
+            found = self.cluster(self._pixels(maps, raw.embedding))
+            groups = [self._groups(*image) for image in zip(maps, found, strict=True)]
+        return {"quality": self.quality.loss(raw.features, groups, maps, cells)}
+
     # Prediction ------------------------------------------------------------------------------------------------------
 
     def instances(self, raw: Raw, frames: Sequence[Frame]) -> list[Instances]:
         maps = self._maps(raw.semantic.float().softmax(dim=1), frames)
         found = self.cluster(self._pixels(maps, raw.embedding))
-        return [self._drawn(*image) for image in zip(maps, found, strict=True)]
+        return self._drawn(maps, found, raw)
 
     def _maps(self, probabilities: Float[Tensor, "B _ h w"], frames: Sequence[Frame]) -> list[SemanticMap]:
         return [SemanticMap(*image, self.mask_stride) for image in zip(probabilities, frames, strict=True)]
@@ -153,12 +167,21 @@ class Discriminative(Segmenter):
             images.append(Pixels(embedding[:, inside].T, inside.nonzero(), label, torch.ones_like(label).float()))
         return images
 
-    def _drawn(self, known: SemanticMap, found: Grouping) -> Instances:
+    def _groups(self, known: SemanticMap, found: Grouping) -> Groups:
         inside = known.foreground
         label = majority(found.member, known.label[inside], len(found.centres), len(self.classes))
         probability = known.probabilities[:, inside].amax(dim=0)
-        groups = Groups(found.member, probability, found.distance, label, probability.new_ones(len(found.centres)))
-        return drawn(groups, known, self.score, self.smallest, self.point)
+        return Groups(found.member, probability, found.distance, label, probability.new_ones(len(found.centres)))
+
+    def _drawn(self, maps: Sequence[SemanticMap], found: Sequence[Grouping], raw: Raw) -> list[Instances]:
+        """The clusters of each image as instances."""
+        drawings = []
+        for row, (known, grouping) in enumerate(zip(maps, found, strict=True)):
+            groups = self._groups(known, grouping)
+            if self.quality is not None and raw.features is not None:
+                groups = self.quality.scored(raw.features[row], groups, known)
+            drawings.append(drawn(groups, known, self.score, self.smallest, self.point))
+        return drawings
 
     def given(self, raw: Raw, batch: Batch, oracle: Oracle) -> list[Instances]:
         """What clustering finds in the true semantic map, what goes to the true means, or the N best clusters of N."""
@@ -175,7 +198,7 @@ class Discriminative(Segmenter):
         else:
             found = self.cluster(pixels)
         most = [len(target) if oracle == "count" else None for target in batch.targets]
-        return [self._drawn(known, grouping)[:count] for known, grouping, count in zip(maps, found, most, strict=True)]
+        return [image[:count] for image, count in zip(self._drawn(maps, found, raw), most, strict=True)]
 
     def semantic_areas(self, raw: Raw, batch: Batch) -> list[Int64[Tensor, "3 C"]]:
         return semantic_areas(raw.semantic, batch, self.mask_stride)

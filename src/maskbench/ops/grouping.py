@@ -6,7 +6,7 @@ N objects of an image   C classes   h w cells of a map   P foreground cells   M 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -137,6 +137,7 @@ class Groups:
         distance: of each cell to its group's centre, in bandwidths or what the method measures by.
         label: the class of each group.
         centre: how sure each group's centre is (1 where a method doesn't tell).
+        quality: the IoU that each group is expected to have with its object, where a method learns it.
     """
 
     member: Int64[Tensor, " P"]
@@ -144,6 +145,7 @@ class Groups:
     distance: Float[Tensor, " P"]
     label: Int64[Tensor, " M"]
     centre: Float[Tensor, " M"]
+    quality: Float[Tensor, " M"] | None = None
 
     def __len__(self) -> int:
         return len(self.label)
@@ -153,11 +155,14 @@ class Groups:
         """Cells of each."""
         return torch.bincount(self.member[self.member >= 0], minlength=len(self))
 
-    def mean(self, values: Float[Tensor, " P"]) -> Float[Tensor, " M"]:
+    def mean(self, values: Float[Tensor, "P ..."]) -> Float[Tensor, "M ..."]:
         """The mean over the cells of each group."""
         own = self.member >= 0
-        total = values.new_zeros(len(self)).index_add(0, self.member[own], values[own])
-        return total / self.size.clamp(min=1)
+        total = values.new_zeros((len(self), *values.shape[1:])).index_add(0, self.member[own], values[own])
+        return total / self.size.clamp(min=1).view(-1, *[1] * (values.ndim - 1))
+
+    def of_quality(self, quality: Float[Tensor, " M"]) -> Groups:
+        return replace(self, quality=quality)
 
 
 def majority(member: Int64[Tensor, " P"], labels: Int64[Tensor, " P"], count: int, classes: int) -> Int64[Tensor, " M"]:
@@ -165,6 +170,21 @@ def majority(member: Int64[Tensor, " P"], labels: Int64[Tensor, " P"], count: in
     own = member >= 0
     votes = torch.bincount(member[own] * classes + labels[own], minlength=count * classes)
     return votes.view(count, classes).argmax(dim=1)
+
+
+def group_iou(groups: Groups, known: SemanticMap, cells: Int64[Tensor, "h w"]) -> Float[Tensor, " M"]:
+    """Of each group with the object that it overlaps most, whatever their classes, in cells of the photo."""
+    inside = known.inside
+    objects = int(cells.amax()) + 1 if cells.numel() else 0
+    found = torch.full_like(cells, -1)
+    found[known.foreground] = groups.member
+    found, true = found[inside], cells[inside]
+    both = (found >= 0) & (true >= 0)
+    shared = torch.bincount(found[both] * objects + true[both], minlength=len(groups) * objects)
+    shared = shared.view(len(groups), objects)
+    union = groups.size[:, None] + torch.bincount(true[true >= 0], minlength=objects) - shared
+    iou = shared / union.clamp(min=1)
+    return iou.amax(dim=1) if objects else iou.new_zeros(len(groups))
 
 
 # Scores --------------------------------------------------------------------------------------------------------------
@@ -190,20 +210,31 @@ def semantic_x_compactness(groups: Groups) -> Float[Tensor, " M"]:
     return semantic(groups) * groups.mean((-0.5 * groups.distance**2).exp())
 
 
+def learned(groups: Groups) -> Float[Tensor, " M"]:
+    """The IoU that a head of the method expects of the mask."""
+    assert groups.quality is not None, "a method that is given this rule has the head"
+    return groups.quality
+
+
 SCORES: dict[str, Callable[[Groups], Float[Tensor, " M"]]] = {
-    rule.__name__: rule for rule in (constant, semantic, semantic_x_centre, semantic_x_compactness)
+    rule.__name__: rule for rule in (constant, semantic, semantic_x_centre, semantic_x_compactness, learned)
 }
 """A group of cells has no natural score, and the rule alone moves AP; it stands in the table by its name."""
 
 
-def known_rule(score: str) -> str:
+def known_rule(score: str, *, learns: bool = False) -> str:
     """The name of a rule as it is.
 
+    Args:
+        score: the name.
+        learns: whether the method has a head that learns how good a mask is (`nn.quality`).
+
     Raises:
-        ConfigError: there is no such rule.
+        ConfigError: there is no such rule, or not for this method.
     """
-    if score not in SCORES:
-        raise ConfigError(f"score rule {score!r}; expected one of {', '.join(SCORES)}")
+    rules = [rule for rule in SCORES if learns or rule != learned.__name__]
+    if score not in rules:
+        raise ConfigError(f"score rule {score!r}; expected one of {', '.join(rules)}")
     return score
 
 
