@@ -19,7 +19,7 @@ from maskbench.errors import ConfigError
 from maskbench.methods.discriminative import Discriminative, Raw
 from maskbench.nn.decoders import semantic_fpn
 from maskbench.nn.upsample import Doubling
-from maskbench.ops.cluster import MeanShift
+from maskbench.ops.cluster import AffinityComponents, MeanShift
 from maskbench.ops.grouping import SCORES, true_cells
 from maskbench.ops.masks import pairwise_iou
 from maskbench.runtime.compose import build_method
@@ -267,6 +267,12 @@ class TestClasses:
             Discriminative(backbone=method.backbone, classes=method.classes, score="best")
         with pytest.raises(ConfigError, match="reduction='sum': expected one of paper, authors, pixels"):
             Discriminative(backbone=method.backbone, classes=method.classes, reduction="sum")
+
+    def test_components_have_no_bandwidth_to_choose(self, method: Discriminative) -> None:
+        with pytest.raises(ConfigError, match="AffinityComponents has no bandwidth"):
+            Discriminative(
+                backbone=method.backbone, classes=method.classes, cluster=AffinityComponents(), bandwidths=[1.0]
+            )
 
     def test_the_clusterer_is_a_part(self, method: Discriminative) -> None:
         target = rectangles((64, 64), (0, 0, 32, 64), (32, 0, 64, 64), labels=[0, 0])

@@ -13,9 +13,11 @@ import torch
 from maskbench.evaluate import evaluate
 from maskbench.evaluation.deployment import tally
 from maskbench.evaluation.matches import read_matches
+from maskbench.methods.discriminative import Discriminative
 from maskbench.methods.solov2 import SOLOv2
+from maskbench.ops.cluster import MeanShift
 from maskbench.runtime.checkpoints import read_checkpoint
-from maskbench.runtime.run_folder import read_json, write_json
+from maskbench.runtime.run_folder import load_method, read_json, write_json
 from maskbench.structures import Batch, Instances
 from maskbench.train import train
 from trained import TINY, call, run
@@ -52,6 +54,23 @@ def test_nothing_that_is_chosen_has_seen_test(tmp_path: Path) -> None:
     assert first[0] == second[0]
     assert first[1].keys() == second[1].keys()
     assert all(torch.equal(weight, second[1][name]) for name, weight in first[1].items())
+
+
+def test_a_bandwidth_is_chosen_on_tune_and_stays_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def knowing(self: Discriminative, batch: Batch, batch_idx: int) -> list[Instances]:
+        known = self.cluster == MeanShift(bandwidth=0.7, iterations=4)
+        return self.ceiling(batch) if known else [Instances.empty(frame.photo) for frame in batch.frames]
+
+    monkeypatch.setattr(Discriminative, "validation_step", knowing)
+    small = ("method=small/discriminative", "method.bandwidths=[0.5,0.7,1.5]", "trainer.max_epochs=1", "data.batch=4")
+    metrics = call(train, *TINY, *small, f"runs={tmp_path}", "logger=none", "speed.enabled=false")
+    tried = metrics["fitted"]["bandwidth"]["tried"]
+    assert metrics["fitted"]["bandwidth"]["value"] == 0.7
+    assert (tried["0.5"], tried["1.5"]) == (0, 0)
+    assert tried["0.7"] == metrics["tune"]["segm"]["AP"] > 0.5
+    method = load_method(metrics["run"]).method
+    assert isinstance(method, Discriminative)
+    assert method.cluster == MeanShift(bandwidth=0.7, iterations=4)
 
 
 def test_scoring_again_keeps_the_threshold_and_counts_anew(run: Path, tmp_path: Path) -> None:

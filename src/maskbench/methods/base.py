@@ -115,6 +115,15 @@ class Segmenter(LightningModule, ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} names {oracle} among its oracles and has no `given`")
 
+    @property
+    def choices(self) -> dict[str, tuple[float, ...]]:
+        """Settings of prediction that the tune split chooses, by name, and the values among which it does."""
+        return {}
+
+    def choose(self, setting: str, value: float) -> None:
+        """Read the raw output with this value from now on; one of `choices`."""
+        raise NotImplementedError(f"{type(self).__name__} names {setting} among its choices and has no `choose`")
+
     # What follows from it --------------------------------------------------------------------------------------------
 
     def prepare(self, batch: Batch) -> Float[Tensor, "B 3 H W"]:

@@ -9,6 +9,7 @@ B images   N objects of an image   C classes   E embedding dimensions   h w cell
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple, Unpack, get_args
 
 import torch
@@ -66,6 +67,7 @@ class Discriminative(Segmenter):
         weights: of pull, push and regulariser (α, β, γ).
         reduction: over instances, pairs and pixels, one of "paper", "authors" and "pixels" (`ops.losses.pull_push`).
         embedding_weight: of the three together, against the semantic loss.
+        bandwidths: of the clusterer, of which the tune split chooses one after training (none: it keeps its own).
         smallest: cells that an instance must have.
         score: the rule by which an instance gets its score, one of `ops.grouping.SCORES`.
     """
@@ -88,6 +90,7 @@ class Discriminative(Segmenter):
         weights: tuple[float, float, float] = (1.0, 1.0, 0.001),
         reduction: str = "paper",
         embedding_weight: float = 1.0,
+        bandwidths: Sequence[float] = (),
         smallest: int = 4,
         score: str = "semantic_x_compactness",
         **common: Unpack[Common],
@@ -97,6 +100,9 @@ class Discriminative(Segmenter):
             raise ConfigError(f"reduction={reduction!r}: expected one of {', '.join(get_args(Reduction))}")
         self.margins, self.weights, self.reduction = (pull_margin, push_margin), weights, reduction
         self.embedding_weight, self.per_class, self.cluster = embedding_weight, per_class, cluster
+        if bandwidths and not hasattr(cluster, "bandwidth"):
+            raise ConfigError(f"bandwidths={list(bandwidths)}, but {type(cluster).__name__} has no bandwidth")
+        self.bandwidths = tuple(bandwidths)
         self.smallest, self.score = smallest, known_rule(score, learns=True)
         self.decoder = decoder(self.backbone.channels, self.backbone.strides, (False, coordinates))
         self.classify = predictor(self.decoder.width, len(self.classes) + 1, kernel=1)
@@ -182,6 +188,13 @@ class Discriminative(Segmenter):
                 groups = self.quality.scored(raw.features[row], groups, known)
             drawings.append(drawn(groups, known, self.score, self.smallest, self.point))
         return drawings
+
+    @property
+    def choices(self) -> dict[str, tuple[float, ...]]:
+        return {"bandwidth": self.bandwidths} if self.bandwidths else {}
+
+    def choose(self, setting: str, value: float) -> None:
+        self.cluster = replace(self.cluster, bandwidth=value)  # type: ignore[type-var]
 
     def given(self, raw: Raw, batch: Batch, oracle: Oracle) -> list[Instances]:
         """What clustering finds in the true semantic map, what goes to the true means, or the N best clusters of N."""

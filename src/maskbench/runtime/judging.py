@@ -91,8 +91,10 @@ def judge(cfg: DictConfig, method: Segmenter, data: CocoDataModule, run: RunFold
     choice = TuneAP(data, limit) if data.image_ids("tune") else None
     callbacks = shown(judgement, *([choice] if choice else []))
     trainer = make_trainer(cfg.trainer, logger=False, enable_checkpointing=False, **callbacks)
+    fitted: dict[str, Any] = {}
     with interruptible():
         if choice:
+            fitted = _fitted(method, data, trainer, choice)
             trainer.validate(method, datamodule=data, verbose=False)
         trainer.test(method, datamodule=data, verbose=False)
     # all are gathered from every rank, so every rank asks
@@ -110,11 +112,27 @@ def judge(cfg: DictConfig, method: Segmenter, data: CocoDataModule, run: RunFold
         "images": len(data.image_ids("test")),
         **found,
         **({"tune": {"segm": tuned.summary}} if tuned else {}),
+        **({"fitted": fitted} if fitted else {}),
         "oracles": found["oracles"] | helped,
         "ceiling": {"segm": ceiling},
         "reach": reach,
         **({"semantic": semantic} if semantic else {}),
     }
+
+
+def _fitted(method: Segmenter, data: CocoDataModule, trainer: Trainer, tune: TuneAP) -> dict[str, Any]:
+    """What the tune split chooses of the method's choices, which keeps it, and the AP of each value there."""
+    found = {}
+    for setting, values in method.choices.items():
+        tried: dict[float, float] = {}
+        for value in values:
+            method.choose(setting, value)
+            trainer.validate(method, datamodule=data, verbose=False)
+            tried[value] = tune.ap.compute()["segm"]["AP"]
+        best = max(values, key=tried.__getitem__)
+        method.choose(setting, best)
+        found[setting] = {"value": best, "tried": {f"{value:g}": ap for value, ap in tried.items()}}
+    return found
 
 
 def judge_again(path: Path, *, predict: bool, device: str | None = None) -> dict[str, Any]:
@@ -140,7 +158,8 @@ def judge_again(path: Path, *, predict: bool, device: str | None = None) -> dict
         cfg, data, method = load(path)
         require_same_data(run, data)
         cfg.trainer = on_one(target, cfg.trainer)
-        metrics.pop("tune", None)
+        for chosen in ("tune", "fitted"):
+            metrics.pop(chosen, None)
         metrics |= judge(cfg, method, data, run)
     else:
         cfg = run.read_config()

@@ -183,4 +183,7 @@ def load_method(path: str | Path) -> Trained:
     cfg.backbone.weights = "scratch"  # whatever it began with, the checkpoint holds what became of it
     method = build_method(cfg, note["classes"])
     fit_weights(method, checkpoint["state_dict"], file)
+    if run.metrics.exists():
+        for setting, fitted in read_json(run.metrics).get("fitted", {}).items():
+            method.choose(setting, fitted["value"])
     return Trained(cfg, method.eval(), tuple(note["category_ids"]))
