@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from maskbench.nn.backbone import Backbone
-from maskbench.ops.grouping import true_cells, true_classes
+from maskbench.ops.grouping import true_cells
 from maskbench.ops.masks import pairwise_iou
 from maskbench.structures import Frame, Instances, Masks
 
@@ -31,8 +31,13 @@ def rectangles(size: tuple[int, int], *boxes: tuple[int, int, int, int], labels:
 
 def semantic_logits(target: Instances, classes: int = 2) -> Tensor:
     """Class logits that say the truth, of all cells."""
-    labels = true_classes(true_cells(target, STRIDE), target, background=classes)
+    labels = torch.cat([target.labels, torch.tensor([classes])])[true_cells(target, STRIDE)]
     return 20 * F.one_hot(labels, classes + 1).float().permute(2, 0, 1)
+
+
+def one_hot(classes: Tensor, count: int) -> Tensor:
+    """A semantic map that is sure."""
+    return F.one_hot(classes, count).permute(2, 0, 1).float()
 
 
 def matched(found: Instances, wanted: Instances) -> tuple[Tensor, Tensor]:

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
 
-from cells import FRAME, matched, narrow, rectangles, semantic_logits
-from maskbench.methods.centre_offset import CentreOffset, Raw
+from cells import FRAME, STRIDE, matched, narrow, rectangles, semantic_logits
+from maskbench.methods.centre_offset import CentreOffset, Raw, Truth
 from maskbench.nn.decoders import semantic_fpn
+from maskbench.ops.grouping import true_cells
 from maskbench.structures import Batch, Frame, Instances
 
 CUT = Frame(1, photo=(56, 56), resized=(56, 56))
@@ -20,13 +22,17 @@ def method(classes: tuple[str, ...]) -> CentreOffset:
     return CentreOffset(backbone=narrow(), classes=classes, decoder=decoder, class_width=8, window=17)
 
 
+def truth_of(method: CentreOffset, target: Instances) -> Truth:
+    return method.truth(true_cells(target, STRIDE), len(target))
+
+
 def answer(method: CentreOffset, targets: Sequence[Instances]) -> Raw:
     """The output that says the truth."""
-    truth = [method.truth(target) for target in targets]
+    truth = [truth_of(method, target) for target in targets]
     return Raw(
         torch.stack([semantic_logits(target) for target in targets]),
         torch.stack([image.heat[None] for image in truth]),
-        torch.stack([image.offset.nan_to_num(0) for image in truth]),
+        torch.stack([image.offset for image in truth]),
     )
 
 
@@ -37,27 +43,25 @@ def one(target: Instances) -> Batch:
 class TestTargets:
     def test_centres_bumps_and_offsets_by_hand(self, method: CentreOffset) -> None:
         """Cells of rows 0 to 4 and columns 0 to 8; their mean is row 2, column 4. σ is 8 px, two cells."""
-        truth = method.truth(rectangles((64, 64), (0, 0, 36, 20), labels=[1]))
+        truth = truth_of(method, rectangles((64, 64), (0, 0, 36, 20), labels=[1]))
         assert truth.heat[2, 4] == 1
         assert truth.heat[2, 6].item() == pytest.approx(torch.tensor(-0.5).exp().item())
         assert truth.heat[5, 8].item() == pytest.approx(torch.tensor(-25 / 8).exp().item())
         assert truth.offset[:, 0, 0].tolist() == [2, 4]
         assert truth.offset[:, 4, 8].tolist() == [-2, -4]
-        assert truth.inside.sum() == 45
-        assert truth.label[0, 0] == 1
-        assert truth.label[5, 0] == 2
+        assert truth.offset.any(dim=0).sum() == 44, "all but the centre"
 
     def test_cells_of_small_objects_weigh_more(self, method: CentreOffset) -> None:
         method.small = (400, 3.0)
-        truth = method.truth(rectangles((64, 64), (0, 0, 16, 16), (0, 16, 64, 64), labels=[0, 0]))
+        truth = truth_of(method, rectangles((64, 64), (0, 0, 16, 16), (0, 16, 64, 64), labels=[0, 0]))
         assert truth.weight[0, 0] == 3
         assert truth.weight[8, 8] == 1
 
     def test_an_object_without_a_cell_has_no_centre(self, method: CentreOffset) -> None:
-        truth = method.truth(rectangles((64, 64), (0, 0, 64, 64), (0, 0, 1, 1), labels=[0, 1]))
+        truth = truth_of(method, rectangles((64, 64), (0, 0, 64, 64), (0, 0, 1, 1), labels=[0, 1]))
         assert truth.heat.max() == 1
         assert (truth.heat == 1).sum() == 1
-        assert not truth.offset[:, truth.inside].isnan().any()
+        assert not truth.offset.isnan().any()
 
 
 class TestPrediction:
@@ -88,6 +92,12 @@ class TestPrediction:
         found = method.peaks(heat, CUT)
         assert found.cell.tolist() == [[2, 2], [12, 2]]
         assert found.heat.tolist() == pytest.approx([0.9, 0.5])
+        hot = heat.clone()
+        hot[13, 14] = 1.0  # beyond the photo, beside the last
+        assert method.peaks(hot, CUT).cell.tolist() == found.cell.tolist()
+        level = torch.zeros(16, 16)
+        level[4, 4:6] = 0.5  # a tie, as half precision has many
+        assert method.peaks(level, FRAME).cell.tolist() == [[4, 4]]
         method.centres = 1
         assert found.cell[:1].tolist() == method.peaks(heat, CUT).cell.tolist()
 
@@ -132,13 +142,23 @@ class TestTraining:
     def test_the_hardest_cells_alone_learn(self, method: CentreOffset) -> None:
         """Eight of 256 cells are wrong, each by a logit of 20."""
         target = rectangles((64, 64), (0, 0, 64, 64), labels=[0])
-        truth = method.truth(target)
         logits = semantic_logits(target)[None]
         logits[0, :, 0, :8] = torch.tensor([0.0, 20.0, 0.0])[:, None]
-        stacked = type(truth)(*(part[None] for part in truth))
-        assert method.semantic_loss(logits, stacked).item() == pytest.approx(20 * 8 / 256, rel=1e-4)
+        classes, weight = torch.zeros(1, 16, 16, dtype=torch.long), torch.ones(1, 16, 16)
+        assert method.semantic_loss(logits, classes, weight).item() == pytest.approx(20 * 8 / 256, rel=1e-4)
         method.hard = 1 / 16
-        assert method.semantic_loss(logits, stacked).item() == pytest.approx(20 * 8 / 16, rel=1e-4)
+        assert method.semantic_loss(logits, classes, weight).item() == pytest.approx(20 * 8 / 16, rel=1e-4)
+
+    def test_padding_teaches_nothing(self, method: CentreOffset, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Whatever is said beyond a photo of 56 × 56, the losses are those of the photo."""
+        target = rectangles((64, 64), (0, 0, 56, 32), labels=[0])
+        batch = replace(one(target), frames=(CUT,))
+        raw = answer(method, [target])
+        loud = Raw(*(part.clone() for part in raw[:3]))
+        for maps in loud[:3]:
+            maps[..., 14:, :] = 5.0
+            maps[..., 14:] = 5.0
+        assert self.losses(method, raw, batch, monkeypatch) == self.losses(method, loud, batch, monkeypatch)
 
 
 def test_lengths_are_given_in_pixels(method: CentreOffset, classes: tuple[str, ...]) -> None:

@@ -26,9 +26,9 @@ from maskbench.runtime.compose import build_method
 from maskbench.structures import Batch, Frame, Instances, Masks
 
 ROOT = Path(__file__).resolve().parents[2]
-DECODERS, UPSAMPLES = (
+DECODERS, UPSAMPLES, CLUSTERERS = (
     sorted(path.stem for path in (ROOT / "conf" / "method" / group).glob("*.yaml"))
-    for group in ("decoder", "decoder/upsample")
+    for group in ("decoder", "decoder/upsample", "cluster")
 )
 
 
@@ -176,7 +176,7 @@ class TestTraining:
         assert spread.mean().item() == pytest.approx(1, rel=0.4)
 
 
-class TestDecoders:
+class TestParts:
     """What lies between backbone and branches, from a configuration."""
 
     @pytest.fixture
@@ -211,6 +211,13 @@ class TestDecoders:
             default = defaults[key].default
             assert node[key] == (list(default) if isinstance(default, tuple) else default) or key == "finest"
 
+    @pytest.mark.parametrize("cluster", CLUSTERERS)
+    def test_clusterers(self, build: Callable[..., Discriminative], batch: Batch, cluster: str) -> None:
+        for name in ("discriminative", "small/discriminative", "crowded/discriminative"):
+            method = build(f"method={name}", "method/decoder=semantic_fpn_thin", f"method/cluster={cluster}")
+        with torch.inference_mode():
+            assert len(method.predict(batch)) == len(batch)
+
     @pytest.mark.parametrize("upsample", UPSAMPLES)
     def test_ways_to_double(self, build: Callable[..., Discriminative], upsample: str) -> None:
         target = "".join(word.capitalize() for word in upsample.split("_"))
@@ -244,6 +251,18 @@ class TestOracles:
         assert joined.labels.tolist() == [0]
         assert matched(joined, target[:1])[1].item() > 0.95
         assert len(method.given(raw, batch, "count")[0]) == 2
+
+
+class TestTrueCentres:
+    def test_means_of_other_classes_are_no_rivals(self, method: Discriminative) -> None:
+        """Objects of two classes lie in one place of the embedding, as the loss lets them."""
+        target = rectangles((64, 64), (0, 0, 32, 64), (32, 0, 64, 64), labels=[0, 1])
+        raw = answer([target])._replace(embedding=torch.zeros(1, 8, 16, 16))
+        batch = Batch(torch.zeros(1, 3, 64, 64, dtype=torch.uint8), (target,), (FRAME,))
+        (found,) = method.given(raw, batch, "centres")
+        row, overlap = matched(found, target)
+        assert overlap.tolist() == [1, 1]
+        assert found.labels[row].tolist() == [0, 1]
 
 
 class TestClasses:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from cells import FRAME, STRIDE, matched, narrow, rectangles, semantic_logits
+from maskbench.errors import ConfigError
 from maskbench.methods.flow_field import FlowField, Raw
 from maskbench.nn.decoders import semantic_fpn
 from maskbench.ops.flows import flows
@@ -69,7 +70,7 @@ class TestPrediction:
         target = rectangles((64, 64), *TOUCHING, labels=[0, 0, 0])
         raw = answer(method, [target])._replace(flow=torch.zeros(1, 2, 16, 16))
         batch = Batch(torch.zeros(1, 3, 64, 64, dtype=torch.uint8), (target,), (FRAME,))
-        assert len(method.given(raw, batch, "centres")[0]) == 3
+        assert len(method.given(raw, batch, "flows")[0]) == 3
 
 
 class TestTraining:
@@ -83,6 +84,12 @@ class TestTraining:
         )
         still = raw._replace(flow=torch.zeros_like(raw.flow))
         monkeypatch.setattr(method, "forward", lambda images: still)
-        moving = torch.stack([true_cells(target, STRIDE) >= 0 for target in batch.targets]).float().mean().item()
-        # unit vectors times five: the mean over two components of 25 a moving cell, halved
+        truth = method.true_maps(batch)
+        moving = (truth.cells >= 0)[truth.inside].float().mean().item()
+        # unit vectors times five: of the photos' cells the mean over two components of 25 a moving one, halved
         assert method.loss(batch)["flow"].item() == pytest.approx(0.5 * 25 * moving / 2, rel=0.02)
+
+
+def test_a_window_has_a_middle(method: FlowField) -> None:
+    with pytest.raises(ConfigError, match="window=4: expected an odd number"):
+        FlowField(backbone=method.backbone, classes=method.classes, window=4)

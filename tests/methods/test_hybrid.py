@@ -116,12 +116,12 @@ class TestTraining:
     def test_an_embedding_that_gathers_nothing_loses_its_mask(
         self, method: Hybrid, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The object's cells are all taken for none: every error is 2, and so is the loss."""
+        """The object's cells are all taken for none: every error is 2, and so is the loss before its weight."""
         target = rectangles((64, 64), (0, 0, 64, 32), labels=[0])
         raw = answer(method, [target])
         away = raw._replace(embedding=raw.embedding + 20)
         losses = self.losses(method, away, one(target), monkeypatch)
-        assert losses["mask"] == pytest.approx(2, abs=1e-3)
+        assert losses["mask"] == pytest.approx(0.5 * 2, abs=1e-3)
 
     def test_locations_of_an_object_are_drawn_together(self, method: Hybrid, monkeypatch: pytest.MonkeyPatch) -> None:
         """Half of them lie 1 and half of them −1 from their mean along one axis."""

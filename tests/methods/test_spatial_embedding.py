@@ -25,7 +25,7 @@ def answer(method: SpatialEmbedding, targets: Sequence[Instances], sigma: float 
     offsets, seeds = [], []
     for target in targets:
         cells = true_cells(target, STRIDE)
-        place = method.cell * position(cells.shape, cells.device).permute(2, 0, 1)
+        place = method.step * position(cells.shape, cells.device).permute(2, 0, 1)
         offset, seed = torch.zeros_like(place), torch.full((2, *cells.shape), -20.0)
         for number, label in enumerate(target.labels):
             own = cells == number
@@ -33,8 +33,8 @@ def answer(method: SpatialEmbedding, targets: Sequence[Instances], sigma: float 
             seed[label, own] = 20.0
         offsets.append(offset.atanh())
         seeds.append(seed)
-    width = torch.full_like(torch.stack(offsets), math.log(1 / (2 * sigma**2)) / 10)
-    return Raw(torch.stack(offsets), width, torch.stack(seeds))
+    sharpness = torch.full_like(torch.stack(offsets), math.log(1 / (2 * sigma**2)) / 10)
+    return Raw(torch.stack(offsets), sharpness, torch.stack(seeds))
 
 
 TOUCHING = ((0, 0, 24, 64), (24, 0, 64, 28), (24, 28, 64, 64))
@@ -86,19 +86,32 @@ class TestTraining:
         """All cells point to one place, so that the object takes the half that is its own and the other."""
         target = rectangles((64, 64), (0, 0, 32, 64), labels=[0])
         raw = answer(method, [target])
-        place = method.cell * position((16, 16), torch.device("cpu")).permute(2, 0, 1)
+        place = method.step * position((16, 16), torch.device("cpu")).permute(2, 0, 1)
         raw = raw._replace(offset=(0.2 - place)[None].clamp(-0.99, 0.99).atanh())
         batch = Batch(torch.zeros(1, 3, 64, 64, dtype=torch.uint8), (target,), (FRAME,))
         # errors: 0 in the object and 2 outside; all of the outside is in the union, half of which is then wrong
         assert self.losses(method, raw, batch, monkeypatch)["instance"] == pytest.approx(2 * 0.5, abs=1e-3)
+
+    def test_an_object_without_a_cell_of_its_own_costs_nothing(
+        self, method: SpatialEmbedding, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The second lies behind the first: whatever is near the corner is not held against it."""
+        alone = rectangles((64, 64), (0, 0, 32, 64), labels=[0])
+        hidden = rectangles((64, 64), (0, 0, 32, 64), (0, 0, 1, 1), labels=[0, 0])
+        raw = answer(method, [alone])
+        losses = []
+        for target in (alone, hidden):
+            batch = Batch(torch.zeros(1, 3, 64, 64, dtype=torch.uint8), (target,), (FRAME,))
+            losses.append(self.losses(method, raw, batch, monkeypatch))
+        assert losses[0] == pytest.approx(losses[1], abs=1e-6)
 
     def test_margins_of_an_object_are_drawn_together(
         self, method: SpatialEmbedding, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         target = rectangles((64, 64), (0, 0, 32, 64), labels=[0])
         raw = answer(method, [target])
-        raw.width[:, :, :8] += 0.1
-        raw.width[:, :, 8:] -= 0.1
+        raw.sharpness[:, :, :8] += 0.1
+        raw.sharpness[:, :, 8:] -= 0.1
         batch = Batch(torch.zeros(1, 3, 64, 64, dtype=torch.uint8), (target,), (FRAME,))
         assert self.losses(method, raw, batch, monkeypatch)["margin"] == pytest.approx(10 * 0.1**2, rel=1e-3)
 

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import torch
 
-from cells import FRAME
+from cells import FRAME, one_hot
 from maskbench.nn.quality import MaskQuality
-from maskbench.ops.grouping import Groups, SemanticMap, certain
+from maskbench.ops.grouping import Groups, SemanticMap
 
 
 def setting() -> tuple[torch.Tensor, Groups, SemanticMap, torch.Tensor]:
@@ -13,7 +13,7 @@ def setting() -> tuple[torch.Tensor, Groups, SemanticMap, torch.Tensor]:
     cells[:, :8] = 0
     member = torch.zeros(16, 16, dtype=torch.long)
     member[:, 8:] = 1
-    known = SemanticMap(certain(torch.zeros(16, 16, dtype=torch.long), 2), FRAME, 4)
+    known = SemanticMap(one_hot(torch.zeros(16, 16, dtype=torch.long), 2), FRAME, 4)
     some = torch.ones(256)
     groups = Groups(member.flatten(), some, some, torch.zeros(2, dtype=torch.long), torch.ones(2))
     features = torch.zeros(1, 3, 16, 16)
@@ -29,7 +29,7 @@ def test_learns_which_groups_are_objects_and_moves_nothing_else() -> None:
     optimiser = torch.optim.Adam(quality.parameters(), lr=0.05)
     for _ in range(100):
         optimiser.zero_grad()
-        quality.loss(features, [groups], [known], [cells]).backward()
+        quality.loss(features, [groups], [known], cells[None]).backward()
         optimiser.step()
     assert features.grad is None
     scored = quality.scored(features[0], groups, known)
@@ -44,7 +44,15 @@ def test_no_group_still_trains_every_weight() -> None:
     whole, none = torch.full((256,), -1), torch.zeros(256)
     empty = Groups(whole, none, none, torch.zeros(0, dtype=torch.long), torch.zeros(0))
     quality = MaskQuality(3)
-    loss = quality.loss(features, [empty], [known], [cells])
+    loss = quality.loss(features, [empty], [known], cells[None])
     loss.backward()
     assert loss.item() == 0
     assert all(weight.grad is not None for weight in quality.parameters())
+
+
+def test_half_precision_makes_no_ties() -> None:
+    features, groups, known, _ = setting()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        scored = MaskQuality(3).scored(features[0], groups, known)
+    assert scored.quality is not None
+    assert scored.quality.dtype == torch.float32

@@ -25,7 +25,7 @@ def spread_one_by_one(cells: Tensor) -> Tensor:
         source = min(own, key=lambda cell: (cell[0] - middle[0]) ** 2 + (cell[1] - middle[1]) ** 2)
         extent = [max(cell[axis] for cell in own) - min(cell[axis] for cell in own) + 1 for axis in (0, 1)]
         heat = dict.fromkeys(own, 0.0)
-        for _ in range(sum(extent)):
+        for _ in range(2 * sum(extent)):
             heat[source] += 1
             heat = {
                 (y, x): sum(heat.get((y + dy, x + dx), 0.0) for dy in (-1, 0, 1) for dx in (-1, 0, 1)) / 9
@@ -38,10 +38,11 @@ def spread_one_by_one(cells: Tensor) -> Tensor:
                 [
                     warm.get((y + 1, x), here) - warm.get((y - 1, x), here),
                     warm.get((y, x + 1), here) - warm.get((y, x - 1), here),
-                ]
+                ],
+                dtype=torch.float64,
             )
             # on the very top there is no way up, and what is left of one is rounding
-            field[:, y, x] = climb / climb.norm() if climb.norm() > 1e-6 else torch.nan
+            field[:, y, x] = climb / climb.norm() if climb.norm() > 1e-9 else torch.nan
     return field
 
 
@@ -68,6 +69,18 @@ class TestFlows:
         both = flows(torch.stack([one, other]))
         torch.testing.assert_close(both[0], flows(torch.stack([one, one]))[0])
         assert (both[1][:, other < 0] == 0).all()
+
+    def test_the_ends_of_a_rod_and_of_a_horseshoe_flow_too(self) -> None:
+        """All the way to one sink, however far it is and tiny the heat."""
+        rod, horseshoe = torch.full((24, 64), -1), torch.full((24, 64), -1)
+        rod[10, 4:60] = 0
+        horseshoe[2:5, 4:60] = horseshoe[18:21, 4:60] = 0
+        horseshoe[2:21, 57:60] = 0
+        for cells in (rod, horseshoe):
+            field, inside = flows(cells[None])[0], cells >= 0
+            assert (inside & (field.norm(dim=0) < 0.5)).sum() <= 2
+            ends = followed(field, inside, steps=600)
+            assert len(sinks(ends, cells.shape, window=5, least=4)) == 1
 
     @pytest.mark.parametrize("cells", [torch.full((1, 8, 8), -1), torch.full((2, 4, 4), -1)])
     def test_nothing_flows_where_nothing_is(self, cells: Tensor) -> None:

@@ -6,13 +6,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cells import FRAME, rectangles
+from cells import FRAME, one_hot, rectangles
 from maskbench.errors import ConfigError
 from maskbench.ops.grouping import (
+    PADDING,
     SCORES,
     Groups,
     SemanticMap,
-    certain,
     drawn,
     enough_cells,
     group_iou,
@@ -20,10 +20,10 @@ from maskbench.ops.grouping import (
     majority,
     position,
     redrawn,
-    true_cells,
-    true_classes,
+    shared_out,
+    true_maps,
 )
-from maskbench.structures import Batch, Frame, OperatingPoint
+from maskbench.structures import Batch, Frame, Masks, OperatingPoint
 
 POINT = OperatingPoint(score_threshold=0.0, candidates=None, max_instances=10)
 
@@ -34,12 +34,17 @@ def one(*boxes: tuple[int, int, int, int], labels: list[int]) -> Batch:
 
 class TestTruth:
     def test_cells_and_classes(self) -> None:
+        """Also of encoded masks; the photo ends in the third row of cells."""
         target = rectangles((16, 16), (0, 0, 8, 16), (8, 8, 16, 16), labels=[1, 0])
-        cells = true_cells(target, 4)
-        assert cells.tolist() == [[0, 0, -1, -1]] * 2 + [[0, 0, 1, 1]] * 2
-        assert true_classes(cells, target, background=2).tolist() == [[1, 1, 2, 2]] * 2 + [[1, 1, 0, 0]] * 2
-        known = certain(true_classes(cells, target, background=2), 3)
-        assert known[:, 3, 3].tolist() == [1, 0, 0]
+        encoded = replace(target, masks=Masks(target.masks.rle()))
+        frame = Frame(1, photo=(12, 16), resized=(12, 16))
+        batch = Batch(torch.zeros(2, 3, 16, 16, dtype=torch.uint8), (target, encoded), (frame, frame))
+        truth = true_maps(batch, background=2, stride=4)
+        assert truth.cells[0].tolist() == [[0, 0, -1, -1]] * 2 + [[0, 0, 1, 1]] * 2
+        assert truth.classes[0].tolist() == [[1, 1, 2, 2]] * 2 + [[1, 1, 0, 0]] + [[PADDING] * 4]
+        assert torch.equal(truth.classes[0], truth.classes[1])
+        assert truth.certain(3)[0, :, 2, 3].tolist() == [1, 0, 0]
+        assert truth.certain(3)[0, :, 3, 3].tolist() == [0, 0, 1]
 
     def test_redrawn_is_the_truth_where_it_fits_cells(self) -> None:
         batch = one((0, 0, 64, 24), (0, 40, 64, 60), labels=[0, 1])
@@ -67,6 +72,21 @@ class TestSemanticMap:
         assert known.outline[1, 1].item() == pytest.approx(0.5 / 0.8)
         assert known.outline[0, 0].item() == pytest.approx(0.3 / 0.7)
 
+    def test_areas_are_those_of_the_photo(self) -> None:
+        """Everything is taken for the first class; of nine cells of the photo five are of it, two of the other."""
+        known = SemanticMap(one_hot(torch.zeros(4, 4, dtype=torch.long), 3), Frame(1, (12, 12), (12, 12)), 4)
+        classes = torch.full((4, 4), PADDING)
+        classes[:3, :3] = torch.tensor([[0, 0, 0], [0, 0, 1], [1, 2, 2]])
+        assert known.areas(classes).tolist() == [[5, 0, 0], [5, 2, 2], [9, 0, 0]]
+
+    def test_the_class_of_a_group_is_that_of_most_and_so_is_its_probability(self) -> None:
+        probabilities = torch.tensor([[0.6, 0.3, 0.1], [0.6, 0.3, 0.1], [0.2, 0.7, 0.1], [0.2, 0.7, 0.1]]).T[:, None]
+        known = SemanticMap(probabilities, Frame(1, (4, 16), (4, 16)), 4)
+        member = torch.tensor([0, 0, 0, -1])
+        groups = shared_out(known, member, torch.zeros(4), torch.ones(1))
+        assert groups.label.tolist() == [0]
+        assert groups.probability.tolist() == pytest.approx([0.6, 0.6, 0.2, 0.7])
+
 
 class TestScores:
     groups = Groups(
@@ -85,7 +105,7 @@ class TestScores:
             ("semantic", [0.7, 0.8]),
             ("semantic_x_centre", [0.35, 0.2]),
             ("semantic_x_compactness", [0.7 * (1 + math.exp(-0.5)) / 2, 0.8 * math.exp(-2)]),
-            ("learned", [0.3, 0.6]),
+            ("learned", [0.7 * 0.3, 0.8 * 0.6]),
         ],
     )
     def test_by_hand(self, rule: str, expected: list[float]) -> None:
@@ -112,7 +132,7 @@ class TestScores:
 def test_the_iou_of_a_group_is_that_with_the_object_it_overlaps_most() -> None:
     """Of sixteen cells the first row is one object, the second another; a group has one and a half rows."""
     cells = torch.tensor([[0] * 4, [1] * 4, [-1] * 4, [-1] * 4])
-    known = SemanticMap(certain(torch.zeros(4, 4, dtype=torch.long), 2), Frame(1, (16, 16), (16, 16)), 4)
+    known = SemanticMap(one_hot(torch.zeros(4, 4, dtype=torch.long), 2), Frame(1, (16, 16), (16, 16)), 4)
     member = torch.tensor([0] * 6 + [1] * 2 + [-1] * 4 + [2] * 4)
     some = torch.ones(16)
     groups = Groups(member, some, some, torch.zeros(3, dtype=torch.long), torch.ones(3))
@@ -121,7 +141,7 @@ def test_the_iou_of_a_group_is_that_with_the_object_it_overlaps_most() -> None:
 
 
 class TestDrawing:
-    known = SemanticMap(certain(torch.zeros(16, 16, dtype=torch.long), 2), FRAME, 4)
+    known = SemanticMap(one_hot(torch.zeros(16, 16, dtype=torch.long), 2), FRAME, 4)
 
     def groups(self, *sizes: int) -> Groups:
         """Of so many cells of the 256, row by row; the rest is of none."""
@@ -151,5 +171,5 @@ class TestDrawing:
         none = Groups(
             *[torch.zeros(0, dtype=kind) for kind in (torch.long, torch.float, torch.float, torch.long, torch.float)]
         )
-        empty = SemanticMap(certain(torch.ones(16, 16, dtype=torch.long), 2), FRAME, 4)
+        empty = SemanticMap(one_hot(torch.ones(16, 16, dtype=torch.long), 2), FRAME, 4)
         assert len(drawn(none, empty, "semantic", 4, POINT)) == 0

@@ -16,28 +16,15 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskbench.methods.base import Common, Oracle, Segmenter
+from maskbench.methods.base import BottomUp, Common, Oracle
 from maskbench.nn.blocks import ConvNormReLU, predictor
 from maskbench.nn.decoders import Decoder, semantic_fpn
 from maskbench.nn.quality import MaskQuality
 from maskbench.ops.cluster import nearest
-from maskbench.ops.grouping import (
-    Groups,
-    SemanticMap,
-    certain,
-    drawn,
-    enough_cells,
-    known_rule,
-    majority,
-    position,
-    redrawn,
-    semantic_areas,
-    true_cells,
-    true_classes,
-)
+from maskbench.ops.grouping import PADDING, Groups, SemanticMap, TrueMaps, known_rule, position, shared_out
 from maskbench.ops.masks import centres_of_mass
-from maskbench.ops.suppress import best
-from maskbench.structures import Batch, Frame, Instances, OperatingPoint
+from maskbench.ops.suppress import best, survivors
+from maskbench.structures import Batch, Frame, Instances
 
 
 class Raw(NamedTuple):
@@ -59,17 +46,16 @@ class Centres(NamedTuple):
 
 
 class Truth(NamedTuple):
-    """What the cells of an image learn."""
+    """What the cells of an image learn beside their classes."""
 
-    label: Int64[Tensor, "h w"]
     weight: Float[Tensor, "h w"]
     """Of the semantic loss."""
     heat: Float[Tensor, "h w"]
     offset: Float[Tensor, "2 h w"]
-    inside: Bool[Tensor, "h w"]
+    """0 where there is no object."""
 
 
-class CentreOffset(Segmenter):
+class CentreOffset(BottomUp):
     """Semantic segmentation, a heat map of centres, and offsets by which foreground finds its centre.
 
     Pixels of the paper's full resolution are cells at stride 4 here, so lengths are given in pixels of the network
@@ -87,13 +73,10 @@ class CentreOffset(Segmenter):
         window: pixels a side around a centre in which none is hotter.
         centres: of an image, at most.
         smallest: cells that an instance must have.
-        score: the rule by which an instance gets its score, one of `SCORES`.
+        score: the rule by which an instance gets its score, one of `ops.grouping.SCORES`.
     """
 
-    paradigm = "bottom-up"
-    default_point = OperatingPoint(score_threshold=0.0, candidates=None, max_instances=100)
     oracles = ("semantic map", "centres", "count")
-    mask_stride = 4
 
     def __init__(
         self,
@@ -134,22 +117,20 @@ class CentreOffset(Segmenter):
         features = classes if self.quality else None
         return Raw(self.classify(classes), self.heat(centres), self.offset(centres), features)
 
+    def probabilities(self, raw: Raw) -> Float[Tensor, "B C h w"]:
+        return raw.semantic.float().softmax(dim=1)
+
     # Targets ---------------------------------------------------------------------------------------------------------
 
-    def truth(self, target: Instances) -> Truth:
-        cells = true_cells(target, self.mask_stride)
-        inside, centres = cells >= 0, self.true_centres(cells, len(target))
+    def truth(self, cells: Int64[Tensor, "h w"], count: int) -> Truth:
+        """Of one image, of whose `count` objects the cells are."""
+        inside, centres = cells >= 0, self.true_centres(cells, count)
         own = torch.cat([centres, centres.new_zeros(1, 2)])[cells]  # −1, no object, is the last
         pixels, weight = self.small
-        small = torch.bincount(cells[inside], minlength=len(target)) * self.mask_stride**2 < pixels
+        small = torch.bincount(cells[inside], minlength=count) * self.mask_stride**2 < pixels
         lighter = torch.cat([small, small.new_zeros(1)])[cells]
-        return Truth(
-            true_classes(cells, target, len(self.classes)),
-            1 + (weight - 1) * lighter,
-            self.bumps(centres[~centres.isnan().any(dim=1)], cells.shape),
-            (own - position(cells.shape, cells.device)).permute(2, 0, 1),
-            inside,
-        )
+        offset = (own - position(cells.shape, cells.device)).permute(2, 0, 1) * inside
+        return Truth(1 + (weight - 1) * lighter, self.bumps(centres[~centres.isnan().any(dim=1)], cells.shape), offset)
 
     @staticmethod
     def true_centres(cells: Int64[Tensor, "h w"], count: int) -> Float[Tensor, "N 2"]:
@@ -171,104 +152,96 @@ class CentreOffset(Segmenter):
     # Loss ------------------------------------------------------------------------------------------------------------
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        raw = self(self.prepare(batch))
-        truth = Truth(*map(torch.stack, zip(*(self.truth(target) for target in batch.targets), strict=True)))
+        raw, known = self(self.prepare(batch)), self.true_maps(batch)
+        images = [self.truth(cells, len(target)) for cells, target in zip(known.cells, batch.targets, strict=True)]
+        truth = Truth(*map(torch.stack, zip(*images, strict=True)))
         semantic, heat, offset = self.weights
+        warm = ((raw.heat[:, 0].float() - truth.heat) ** 2)[known.inside].mean()
         return {
-            "semantic": semantic * self.semantic_loss(raw.semantic.float(), truth),
-            "heat": heat * F.mse_loss(raw.heat[:, 0].float(), truth.heat),
-            "offset": offset * self.mask_stride * self.offset_loss(raw.offset.float(), truth),
-            **self._quality_loss(raw, batch),
+            "semantic": semantic * self.semantic_loss(raw.semantic.float(), known.classes, truth.weight),
+            "heat": heat * warm,
+            "offset": offset * self.mask_stride * self.offset_loss(raw.offset.float(), truth.offset, known.cells >= 0),
+            **self._quality_loss(raw, batch.frames, known),
         }
 
-    def semantic_loss(self, logits: Float[Tensor, "B C h w"], truth: Truth) -> Float[Tensor, ""]:
-        """Mean cross-entropy over the hardest cells of the batch, those of small objects weighing more (DeeperLab)."""
-        losses = (truth.weight * F.cross_entropy(logits, truth.label, reduction="none")).flatten()
+    def semantic_loss(
+        self, logits: Float[Tensor, "B C h w"], classes: Int64[Tensor, "B h w"], weight: Float[Tensor, "B h w"]
+    ) -> Float[Tensor, ""]:
+        """Mean cross-entropy over the hardest cells of the photos, those of small objects weighing more (DeeperLab)."""
+        losses = (weight * F.cross_entropy(logits, classes, reduction="none"))[classes != PADDING]
         return losses.topk(max(1, round(self.hard * len(losses)))).values.mean()
 
     @staticmethod
-    def offset_loss(offset: Float[Tensor, "B 2 h w"], truth: Truth) -> Float[Tensor, ""]:
+    def offset_loss(
+        offset: Float[Tensor, "B 2 h w"], wanted: Float[Tensor, "B 2 h w"], inside: Bool[Tensor, "B h w"]
+    ) -> Float[Tensor, ""]:
         """The distance along both axes, the mean over all cells of objects, in cells."""
-        apart = (offset - truth.offset.nan_to_num(0)).abs().sum(dim=1)
-        return (apart * truth.inside).sum() / truth.inside.sum().clamp(min=1)
+        apart = (offset - wanted).abs().sum(dim=1)
+        return (apart * inside).sum() / inside.sum().clamp(min=1)
 
-    def _quality_loss(self, raw: Raw, batch: Batch) -> dict[str, Tensor]:
+    def _quality_loss(self, raw: Raw, frames: Sequence[Frame], truth: TrueMaps) -> dict[str, Tensor]:
         """How well the quality of what is found now is told, if it is."""
         if self.quality is None or raw.features is None:
             return {}
         with torch.no_grad():
-            probabilities = raw.semantic.float().softmax(dim=1)
-            maps = [SemanticMap(*image, self.mask_stride) for image in zip(probabilities, batch.frames, strict=True)]
-            centres = [self.peaks(heat[0], frame) for heat, frame in zip(raw.heat.float(), batch.frames, strict=True)]
+            maps = self.maps(raw, frames)
+            centres = [self.peaks(heat[0], frame) for heat, frame in zip(raw.heat.float(), frames, strict=True)]
             groups = [self._groups(*image) for image in zip(maps, centres, raw.offset.float(), strict=True)]
-        cells = [true_cells(target, self.mask_stride) for target in batch.targets]
-        return {"quality": self.quality.loss(raw.features, groups, maps, cells)}
+        return {"quality": self.quality.loss(raw.features, groups, maps, truth.cells)}
 
     # Prediction ------------------------------------------------------------------------------------------------------
 
     def instances(self, raw: Raw, frames: Sequence[Frame]) -> list[Instances]:
-        probabilities = raw.semantic.float().softmax(dim=1)
-        found = []
-        for row, (probability, heat, frame) in enumerate(zip(probabilities, raw.heat.float(), frames, strict=True)):
-            known = SemanticMap(probability, frame, self.mask_stride)
-            found.append(self._drawn(known, self.peaks(heat[0], frame), raw, row))
-        return found
+        centres = [self.peaks(heat[0], frame) for heat, frame in zip(raw.heat.float(), frames, strict=True)]
+        return self._scored(self.maps(raw, frames), centres, raw)
 
-    def _drawn(self, known: SemanticMap, centres: Centres, raw: Raw, row: int) -> Instances:
-        groups = self._groups(known, centres, raw.offset[row].float())
+    def _scored(self, maps: Sequence[SemanticMap], centres: Sequence[Centres], raw: Raw) -> list[Instances]:
+        groups = [self._groups(*image) for image in zip(maps, centres, raw.offset.float(), strict=True)]
         if self.quality is not None and raw.features is not None:
-            groups = self.quality.scored(raw.features[row], groups, known)
-        return drawn(groups, known, self.score, self.smallest, self.point)
+            groups = [self.quality.scored(*image) for image in zip(raw.features, groups, maps, strict=True)]
+        return [self.drawn(*image) for image in zip(groups, maps, strict=True)]
 
     def _groups(self, known: SemanticMap, centres: Centres, offset: Float[Tensor, "2 h w"]) -> Groups:
         """Foreground goes to the centre nearest to where it points, and a centre is of the class of most of it."""
-        foreground, count = known.foreground, len(centres.heat)
-        label = known.label[foreground]
-        if count:
-            distance, member = nearest(foreground.nonzero() + offset[:, foreground].T, centres.cell)
+        pointed = known.foreground.nonzero() + offset[:, known.foreground].T
+        if len(centres.heat):
+            distance, member = nearest(pointed, centres.cell)
         else:
-            distance, member = torch.full_like(label, torch.inf, dtype=offset.dtype), torch.full_like(label, -1)
-        classes = majority(member, label, count, len(self.classes))
-        own = classes[member] if count else label
-        probability = known.probabilities[:, foreground].gather(0, own[None])[0]
-        return Groups(member, probability, distance / self.sigma, classes, centres.heat.clamp(0, 1))
+            distance = torch.full_like(pointed[:, 0], torch.inf)
+            member = torch.full_like(distance, -1, dtype=torch.long)
+        return shared_out(known, member, distance / self.sigma, centres.heat.clamp(0, 1))
 
     def peaks(self, heat: Float[Tensor, "h w"], frame: Frame, threshold: float | None = None) -> Centres:
-        """The cells of the photo that are hottest around and hot enough, the hottest first (section 3.3)."""
-        side = 2 * self.reach_of_centre + 1
-        hottest = F.max_pool2d(heat[None], side, stride=1, padding=self.reach_of_centre)[0] == heat
+        """The cells of the photo that are hottest around and hot enough, the hottest first (section 3.3).
+
+        Of several that are equally hot around, as half precision makes them, the first stays.
+        """
         height, width = (-(-length // self.mask_stride) for length in frame.resized)
-        cell = (hottest & (heat > (self.threshold if threshold is None else threshold)))[:height, :width].nonzero()
-        kept = best(heat[cell[:, 0], cell[:, 1]], self.centres)
-        return Centres(cell[kept].float(), heat[cell[kept, 0], cell[kept, 1]])
+        heat, reach = heat[:height, :width], self.reach_of_centre
+        hottest = F.max_pool2d(heat[None], 2 * reach + 1, stride=1, padding=reach)[0] == heat
+        cell = (hottest & (heat > (self.threshold if threshold is None else threshold))).nonzero()
+        value = heat[cell[:, 0], cell[:, 1]]
+        top = best(value, 4 * self.centres)
+        place = cell[top].float()
+        kept = top[survivors(torch.cdist(place, place, p=torch.inf) <= reach)][: self.centres]
+        return Centres(cell[kept].float(), value[kept])
 
     def given(self, raw: Raw, batch: Batch, oracle: Oracle) -> list[Instances]:
         """What is found in the true semantic map, around the true centres, or around the N hottest cells of N."""
-        found = []
-        images = zip(raw.semantic.float().softmax(dim=1), raw.heat.float(), batch.targets, batch.frames, strict=True)
-        for row, (probability, heat, target, frame) in enumerate(images):
-            cells, centres = true_cells(target, self.mask_stride), self.peaks(heat[0], frame)
-            if oracle == "semantic map":
-                classes = true_classes(cells, target, len(self.classes))
-                probability = certain(classes, len(self.classes) + 1)
-            elif oracle == "centres":
+        maps = self.known_maps(batch) if oracle == "semantic map" else self.maps(raw, batch.frames)
+        centres = []
+        images = zip(raw.heat.float(), self.true_maps(batch).cells, batch.targets, batch.frames, strict=True)
+        for heat, cells, target, frame in images:
+            if oracle == "centres":
                 cell = self.true_centres(cells, len(target))
                 cell = cell[~cell.isnan().any(dim=1)]
-                centres = Centres(cell, torch.ones_like(cell[:, 0]))
+                centres.append(Centres(cell, torch.ones_like(cell[:, 0])))
+            elif oracle == "count":
+                hottest = self.peaks(heat[0], frame, threshold=-torch.inf)
+                centres.append(Centres(*(part[: len(target)] for part in hottest)))
             else:
-                centres = Centres(*(part[: len(target)] for part in self.peaks(heat[0], frame, threshold=-torch.inf)))
-            found.append(self._drawn(SemanticMap(probability, frame, self.mask_stride), centres, raw, row))
-        return found
-
-    def semantic_areas(self, raw: Raw, batch: Batch) -> list[Int64[Tensor, "3 C"]]:
-        return semantic_areas(raw.semantic, batch, self.mask_stride)
-
-    def reach(self, raw: Raw, batch: Batch) -> list[dict[str, tuple[int, int]]]:
-        return enough_cells(batch, self.mask_stride, self.smallest)
-
-    def ceiling(self, batch: Batch) -> list[Instances]:
-        """The truth as one label a cell at stride 4."""
-        return redrawn(batch, self.mask_stride)
+                centres.append(self.peaks(heat[0], frame))
+        return self._scored(maps, centres, raw)
 
 
 def _head(channels: int, width: int, outputs: int) -> nn.Sequential:

@@ -18,26 +18,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskbench.errors import ConfigError
-from maskbench.methods.base import Common, Oracle, Segmenter
+from maskbench.methods.base import BottomUp, Common, Oracle
 from maskbench.nn.blocks import predictor, zero_of
 from maskbench.nn.decoders import Decoder, semantic_fpn
 from maskbench.nn.quality import MaskQuality
 from maskbench.ops.cluster import Clusterer, Grouping, MeanShift, Pixels, nearest
-from maskbench.ops.grouping import (
-    Groups,
-    SemanticMap,
-    certain,
-    drawn,
-    enough_cells,
-    known_rule,
-    majority,
-    redrawn,
-    semantic_areas,
-    true_cells,
-    true_classes,
-)
+from maskbench.ops.grouping import Groups, SemanticMap, TrueMaps, known_rule, shared_out
 from maskbench.ops.losses import Reduction, pull_push
-from maskbench.structures import Batch, Frame, Instances, OperatingPoint
+from maskbench.structures import Batch, Frame, Instances
 
 
 class Raw(NamedTuple):
@@ -48,7 +36,7 @@ class Raw(NamedTuple):
     features: Float[Tensor, "B F h w"] | None = None
 
 
-class Discriminative(Segmenter):
+class Discriminative(BottomUp):
     """Semantic segmentation, an embedding trained by pull and push, and clustering of the foreground.
 
     Margins and weights are the paper's; the bandwidth is that of the authors' released code (push margin, not pull
@@ -72,16 +60,13 @@ class Discriminative(Segmenter):
         score: the rule by which an instance gets its score, one of `ops.grouping.SCORES`.
     """
 
-    paradigm = "bottom-up"
-    default_point = OperatingPoint(score_threshold=0.0, candidates=None, max_instances=100)
     oracles = ("semantic map", "centres", "count")
-    mask_stride = 4
 
     def __init__(
         self,
         *,
         decoder: Decoder = semantic_fpn,
-        cluster: Clusterer = MeanShift(bandwidth=1.5, iterations=10),
+        cluster: Clusterer = MeanShift(),
         dimensions: int = 8,
         coordinates: bool = True,
         per_class: bool = True,
@@ -117,22 +102,23 @@ class Discriminative(Segmenter):
         classes, embedding = self.decoder(self.backbone(images))
         return Raw(self.classify(classes), self.embed(embedding), classes if self.quality else None)
 
+    def probabilities(self, raw: Raw) -> Float[Tensor, "B C h w"]:
+        return raw.semantic.float().softmax(dim=1)
+
     # Loss ------------------------------------------------------------------------------------------------------------
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        raw = self(self.prepare(batch))
-        cells = [true_cells(target, self.mask_stride) for target in batch.targets]
-        classes = [true_classes(*image, len(self.classes)) for image in zip(cells, batch.targets, strict=True)]
-        images = zip(raw.embedding, cells, batch.targets, strict=True)
-        terms = [self._embedding_terms(embedding, own, target.labels) for embedding, own, target in images]
+        raw, truth = self(self.prepare(batch)), self.true_maps(batch)
+        images = zip(raw.embedding, truth.cells, batch.targets, strict=True)
+        terms = [self._embedding_terms(embedding, cells, target.labels) for embedding, cells, target in images]
         pull, push, regulariser = (torch.stack(term).mean() for term in zip(*terms, strict=True))
         alpha, beta, gamma = (self.embedding_weight * weight for weight in self.weights)
         return {
-            "semantic": F.cross_entropy(raw.semantic.float(), torch.stack(classes)),
+            "semantic": F.cross_entropy(raw.semantic.float(), truth.classes),
             "pull": alpha * pull,
             "push": beta * push,
             "regulariser": gamma * regulariser,
-            **self._quality_loss(raw, batch, cells),
+            **self._quality_loss(raw, batch.frames, truth),
         }
 
     def _embedding_terms(
@@ -144,25 +130,20 @@ class Discriminative(Segmenter):
         nothing = zero_of(embedding)
         return terms[0] + nothing, terms[1] + nothing, terms[2] + nothing
 
-    def _quality_loss(self, raw: Raw, batch: Batch, cells: Sequence[Int64[Tensor, "h w"]]) -> dict[str, Tensor]:
+    def _quality_loss(self, raw: Raw, frames: Sequence[Frame], truth: TrueMaps) -> dict[str, Tensor]:
         """How well the quality of what is found now is told, if it is."""
         if self.quality is None or raw.features is None:
             return {}
         with torch.no_grad():
-            maps = self._maps(raw.semantic.float().softmax(dim=1), batch.frames)
-            found = self.cluster(self._pixels(maps, raw.embedding))
-            groups = [self._groups(*image) for image in zip(maps, found, strict=True)]
-        return {"quality": self.quality.loss(raw.features, groups, maps, cells)}
+            maps = self.maps(raw, frames)
+            groups = self._groups(maps, self.cluster(self._pixels(maps, raw.embedding)))
+        return {"quality": self.quality.loss(raw.features, groups, maps, truth.cells)}
 
     # Prediction ------------------------------------------------------------------------------------------------------
 
     def instances(self, raw: Raw, frames: Sequence[Frame]) -> list[Instances]:
-        maps = self._maps(raw.semantic.float().softmax(dim=1), frames)
-        found = self.cluster(self._pixels(maps, raw.embedding))
-        return self._drawn(maps, found, raw)
-
-    def _maps(self, probabilities: Float[Tensor, "B _ h w"], frames: Sequence[Frame]) -> list[SemanticMap]:
-        return [SemanticMap(*image, self.mask_stride) for image in zip(probabilities, frames, strict=True)]
+        maps = self.maps(raw, frames)
+        return self._scored(maps, self.cluster(self._pixels(maps, raw.embedding)), raw)
 
     def _pixels(self, maps: Sequence[SemanticMap], embeddings: Float[Tensor, "B E h w"]) -> list[Pixels]:
         """What is clustered of each image."""
@@ -173,21 +154,18 @@ class Discriminative(Segmenter):
             images.append(Pixels(embedding[:, inside].T, inside.nonzero(), label, torch.ones_like(label).float()))
         return images
 
-    def _groups(self, known: SemanticMap, found: Grouping) -> Groups:
-        inside = known.foreground
-        label = majority(found.member, known.label[inside], len(found.centres), len(self.classes))
-        probability = known.probabilities[:, inside].amax(dim=0)
-        return Groups(found.member, probability, found.distance, label, probability.new_ones(len(found.centres)))
+    def _groups(self, maps: Sequence[SemanticMap], found: Sequence[Grouping]) -> list[Groups]:
+        return [
+            shared_out(known, image.member, image.distance, image.distance.new_ones(len(image.centres)))
+            for known, image in zip(maps, found, strict=True)
+        ]
 
-    def _drawn(self, maps: Sequence[SemanticMap], found: Sequence[Grouping], raw: Raw) -> list[Instances]:
+    def _scored(self, maps: Sequence[SemanticMap], found: Sequence[Grouping], raw: Raw) -> list[Instances]:
         """The clusters of each image as instances."""
-        drawings = []
-        for row, (known, grouping) in enumerate(zip(maps, found, strict=True)):
-            groups = self._groups(known, grouping)
-            if self.quality is not None and raw.features is not None:
-                groups = self.quality.scored(raw.features[row], groups, known)
-            drawings.append(drawn(groups, known, self.score, self.smallest, self.point))
-        return drawings
+        groups = self._groups(maps, found)
+        if self.quality is not None and raw.features is not None:
+            groups = [self.quality.scored(*image) for image in zip(raw.features, groups, maps, strict=True)]
+        return [self.drawn(*image) for image in zip(groups, maps, strict=True)]
 
     @property
     def choices(self) -> dict[str, tuple[float, ...]]:
@@ -198,43 +176,28 @@ class Discriminative(Segmenter):
 
     def given(self, raw: Raw, batch: Batch, oracle: Oracle) -> list[Instances]:
         """What clustering finds in the true semantic map, what goes to the true means, or the N best clusters of N."""
-        cells = [true_cells(target, self.mask_stride) for target in batch.targets]
-        probabilities = raw.semantic.float().softmax(dim=1)
-        if oracle == "semantic map":
-            classes = [true_classes(*image, len(self.classes)) for image in zip(cells, batch.targets, strict=True)]
-            probabilities = torch.stack([certain(image, len(self.classes) + 1) for image in classes])
-        maps = self._maps(probabilities, batch.frames)
+        maps = self.known_maps(batch) if oracle == "semantic map" else self.maps(raw, batch.frames)
         pixels = self._pixels(maps, raw.embedding)
         if oracle == "centres":
-            means = [_means(*image) for image in zip(raw.embedding.float(), cells, strict=True)]
-            found = [_joined(*image) for image in zip(pixels, means, strict=True)]
-        else:
-            found = self.cluster(pixels)
-        most = [len(target) if oracle == "count" else None for target in batch.targets]
-        return [image[:count] for image, count in zip(self._drawn(maps, found, raw), most, strict=True)]
+            images = zip(pixels, raw.embedding.float(), self.true_maps(batch).cells, batch.targets, strict=True)
+            return self._scored(maps, [self._joined(*image) for image in images], raw)
+        found = self._scored(maps, self.cluster(pixels), raw)
+        if oracle == "count":
+            found = [image[: len(target)] for image, target in zip(found, batch.targets, strict=True)]
+        return found
 
-    def semantic_areas(self, raw: Raw, batch: Batch) -> list[Int64[Tensor, "3 C"]]:
-        return semantic_areas(raw.semantic, batch, self.mask_stride)
-
-    def reach(self, raw: Raw, batch: Batch) -> list[dict[str, tuple[int, int]]]:
-        return enough_cells(batch, self.mask_stride, self.smallest)
-
-    def ceiling(self, batch: Batch) -> list[Instances]:
-        """The truth as one label a cell at stride 4."""
-        return redrawn(batch, self.mask_stride)
-
-
-def _means(embedding: Float[Tensor, "E h w"], cells: Int64[Tensor, "h w"]) -> Float[Tensor, "M E"]:
-    """The mean embedding of each object that has a cell."""
-    inside = cells >= 0
-    objects, own = cells[inside].unique(return_inverse=True)
-    total = embedding.new_zeros(len(objects), len(embedding)).index_add(0, own, embedding[:, inside].T)
-    return total / torch.bincount(own, minlength=len(objects))[:, None]
-
-
-def _joined(pixels: Pixels, centres: Float[Tensor, "M E"]) -> Grouping:
-    """Every cell with the nearest of the centres."""
-    if not len(centres):
-        return Grouping(torch.full_like(pixels.label, -1), centres, torch.full_like(pixels.seed, torch.inf))
-    distance, member = nearest(pixels.embedding, centres)
-    return Grouping(member, centres, distance)
+    def _joined(
+        self, pixels: Pixels, embedding: Float[Tensor, "E h w"], cells: Int64[Tensor, "h w"], target: Instances
+    ) -> Grouping:
+        """Every pixel with the nearest mean of an object of its class; the push margin stands for a bandwidth."""
+        objects, own = cells[cells >= 0].unique(return_inverse=True)
+        total = embedding.new_zeros(len(objects), len(embedding)).index_add(0, own, embedding[:, cells >= 0].T)
+        means = total / torch.bincount(own, minlength=len(objects))[:, None]
+        classes = target.labels[objects] * self.per_class
+        member, distance = torch.full_like(pixels.label, -1), torch.full_like(pixels.seed, torch.inf)
+        for label in classes.unique():
+            rows, rivals = (pixels.label == label).nonzero()[:, 0], (classes == label).nonzero()[:, 0]
+            if len(rows):
+                away, which = nearest(pixels.embedding[rows], means[rivals])
+                member[rows], distance[rows] = rivals[which], away / self.margins[1]
+        return Grouping(member, means, distance)

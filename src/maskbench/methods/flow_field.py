@@ -8,6 +8,7 @@ B images   N objects of an image   C classes   h w cells at stride 4   P foregro
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple, Unpack
 
 import torch
@@ -15,25 +16,14 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-from maskbench.methods.base import Common, Oracle, Segmenter
+from maskbench.errors import ConfigError
+from maskbench.methods.base import BottomUp, Common, Oracle
 from maskbench.nn.blocks import predictor
 from maskbench.nn.decoders import Decoder, semantic_fpn
 from maskbench.ops.cluster import nearest
 from maskbench.ops.flows import flows, followed, sinks
-from maskbench.ops.grouping import (
-    Groups,
-    SemanticMap,
-    certain,
-    drawn,
-    enough_cells,
-    known_rule,
-    majority,
-    redrawn,
-    semantic_areas,
-    true_cells,
-    true_classes,
-)
-from maskbench.structures import Batch, Frame, Instances, OperatingPoint
+from maskbench.ops.grouping import Groups, SemanticMap, known_rule, shared_out
+from maskbench.structures import Batch, Frame, Instances
 
 
 class Raw(NamedTuple):
@@ -43,7 +33,7 @@ class Raw(NamedTuple):
     flow: Float[Tensor, "B 2 h w"]
 
 
-class FlowField(Segmenter):
+class FlowField(BottomUp):
     """Semantic segmentation and a flow that is followed to its sinks.
 
     Cellpose tells cells from background by a logit; here a semantic map does, so that there can be several classes.
@@ -55,16 +45,13 @@ class FlowField(Segmenter):
         flow_scale: what the unit vectors are multiplied by to be learnt.
         weights: of semantic and flow loss.
         steps: for which the flow is followed.
-        window: cells a side of the square in which a sink gathers what ends.
+        window: cells a side of the square in which a sink gathers what ends, an odd number.
         smallest: cells that an instance must have.
         largest_error: that the flow may have, the mean squared distance over a mask.
-        score: the rule by which an instance gets its score, one of `SCORES`.
+        score: the rule by which an instance gets its score, one of `ops.grouping.SCORES`.
     """
 
-    paradigm = "bottom-up"
-    default_point = OperatingPoint(score_threshold=0.0, candidates=None, max_instances=100)
-    oracles = ("semantic map", "centres")
-    mask_stride = 4
+    oracles = ("semantic map", "flows")
 
     def __init__(
         self,
@@ -80,6 +67,8 @@ class FlowField(Segmenter):
         **common: Unpack[Common],
     ) -> None:
         super().__init__(**common)
+        if window % 2 == 0:
+            raise ConfigError(f"window={window}: expected an odd number of cells, so that it has a middle")
         self.flow_scale, self.weights, self.steps, self.window = flow_scale, weights, steps, window
         self.smallest, self.largest_error, self.score = smallest, largest_error, known_rule(score)
         self.decoder = decoder(self.backbone.channels, self.backbone.strides, (False,))
@@ -92,28 +81,27 @@ class FlowField(Segmenter):
         (features,) = self.decoder(self.backbone(images))
         return Raw(self.classify(features), self.lead(features))
 
+    def probabilities(self, raw: Raw) -> Float[Tensor, "B C h w"]:
+        return raw.semantic.float().softmax(dim=1)
+
     # Loss ------------------------------------------------------------------------------------------------------------
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         raw, (semantic, flow) = self(self.prepare(batch)), self.weights
-        cells = torch.stack([true_cells(target, self.mask_stride) for target in batch.targets])
-        classes = [true_classes(*image, len(self.classes)) for image in zip(cells, batch.targets, strict=True)]
-        wanted = self.flow_scale * flows(cells)
+        cells, classes = truth = self.true_maps(batch)
+        apart = ((raw.flow.float() - self.flow_scale * flows(cells)) ** 2).mean(dim=1)
         return {
-            "semantic": semantic * F.cross_entropy(raw.semantic.float(), torch.stack(classes)),
-            "flow": flow * F.mse_loss(raw.flow.float(), wanted),
+            "semantic": semantic * F.cross_entropy(raw.semantic.float(), classes),
+            "flow": flow * apart[truth.inside].mean(),
         }
 
     # Prediction ------------------------------------------------------------------------------------------------------
 
     def instances(self, raw: Raw, frames: Sequence[Frame]) -> list[Instances]:
-        images = zip(raw.semantic.float().softmax(dim=1), raw.flow.float() / self.flow_scale, frames, strict=True)
-        return [
-            self._instances(SemanticMap(probability, frame, self.mask_stride), flow)
-            for probability, flow, frame in images
-        ]
+        flow = raw.flow.float() / self.flow_scale
+        return [self._followed(*image) for image in zip(self.maps(raw, frames), flow, strict=True)]
 
-    def _instances(self, known: SemanticMap, flow: Float[Tensor, "2 h w"]) -> Instances:
+    def _followed(self, known: SemanticMap, flow: Float[Tensor, "2 h w"]) -> Instances:
         inside = known.foreground
         ends = followed(flow, inside, self.steps)
         middles = sinks(ends, inside.shape, self.window, self.smallest)
@@ -121,42 +109,22 @@ class FlowField(Segmenter):
             return Instances.empty(known.frame.photo, inside.device)
         distance, member = nearest(ends, middles)
         member = member.masked_fill(distance > self.window, -1)  # it circles or leaves the photo
-        return drawn(self._groups(known, flow, member, len(middles)), known, self.score, self.smallest, self.point)
+        return self.drawn(self._groups(known, flow, member, len(middles)), known)
 
     def _groups(
         self, known: SemanticMap, flow: Float[Tensor, "2 h w"], member: Int64[Tensor, " P"], count: int
     ) -> Groups:
         """The groups, without those whose own flows would be others."""
-        inside = known.foreground
-        cells = torch.full(inside.shape, -1, device=inside.device)
-        cells[inside] = member
-        apart = torch.linalg.vector_norm(flow - flows(cells[None])[0], dim=0)[inside]
-        label = majority(member, known.label[inside], count, len(self.classes))
-        probability = known.probabilities[:, inside].gather(0, label[member][None])[0]
-        groups = Groups(member, probability, apart, label, apart.new_ones(count))
-        bad = groups.mean(apart**2) > self.largest_error
-        return Groups(member.masked_fill(bad[member] & (member >= 0), -1), probability, apart, label, groups.centre)
+        cells = torch.full(known.foreground.shape, -1, device=member.device)
+        cells[known.foreground] = member
+        apart = torch.linalg.vector_norm(flow - flows(cells[None])[0], dim=0)[known.foreground]
+        groups = shared_out(known, member, apart, apart.new_ones(count))
+        good = groups.mean(apart**2) <= self.largest_error
+        return replace(groups, member=torch.where((member >= 0) & good[member], member, -1))
 
     def given(self, raw: Raw, batch: Batch, oracle: Oracle) -> list[Instances]:
-        """What is found in the true semantic map, or by following the true flows, whose sinks are the true middles."""
-        found = []
-        images = zip(raw.semantic.float().softmax(dim=1), raw.flow.float() / self.flow_scale, strict=True)
-        for (probability, flow), target, frame in zip(images, batch.targets, batch.frames, strict=True):
-            cells = true_cells(target, self.mask_stride)
-            if oracle == "semantic map":
-                classes = true_classes(cells, target, len(self.classes))
-                probability = certain(classes, len(self.classes) + 1)
-            else:
-                flow = flows(cells[None])[0]
-            found.append(self._instances(SemanticMap(probability, frame, self.mask_stride), flow))
-        return found
-
-    def semantic_areas(self, raw: Raw, batch: Batch) -> list[Int64[Tensor, "3 C"]]:
-        return semantic_areas(raw.semantic, batch, self.mask_stride)
-
-    def reach(self, raw: Raw, batch: Batch) -> list[dict[str, tuple[int, int]]]:
-        return enough_cells(batch, self.mask_stride, self.smallest)
-
-    def ceiling(self, batch: Batch) -> list[Instances]:
-        """The truth as one label a cell at stride 4."""
-        return redrawn(batch, self.mask_stride)
+        """What is found in the true semantic map, or by following the true flows."""
+        maps = self.known_maps(batch) if oracle == "semantic map" else self.maps(raw, batch.frames)
+        true = oracle == "flows"
+        flow = flows(self.true_maps(batch).cells) if true else raw.flow.float() / self.flow_scale
+        return [self._followed(*image) for image in zip(maps, flow, strict=True)]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple, Unpack
 
 import torch
@@ -25,6 +26,7 @@ from maskbench.nn.fpn import FPN
 from maskbench.nn.semantic import SemanticFPN
 from maskbench.ops import boxes as box_ops
 from maskbench.ops.grid import first_of_each, flat
+from maskbench.ops.grouping import position
 from maskbench.ops.locations import Locations, centredness
 from maskbench.ops.losses import focal, lovasz_hinge
 from maskbench.ops.masks import instances_of, shrink, to_photo
@@ -53,6 +55,9 @@ class Raw(NamedTuple):
 class Hybrid(Segmenter):
     """A dense detector and a pixel embedding that its detections gather.
 
+    Other than in the paper, an object's mean is that of all locations which learn it, and these are drawn together by
+    their mean squared distance, that of margins in the logarithm; the pixels' map is a decoder's at stride 4.
+
     Args:
         width: channels of the pyramid.
         finest: the first level of the pyramid on which is detected (0 is P2; FCOS begins with P3).
@@ -62,6 +67,9 @@ class Hybrid(Segmenter):
         head_depth: see there.
         decoder_width: of the pixels' decoder.
         dimensions: of the embedding.
+        margin: within which of an embedding pixels are its object's at first.
+        unit: pixels that are one in the embedding's first two dimensions, to which the place is added: objects that
+            look alike lie apart.
         box_margin: share of a box's sides that is looked at beyond it, in training.
         weights: of class, box, centredness, mask and coupling loss.
         nms: overlap at which the lower-scored box of a class goes.
@@ -83,8 +91,10 @@ class Hybrid(Segmenter):
         head_depth: int = 4,
         decoder_width: int = 128,
         dimensions: int = 32,
-        box_margin: float = 0.2,
-        weights: tuple[float, float, float, float, float] = (1.0, 1.0, 1.0, 1.0, 0.1),
+        margin: float = 2.0,
+        unit: float = 100.0,
+        box_margin: float = 0.1,
+        weights: tuple[float, float, float, float, float] = (1.0, 1.0, 1.0, 0.5, 0.1),
         nms: float = 0.6,
         **common: Unpack[Common],
     ) -> None:
@@ -92,16 +102,17 @@ class Hybrid(Segmenter):
         self.fpn = FPN(self.backbone.channels, self.backbone.strides, width)
         self.finest, self.strides = finest, self.fpn.strides[finest:]
         self.ranges, self.radius, self.box_margin = tuple((low, high) for low, high in ranges), radius, box_margin
-        self.weights, self.nms = weights, nms
+        self.weights, self.nms, self.unit = weights, nms, unit
         self.class_tower, self.box_tower = (tower(width, head_width, head_depth) for _ in range(2))
         self.classify = predictor(head_width, len(self.classes), prior=0.01)
         self.box, self.centred = predictor(head_width, 4), predictor(head_width, 1)
         self.scales = nn.Parameter(torch.ones(len(self.strides)))
         self.embed, self.sharpen = predictor(head_width, dimensions), predictor(head_width, 1)
-        self.pixel_decoder = SemanticFPN(width, 4, decoder_width, decoder_width, coordinates=True)
+        self.pixel_decoder = SemanticFPN(width, 4, decoder_width, decoder_width)
         self.pixel_embed = predictor(decoder_width, dimensions, kernel=1)
-        # as for every embedding: what starts as one point takes epochs to part
-        nn.init.normal_(self.pixel_embed.weight, std=decoder_width**-0.5)
+        # embeddings that begin near each other and within a margin: of a Gaussian far away nothing can be learnt
+        assert self.sharpen.bias is not None
+        nn.init.constant_(self.sharpen.bias, math.log(math.log(2) / margin**2))
 
     # Network ---------------------------------------------------------------------------------------------------------
 
@@ -114,8 +125,11 @@ class Hybrid(Segmenter):
             sides = (scale * self.box(boxes)).clamp(max=LARGEST).exp()
             said.append((self.classify(classes), sides, self.centred(boxes), self.embed(boxes), self.sharpen(boxes)))
         logits, sides, centred, embedding, sharpness = (flat(maps) for maps in zip(*said, strict=True))
-        pixels = self.pixel_embed(self.pixel_decoder(levels))
         locations = Locations.of(detecting, self.strides)
+        embedding = torch.cat([embedding[..., :2] + locations.point / self.unit, embedding[..., 2:]], dim=2)
+        pixels = self.pixel_embed(self.pixel_decoder(levels))
+        place = self.mask_stride * (position(pixels.shape[2:], pixels.device) + 0.5).flip(2).permute(2, 0, 1)
+        pixels = torch.cat([pixels[:, :2] + place / self.unit, pixels[:, 2:]], dim=1)
         return Raw(locations, logits, sides, centred[..., 0], embedding, sharpness[..., 0], pixels)
 
     # Loss ------------------------------------------------------------------------------------------------------------
@@ -171,29 +185,31 @@ class Hybrid(Segmenter):
         said = torch.cat([embedding, sharpness[:, None]], dim=1)
         total = said.new_zeros(len(objects), said.shape[1]).index_add(0, member, said)
         means = total / torch.bincount(member)[:, None]
-        likely = gathered(pixels, means[:, :-1], means[:, -1])
         truth = shrink(target.masks.dense(), self.mask_stride)[objects]
         around = _grown(target.boxes[objects], self.box_margin)
-        seen = truth | inside(around, likely.shape[1:], self.mask_stride)
-        hinge = lovasz_hinge(2 * likely[seen] - 1, truth[seen], seen.nonzero()[:, 0], len(objects))
+        seen = truth | inside(around, truth.shape[1:], self.mask_stride)
+        instance, row, column = seen.nonzero(as_tuple=True)
+        squared = ((pixels.permute(1, 2, 0)[row, column] - means[instance, :-1]) ** 2).sum(dim=1)
+        likely = (-squared * means[instance, -1].exp()).exp()
+        hinge = lovasz_hinge(2 * likely - 1, truth[seen], instance, len(objects))
         apart = ((said - means.detach()[member]) ** 2).sum(dim=1)
         return hinge.mean() + nothing, apart.mean() + nothing
 
     # Prediction ------------------------------------------------------------------------------------------------------
 
     def instances(self, raw: Raw, frames: Sequence[Frame]) -> list[Instances]:
-        scores = self._scores(raw)
-        return [
-            self._instances(raw, row, own, frame) for row, (own, frame) in enumerate(zip(scores, frames, strict=True))
-        ]
+        # the threshold is one of classes, as FCOS has it, and what passes is ranked by how near its middle it lies too
+        likely = raw.logits.float().sigmoid() > self.point.score_threshold
+        images = zip(self._scores(raw) * likely, frames, strict=True)
+        return [self._instances(raw, row, scores, frame) for row, (scores, frame) in enumerate(images)]
 
     @staticmethod
     def _scores(raw: Raw) -> Float[Tensor, "B A C"]:
-        """The geometric mean of class probability and centredness, as FCOS ranks."""
+        """The geometric mean of class probability and centredness."""
         return (raw.logits.float().sigmoid() * raw.centred.float().sigmoid()[..., None]).sqrt()
 
     def _instances(self, raw: Raw, row: int, scores: Float[Tensor, "A C"], frame: Frame) -> Instances:
-        candidates = Candidates.of(scores, self.point)
+        candidates = Candidates.of(scores, replace(self.point, score_threshold=0.0))
         boxes = raw.locations.boxes(raw.sides[row].float())[candidates.cells]
         boxes = box_ops.clip(boxes, frame.resized)
         real = box_ops.not_empty(boxes).nonzero()[:, 0][: self.point.candidates]

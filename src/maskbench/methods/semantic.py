@@ -11,28 +11,16 @@ from collections.abc import Sequence
 from typing import NamedTuple, Unpack
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from maskbench.methods.base import Common, Oracle, Segmenter
+from maskbench.methods.base import BottomUp, Common, Oracle
 from maskbench.nn.blocks import predictor
 from maskbench.nn.decoders import Decoder, semantic_fpn
 from maskbench.ops.cluster import AffinityComponents, Pixels
-from maskbench.ops.grouping import (
-    Groups,
-    SemanticMap,
-    certain,
-    drawn,
-    enough_cells,
-    known_rule,
-    majority,
-    redrawn,
-    semantic_areas,
-    true_cells,
-    true_classes,
-)
-from maskbench.structures import Batch, Frame, Instances, OperatingPoint
+from maskbench.ops.grouping import SemanticMap, known_rule, shared_out
+from maskbench.structures import Batch, Frame, Instances
 
 
 class Raw(NamedTuple):
@@ -41,7 +29,7 @@ class Raw(NamedTuple):
     semantic: Float[Tensor, "B C+1 h w"]
 
 
-class Semantic(Segmenter):
+class Semantic(BottomUp):
     """A semantic map and its connected components.
 
     Args:
@@ -51,10 +39,7 @@ class Semantic(Segmenter):
         score: the rule by which an instance gets its score, one of `ops.grouping.SCORES`.
     """
 
-    paradigm = "bottom-up"
-    default_point = OperatingPoint(score_threshold=0.0, candidates=None, max_instances=100)
     oracles = ("semantic map",)
-    mask_stride = 4
 
     def __init__(
         self,
@@ -77,49 +62,32 @@ class Semantic(Segmenter):
         (features,) = self.decoder(self.backbone(images))
         return Raw(self.classify(features))
 
+    def probabilities(self, raw: Raw) -> Float[Tensor, "B C h w"]:
+        return raw.semantic.float().softmax(dim=1)
+
     # Loss ------------------------------------------------------------------------------------------------------------
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         raw = self(self.prepare(batch))
-        classes = [
-            true_classes(true_cells(target, self.mask_stride), target, len(self.classes)) for target in batch.targets
-        ]
-        return {"semantic": F.cross_entropy(raw.semantic.float(), torch.stack(classes))}
+        return {"semantic": F.cross_entropy(raw.semantic.float(), self.true_maps(batch).classes)}
 
     # Prediction ------------------------------------------------------------------------------------------------------
 
     def instances(self, raw: Raw, frames: Sequence[Frame]) -> list[Instances]:
-        return self._components(raw.semantic.float().softmax(dim=1), frames)
+        return self._components(self.maps(raw, frames))
 
-    def _components(self, probabilities: Float[Tensor, "B C h w"], frames: Sequence[Frame]) -> list[Instances]:
-        maps = [SemanticMap(*image, self.mask_stride) for image in zip(probabilities, frames, strict=True)]
+    def _components(self, maps: Sequence[SemanticMap]) -> list[Instances]:
         pixels = []
         for known in maps:
-            inside = known.foreground
-            sure = known.probabilities[:, inside].amax(dim=0)
-            pixels.append(Pixels(torch.zeros_like(sure)[:, None], inside.nonzero(), known.label[inside], sure))
+            label = known.label[known.foreground]
+            same = torch.ones_like(label).float()
+            pixels.append(Pixels(same[:, None], known.foreground.nonzero(), label, same))
         found = []
-        for known, own, component in zip(maps, pixels, self.components(pixels), strict=True):
-            count = len(component.centres)
-            label = majority(component.member, own.label, count, len(self.classes))
-            groups = Groups(component.member, own.seed, component.distance, label, own.seed.new_ones(count))
-            found.append(drawn(groups, known, self.score, self.smallest, self.point))
+        for known, component in zip(maps, self.components(pixels), strict=True):
+            sure = component.distance.new_ones(len(component.centres))
+            found.append(self.drawn(shared_out(known, component.member, component.distance, sure), known))
         return found
 
     def given(self, raw: Raw, batch: Batch, oracle: Oracle) -> list[Instances]:
         """The components of the true semantic map: objects that touch others of their class are lost."""
-        classes = [
-            true_classes(true_cells(target, self.mask_stride), target, len(self.classes)) for target in batch.targets
-        ]
-        known = torch.stack([certain(image, len(self.classes) + 1) for image in classes])
-        return self._components(known, batch.frames)
-
-    def semantic_areas(self, raw: Raw, batch: Batch) -> list[Int64[Tensor, "3 C"]]:
-        return semantic_areas(raw.semantic, batch, self.mask_stride)
-
-    def reach(self, raw: Raw, batch: Batch) -> list[dict[str, tuple[int, int]]]:
-        return enough_cells(batch, self.mask_stride, self.smallest)
-
-    def ceiling(self, batch: Batch) -> list[Instances]:
-        """The truth as one label a cell at stride 4."""
-        return redrawn(batch, self.mask_stride)
+        return self._components(self.known_maps(batch))

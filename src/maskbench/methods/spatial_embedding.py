@@ -8,48 +8,49 @@ B images   N objects of an image   C classes   h w cells at stride 4   P foregro
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple, Unpack
 
 import torch
 from jaxtyping import Float, Int64
-from torch import Tensor
+from torch import Tensor, nn
 
-from maskbench.methods.base import Common, Oracle, Segmenter
+from maskbench.methods.base import BottomUp, Common, Oracle
 from maskbench.nn.blocks import predictor, zero_of
 from maskbench.nn.decoders import Decoder, semantic_fpn
 from maskbench.ops.cluster import Pixels, Seeds
-from maskbench.ops.grouping import (
-    Groups,
-    SemanticMap,
-    certain,
-    drawn,
-    enough_cells,
-    known_rule,
-    majority,
-    position,
-    redrawn,
-    semantic_areas,
-    true_cells,
-    true_classes,
-)
+from maskbench.ops.grouping import SemanticMap, known_rule, position, shared_out
 from maskbench.ops.losses import lovasz_hinge
-from maskbench.structures import Batch, Frame, Instances, OperatingPoint
+from maskbench.structures import Batch, Frame, Instances
 
 NEAR = 1e-3
 """Cells that an object takes less than this for its own are as good as right, and too many to look at."""
+PAIRS = 1 << 22
+"""Of an object and a cell, that are looked through at a time: some 100 MB."""
 
 
 class Raw(NamedTuple):
     """What every cell says: where its centre lies, how far its object reaches, how good a seed of each class it is."""
 
     offset: Float[Tensor, "B 2 h w"]
-    width: Float[Tensor, "B 2 h w"]
+    sharpness: Float[Tensor, "B 2 h w"]
     """A tenth of the logarithm of 1 / 2σ², along rows and columns."""
     seed: Float[Tensor, "B C h w"]
 
 
-class SpatialEmbedding(Segmenter):
+class Objects(NamedTuple):
+    """What the cells of each object agree on."""
+
+    centre: Float[Tensor, "N 2"]
+    sharpness: Float[Tensor, "N 2"]
+
+    def likely(self, places: Float[Tensor, "*#K 2"], which: Int64[Tensor, "*#K"]) -> Float[Tensor, "*#K"]:
+        """How much cells are of these objects (eq. 5 and 7): 1 at the centre, one half at the margin."""
+        return (-((places - self.centre[which]) ** 2 * (10 * self.sharpness[which]).exp()).sum(dim=-1)).exp()
+
+
+class SpatialEmbedding(BottomUp):
     """Offsets, margins and seeds, learnt by the IoU of what they cluster.
 
     Lengths are in units of so many pixels, and no cell points farther than one unit along an axis. The seed map takes
@@ -58,23 +59,22 @@ class SpatialEmbedding(Segmenter):
     Args:
         decoder: from the backbone's maps to a map for offsets and margins and one for seeds.
         unit: pixels that are 1 (1024: a Cityscapes image is one by two).
+        margin: σ that objects begin with, in pixels (4.9 as released).
         weights: of instance, margin and seed loss (section 3.2 and 3.3; 1, 10, 1 as released).
         object_weight: what the seed loss of a cell of an object counts against one of background.
         threshold: that the best seed left must be above to open a cluster.
         smallest: cells that an instance must have.
-        score: the rule by which an instance gets its score, one of `SCORES`.
+        score: the rule by which an instance gets its score, one of `ops.grouping.SCORES`.
     """
 
-    paradigm = "bottom-up"
-    default_point = OperatingPoint(score_threshold=0.0, candidates=None, max_instances=100)
     oracles = ("semantic map",)
-    mask_stride = 4
 
     def __init__(
         self,
         *,
         decoder: Decoder = semantic_fpn,
         unit: float = 1024.0,
+        margin: float = 4.9,
         weights: tuple[float, float, float] = (1.0, 10.0, 1.0),
         object_weight: float = 10.0,
         threshold: float = 0.9,
@@ -83,140 +83,117 @@ class SpatialEmbedding(Segmenter):
         **common: Unpack[Common],
     ) -> None:
         super().__init__(**common)
-        self.cell, self.weights, self.object_weight = self.mask_stride / unit, weights, object_weight
+        self.step, self.weights, self.object_weight = self.mask_stride / unit, weights, object_weight
         self.smallest, self.score = smallest, known_rule(score)
         self.cluster = Seeds(bandwidth=1.0, threshold=threshold, smallest=smallest)
         self.decoder = decoder(self.backbone.channels, self.backbone.strides, (False, False))
         self.offset = predictor(self.decoder.width, 2, kernel=1)
-        self.margin = predictor(self.decoder.width, 2, kernel=1)
+        self.sharpen = predictor(self.decoder.width, 2, kernel=1)
         self.seed = predictor(self.decoder.width, len(self.classes), kernel=1, prior=0.1)
+        assert self.sharpen.bias is not None
+        nn.init.constant_(self.sharpen.bias, -0.1 * math.log(2 * (margin / unit) ** 2))
 
     # Network ---------------------------------------------------------------------------------------------------------
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Raw:
         places, seeds = self.decoder(self.backbone(images))
-        return Raw(self.offset(places), self.margin(places), self.seed(seeds))
+        return Raw(self.offset(places), self.sharpen(places), self.seed(seeds))
 
-    def embedding(self, offset: Float[Tensor, "2 h w"]) -> Float[Tensor, "2 h w"]:
+    def probabilities(self, raw: Raw) -> Float[Tensor, "B C h w"]:
+        """Seeds, and background where no class is one."""
+        seeds = raw.seed.float().sigmoid()
+        return torch.cat([seeds, 1 - seeds.amax(dim=1, keepdim=True)], dim=1)
+
+    def places(self, offset: Float[Tensor, "2 h w"]) -> Float[Tensor, "h w 2"]:
         """Where each cell points, in units (eq. 4)."""
-        return self.cell * position(offset.shape[1:], offset.device).permute(2, 0, 1) + offset.float().tanh()
+        return self.step * position(offset.shape[1:], offset.device) + offset.float().tanh().permute(1, 2, 0)
 
     # Loss ------------------------------------------------------------------------------------------------------------
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        raw = self(self.prepare(batch))
-        terms = [
-            self._terms(Raw(*image), target)
-            for image, target in zip(zip(*raw, strict=True), batch.targets, strict=True)
-        ]
-        return {
-            name: weight * torch.stack(term).mean()
-            for name, weight, term in zip(
-                ("instance", "margin", "seed"), self.weights, zip(*terms, strict=True), strict=True
-            )
-        }
+        raw, truth = self(self.prepare(batch)), self.true_maps(batch)
+        images = zip(zip(*raw, strict=True), truth.cells, truth.inside, batch.targets, strict=True)
+        terms = [self._terms(Raw(*image), cells, target, inside) for image, cells, inside, target in images]
+        instance, margin, seed = (torch.stack(term).mean() for term in zip(*terms, strict=True))
+        weights = self.weights
+        return {"instance": weights[0] * instance, "margin": weights[1] * margin, "seed": weights[2] * seed}
 
-    def _terms(self, raw: Raw, target: Instances) -> tuple[Tensor, Tensor, Tensor]:
+    def _terms(
+        self, raw: Raw, cells: Int64[Tensor, "h w"], target: Instances, inside: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Of one image: how well its objects are clustered, how alike the margins of each are, how good the seeds."""
-        cells = true_cells(target, self.mask_stride)
-        inside = cells >= 0
-        own, count = cells[inside], len(target)
-        size = torch.bincount(own, minlength=count)
-        places, width = self.embedding(raw.offset), raw.width.float()
-
-        def mean(values: Float[Tensor, "2 h w"]) -> Float[Tensor, "N 2"]:
-            total = values.new_zeros(count, 2).index_add(0, own, values[:, inside].T)
-            return total / size.clamp(min=1)[:, None]
-
-        centre, typical = mean(places), mean(width)
-        objects = (size > 0).sum().clamp(min=1)
-        likely = self._likely(places.flatten(1).T, centre, typical)
-        pair = (likely > NEAR) | (cells.flatten()[None] == torch.arange(count, device=cells.device)[:, None])
-        instance, cell = pair.nonzero(as_tuple=True)
-        truth = cells.flatten()[cell] == instance
-        hinge = lovasz_hinge(2 * likely[instance, cell] - 1, truth, instance, count)
-        apart = ((width[:, inside].T - typical.detach()[own]) ** 2).sum(dim=1)
-        margin = (apart / size[own] / 2).sum() / objects
+        covered = cells >= 0
+        own, size = cells[covered], torch.bincount(cells[covered], minlength=len(target))
+        places, sharpness = self.places(raw.offset), raw.sharpness.float().permute(1, 2, 0)
+        said = torch.cat([places, sharpness], dim=2)[covered]
+        means = said.new_zeros(len(target), 4).index_add(0, own, said) / size.clamp(min=1)[:, None]
+        objects, seen = Objects(means[:, :2], means[:, 2:]), (size > 0).sum().clamp(min=1)
+        instance, cell = _near(objects, places.flatten(0, 1), cells.flatten(), size)
+        likely = objects.likely(places.flatten(0, 1)[cell], instance)
+        hinge = lovasz_hinge(2 * likely - 1, cells.flatten()[cell] == instance, instance, len(target))
+        apart = ((sharpness[covered] - objects.sharpness.detach()[own]) ** 2).mean(dim=1)
+        wanted = objects.likely(places[covered], own).detach()
         nothing = zero_of(*raw)
-        return hinge.sum() / objects + nothing, margin + nothing, self._seed_loss(raw.seed, likely, cells, target)
-
-    @staticmethod
-    def _likely(
-        places: Float[Tensor, "P 2"], centre: Float[Tensor, "N 2"], width: Float[Tensor, "N 2"]
-    ) -> Float[Tensor, "N P"]:
-        """How much each cell is of each object (eq. 5 and 7): 1 at its centre, one half at its margin."""
-        scale = (10 * width).exp().sqrt()
-        squared = torch.zeros((), device=places.device)
-        for axis in range(2):
-            squared = squared + (scale[:, axis, None] * (places[:, axis] - centre[:, axis, None])) ** 2
-        return (-squared).exp()
+        margin = (apart / size[own]).sum() / seen
+        return (
+            hinge.sum() / seen + nothing,
+            margin + nothing,
+            self._seed_loss(raw.seed, wanted, target.labels[own], covered, inside),
+        )
 
     def _seed_loss(
         self,
         logits: Float[Tensor, "C h w"],
-        likely: Float[Tensor, "N P"],
-        cells: Int64[Tensor, "h w"],
-        target: Instances,
+        likely: Float[Tensor, " P"],
+        labels: Int64[Tensor, " P"],
+        covered: Tensor,
+        inside: Tensor,
     ) -> Float[Tensor, ""]:
         """The squared distance to how well a cell points (section 3.3), 0 for background and for other classes."""
-        inside = cells >= 0
-        own = cells[inside]
         wanted, weight = torch.zeros_like(logits, dtype=torch.float32), torch.ones_like(logits, dtype=torch.float32)
-        row, column = inside.nonzero(as_tuple=True)
-        label = target.labels[own]
-        wanted[label, row, column] = likely.detach()[own, (row * cells.shape[1] + column)]
-        weight[label, row, column] = self.object_weight
-        return (weight * (logits.float().sigmoid() - wanted) ** 2).sum() / cells.numel()
+        row, column = covered.nonzero(as_tuple=True)
+        wanted[labels, row, column], weight[labels, row, column] = likely, self.object_weight
+        apart = (weight * (logits.float().sigmoid() - wanted) ** 2).sum(dim=0)
+        return (apart * inside).sum() / inside.sum()
 
     # Prediction ------------------------------------------------------------------------------------------------------
 
     def instances(self, raw: Raw, frames: Sequence[Frame]) -> list[Instances]:
-        seeds = raw.seed.float().sigmoid()
-        return [
-            self._instances(SemanticMap(_with_background(seed), frame, self.mask_stride), seed, Raw(*image))
-            for seed, frame, image in zip(seeds, frames, zip(*raw, strict=True), strict=True)
-        ]
+        return self._clustered(self.maps(raw, frames), raw)
 
-    def _instances(self, known: SemanticMap, seeds: Float[Tensor, "C h w"], raw: Raw) -> Instances:
+    def _clustered(self, maps: Sequence[SemanticMap], raw: Raw) -> list[Instances]:
+        pixels = [self._pixels(known, Raw(*image)) for known, image in zip(maps, zip(*raw, strict=True), strict=True)]
+        drawn = []
+        for known, own, found in zip(maps, pixels, self.cluster(pixels), strict=True):
+            inside = found.member >= 0
+            sure = own.seed.new_zeros(len(found.centres))
+            sure = sure.scatter_reduce(0, found.member[inside], own.seed[inside], reduce="amax")
+            drawn.append(self.drawn(shared_out(known, found.member, found.distance, sure), known))
+        return drawn
+
+    def _pixels(self, known: SemanticMap, raw: Raw) -> Pixels:
+        """What is clustered of an image: with margins, and as seeds of the class that each cell is taken for."""
         inside = known.foreground
-        label, places = known.label[inside], self.embedding(raw.offset)[:, inside].T
-        deviation = (2 * (10 * raw.width.float()).exp()).rsqrt()[:, inside].T
-        seed = seeds[:, inside].amax(dim=0)
-        (found,) = self.cluster([Pixels(places, inside.nonzero(), label, seed, deviation)])
-        count = len(found.centres)
-        if not count:
-            return Instances.empty(known.frame.photo, inside.device)
-        own = found.member >= 0
-        sure = seed.new_zeros(count).scatter_reduce(0, found.member[own], seed[own], reduce="amax")
-        probability = known.probabilities[:, inside].gather(0, label[None])[0]
-        classes = majority(found.member, label, count, len(self.classes))
-        groups = Groups(found.member, probability, found.distance, classes, sure)
-        return drawn(groups, known, self.score, self.smallest, self.point)
+        label = known.label[inside]
+        seed = raw.seed.float().sigmoid()[:, inside].gather(0, label[None])[0]
+        sigma = (2 * (10 * raw.sharpness.float()).exp()).rsqrt()[:, inside].T
+        return Pixels(self.places(raw.offset)[inside], inside.nonzero(), label, seed, sigma)
 
     def given(self, raw: Raw, batch: Batch, oracle: Oracle) -> list[Instances]:
         """What is found in the true semantic map."""
-        found = []
-        images = zip(raw.seed.float().sigmoid(), zip(*raw, strict=True), batch.targets, batch.frames, strict=True)
-        for seeds, image, target, frame in images:
-            cells = true_cells(target, self.mask_stride)
-            classes = true_classes(cells, target, len(self.classes))
-            known = SemanticMap(certain(classes, len(self.classes) + 1), frame, self.mask_stride)
-            found.append(self._instances(known, seeds, Raw(*image)))
-        return found
-
-    def semantic_areas(self, raw: Raw, batch: Batch) -> list[Int64[Tensor, "3 C"]]:
-        return semantic_areas(
-            torch.stack([_with_background(seed) for seed in raw.seed.float().sigmoid()]), batch, self.mask_stride
-        )
-
-    def reach(self, raw: Raw, batch: Batch) -> list[dict[str, tuple[int, int]]]:
-        return enough_cells(batch, self.mask_stride, self.smallest)
-
-    def ceiling(self, batch: Batch) -> list[Instances]:
-        """The truth as one label a cell at stride 4."""
-        return redrawn(batch, self.mask_stride)
+        return self._clustered(self.known_maps(batch), raw)
 
 
-def _with_background(seeds: Float[Tensor, "*B C h w"]) -> Float[Tensor, "*B D h w"]:
-    """Seeds as the probabilities of a semantic map: background is what no class is."""
-    return torch.cat([seeds, 1 - seeds.amax(dim=-3, keepdim=True)], dim=-3)
+@torch.no_grad()
+def _near(
+    objects: Objects, places: Float[Tensor, "P 2"], cells: Int64[Tensor, " P"], size: Int64[Tensor, " N"]
+) -> tuple[Int64[Tensor, " K"], Int64[Tensor, " K"]]:
+    """The pairs of an object and a cell that is its own or that it takes for its own; what has no cell has none."""
+    rows = torch.arange(len(size), device=size.device)
+    pairs = [torch.zeros((0, 2), dtype=torch.long, device=size.device)]
+    for part in rows.split(max(1, PAIRS // len(places))):
+        likely = objects.likely(places[None], part[:, None])
+        near = ((likely > NEAR) | (cells == part[:, None])) & (size[part, None] > 0)
+        pairs.append(near.nonzero() + part.new_tensor([[int(part[0]), 0]]))
+    instance, cell = torch.cat(pairs).unbind(dim=1)
+    return instance, cell

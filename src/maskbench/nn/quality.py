@@ -8,6 +8,7 @@ B images   F channels   h w cells   M groups of an image
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int64
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 
 from maskbench.nn.blocks import zero_of
 from maskbench.ops.grouping import Groups, SemanticMap, group_iou
+from maskbench.ops.precision import full_precision
 
 
 class MaskQuality(nn.Module):
@@ -36,18 +38,20 @@ class MaskQuality(nn.Module):
         """The logit of each group's IoU with its object."""
         look = groups.mean(features[:, known.foreground].T.float())
         size = groups.size.clamp(min=1).log()[:, None]
-        return self.layers(torch.cat([look, groups.mean(groups.probability)[:, None], size], dim=1))[:, 0]
+        seen = torch.cat([look, groups.mean(groups.probability)[:, None], size], dim=1)
+        with full_precision(seen.device):  # scores of eight bits would tie
+            return self.layers(seen)[:, 0]
 
     def scored(self, features: Float[Tensor, "F h w"], groups: Groups, known: SemanticMap) -> Groups:
         """The same groups, with their quality."""
-        return groups.of_quality(self(features, groups, known).sigmoid())
+        return replace(groups, quality=self(features, groups, known).sigmoid())
 
     def loss(
         self,
         features: Float[Tensor, "B F h w"],
         groups: Sequence[Groups],
         maps: Sequence[SemanticMap],
-        cells: Sequence[Int64[Tensor, "h w"]],
+        cells: Int64[Tensor, "B h w"],
     ) -> Float[Tensor, ""]:
         """Mean binary cross-entropy between the logits and the IoU that groups have, over those of all images.
 

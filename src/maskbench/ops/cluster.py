@@ -299,11 +299,13 @@ class Seeds:
         threshold: that a seed score must exceed to open a cluster. What no cluster has taken then is left out.
         bandwidth: where no margin is learned.
         smallest: cells that a cluster must have; those of a smaller one are left out, and no other cluster gets them.
+        clusters: that are opened at most, small ones among them: a network that knows nothing yet opens one a cell.
     """
 
     threshold: float = 0.5
     bandwidth: float = 1.5
     smallest: int = 1
+    clusters: int = 1000
 
     def __call__(self, images: Sequence[Pixels]) -> list[Grouping]:
         return [self._image(pixels) if len(pixels) else _nothing(pixels) for pixels in images]
@@ -313,8 +315,11 @@ class Seeds:
         member, distance = torch.full_like(pixels.label, -1), torch.full_like(pixels.seed, torch.inf)
         left = pixels.seed.clone()
         opened: list[int] = []
-        while left.max() > self.threshold:
-            top = int(left.argmax())
+        for _ in range(self.clusters):
+            best = left.max(dim=0)
+            if best.values <= self.threshold:
+                break
+            top = int(best.indices)
             away = _lengths((pixels.embedding - pixels.embedding[top]) / reach[top])
             taken = (member < 0) & (pixels.label == pixels.label[top]) & (away < 1)
             taken[top] = True  # also with a margin of nothing

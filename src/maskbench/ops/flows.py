@@ -8,7 +8,7 @@ B images   h w cells of a map   P cells that follow   M sinks
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float, Int64, Shaped
+from jaxtyping import Bool, Float, Float64, Int64, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -19,17 +19,17 @@ WAYS = tuple((y, x) for y in (-1, 0, 1) for x in (-1, 0, 1))
 def flows(cells: Int64[Tensor, "B h w"]) -> Float[Tensor, "B 2 h w"]:
     """Unit vectors (row, column) up the heat that spreads inside each object from its middle; 0 outside.
 
-    The source is the cell of the object that lies nearest to the median of its rows and columns. Heat is spread for as
-    many steps as the object's box has rows and columns, so that it has come everywhere; its logarithm is climbed, since
-    it falls off exponentially.
+    The source is the cell of the object that lies nearest to the median of its rows and columns. Heat is spread for
+    twice as many steps as the object's box has rows and columns; its logarithm is climbed, since it falls off
+    exponentially, and in double precision, since far from the source it is tiny.
 
     Args:
         cells: the object of each cell, numbered for each image; −1 where there is none.
     """
     apart = _numbered(cells)
     inside, source = apart >= 0, _sources(apart)
-    same = {way: (inside & (_shifted(apart, way, -1) == apart)).float() for way in WAYS}
-    heat, steps = torch.zeros_like(source), _steps(apart)
+    same = {way: (inside & (_shifted(apart, way, -1) == apart)).double() for way in WAYS}
+    heat, steps = torch.zeros_like(source), 2 * _extents(apart)
     for step in range(int(steps.amax()) if inside.any() else 0):
         warm = heat + source
         warm = torch.stack([_shifted(warm, way, 0.0) * own for way, own in same.items()]).sum(dim=0) / len(WAYS)
@@ -39,7 +39,8 @@ def flows(cells: Int64[Tensor, "B h w"]) -> Float[Tensor, "B 2 h w"]:
     down, up, right, left = (
         (_shifted(heat, way, 0.0) - heat) * same[way] for way in ((1, 0), (-1, 0), (0, 1), (0, -1))
     )
-    return F.normalize(torch.stack([down - up, right - left], dim=1), dim=1) * inside[:, None]
+    climb = torch.stack([down - up, right - left], dim=1)
+    return F.normalize(climb, dim=1, eps=1e-100).float() * inside[:, None]
 
 
 def followed(
@@ -83,7 +84,7 @@ def _shifted(maps: Shaped[Tensor, "B h w"], way: tuple[int, int], beyond: float)
     return F.pad(maps, (1, 1, 1, 1), value=beyond)[:, 1 + y : 1 + y + height, 1 + x : 1 + x + width]
 
 
-def _sources(apart: Int64[Tensor, "B h w"]) -> Float[Tensor, "B h w"]:
+def _sources(apart: Int64[Tensor, "B h w"]) -> Float64[Tensor, "B h w"]:
     """1 in the cell of each object that is nearest to the medians of its rows and columns."""
     image, row, column = (apart >= 0).nonzero(as_tuple=True)
     groups, member = apart[image, row, column].unique(return_inverse=True)
@@ -92,7 +93,7 @@ def _sources(apart: Int64[Tensor, "B h w"]) -> Float[Tensor, "B h w"]:
     order = squared.argsort(stable=True)
     order = order[member[order].argsort(stable=True)]
     first = order[member[order].diff(prepend=member.new_tensor([-1])) > 0]
-    source = torch.zeros(apart.shape, device=apart.device)
+    source = torch.zeros(apart.shape, dtype=torch.float64, device=apart.device)
     source[image[first], row[first], column[first]] = 1
     return source
 
@@ -105,7 +106,7 @@ def _medians(values: Int64[Tensor, " P"], member: Int64[Tensor, " P"], count: in
     return values[order[size.cumsum(0) - size + (size - 1) // 2]]
 
 
-def _steps(apart: Int64[Tensor, "B h w"]) -> Int64[Tensor, "B h w"]:
+def _extents(apart: Int64[Tensor, "B h w"]) -> Int64[Tensor, "B h w"]:
     """For each cell of an object: rows and columns of its box together."""
     image, row, column = (apart >= 0).nonzero(as_tuple=True)
     groups, member = apart[image, row, column].unique(return_inverse=True)

@@ -6,7 +6,9 @@ N objects of an image   C classes   h w cells of a map   P foreground cells   M 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -18,22 +20,52 @@ from maskbench.ops.masks import instances_of, label_map, shrink, to_photo
 from maskbench.ops.suppress import best
 from maskbench.structures import Batch, Frame, Instances, OperatingPoint
 
+PADDING = -100
+"""The class of cells beyond the photo, which `F.cross_entropy` leaves out."""
+
 # The truth as cells --------------------------------------------------------------------------------------------------
 
 
+class TrueMaps(NamedTuple):
+    """What the cells of a batch are."""
+
+    cells: Int64[Tensor, "B h w"]
+    """The object of each cell, −1 where there is none."""
+    classes: Int64[Tensor, "B h w"]
+    """Its class, background where there is none, and `PADDING` beyond the photo."""
+
+    @property
+    def inside(self) -> Bool[Tensor, "B h w"]:
+        """The cells of the photos."""
+        return self.classes != PADDING
+
+    def certain(self, count: int) -> Float[Tensor, "B C h w"]:
+        """The semantic map of somebody who knows: probability 1 for each cell's class, of `count` with background."""
+        known = torch.where(self.inside, self.classes, count - 1)
+        return F.one_hot(known, count).permute(0, 3, 1, 2).float()
+
+
+def true_maps(batch: Batch, background: int, stride: int) -> TrueMaps:
+    """The objects and classes of the cells at 1/`stride`; `background` is the class of none."""
+    cells = torch.stack([true_cells(target, stride) for target in batch.targets])
+    classes = []
+    for own, target, frame in zip(cells, batch.targets, batch.frames, strict=True):
+        label = torch.cat([target.labels, target.labels.new_tensor([background])])[own]
+        classes.append(torch.where(in_photo(own.shape, frame, stride, own.device), label, PADDING))
+    return TrueMaps(cells, torch.stack(classes))
+
+
 def true_cells(target: Instances, stride: int) -> Int64[Tensor, "h w"]:
-    """The object of each cell of the network input at 1/`stride`, −1 where there is none."""
+    """The object of each cell of one image, −1 where there is none."""
     return label_map(shrink(target.masks.dense().to(target.boxes.device), stride))
 
 
-def true_classes(cells: Int64[Tensor, "h w"], target: Instances, background: int) -> Int64[Tensor, "h w"]:
-    """The class of each cell's object."""
-    return torch.cat([target.labels, target.labels.new_tensor([background])])[cells]
-
-
-def certain(classes: Int64[Tensor, "h w"], count: int) -> Float[Tensor, "C h w"]:
-    """The semantic map of somebody who knows: probability 1 for the class of each cell."""
-    return F.one_hot(classes, count).permute(2, 0, 1).float()
+def in_photo(size: Sequence[int], frame: Frame, stride: int, device: torch.device) -> Bool[Tensor, "h w"]:
+    """The cells that the photo covers; beyond them is padding."""
+    rows, columns = (
+        torch.arange(side, device=device) * stride < length for side, length in zip(size, frame.resized, strict=True)
+    )
+    return rows[:, None] & columns[None]
 
 
 def position(size: Sequence[int], device: torch.device) -> Int64[Tensor, "h w 2"]:
@@ -66,7 +98,7 @@ def enough_cells(batch: Batch, stride: int, smallest: int) -> list[dict[str, tup
 
 @dataclass(frozen=True, eq=False)
 class SemanticMap:
-    """What each cell is taken for.
+    """What each cell of an image is taken for.
 
     Args:
         probabilities: of the classes, background last.
@@ -78,34 +110,15 @@ class SemanticMap:
     frame: Frame
     stride: int
 
-    @property
+    @cached_property
     def label(self) -> Int64[Tensor, "h w"]:
         return self.probabilities.argmax(dim=0)
 
-    @property
-    def inside(self) -> Bool[Tensor, "h w"]:
-        """The cells that the photo covers; beyond them is padding."""
-        height, width = self.probabilities.shape[1:]
-        device = self.probabilities.device
-        rows = torch.arange(height, device=device) * self.stride < self.frame.resized[0]
-        columns = torch.arange(width, device=device) * self.stride < self.frame.resized[1]
-        return rows[:, None] & columns[None]
-
-    @property
+    @cached_property
     def foreground(self) -> Bool[Tensor, "h w"]:
         """The cells of the photo that are of a class."""
-        return (self.label < len(self.probabilities) - 1) & self.inside
-
-    def areas(self, classes: Int64[Tensor, "h w"]) -> Int64[Tensor, "3 C"]:
-        """Cells of each class: those that are rightly taken for it, those that are of it, those that are taken for it.
-
-        Args:
-            classes: what the cells are.
-        """
-        count, inside = len(self.probabilities), self.inside
-        true, taken = classes[inside], self.label[inside]
-        cells = (true[true == taken], true, taken)
-        return torch.stack([torch.bincount(some, minlength=count) for some in cells])
+        inside = in_photo(self.label.shape, self.frame, self.stride, self.label.device)
+        return (self.label < len(self.probabilities) - 1) & inside
 
     @property
     def outline(self) -> Float[Tensor, "h w"]:
@@ -114,14 +127,21 @@ class SemanticMap:
         likeliest = self.probabilities[:-1].amax(dim=0)
         return likeliest / (likeliest + background)
 
+    def areas(self, classes: Int64[Tensor, "h w"]) -> Int64[Tensor, "3 C"]:
+        """Cells of each class: those that are rightly taken for it, those that are of it, those that are taken for it.
 
-def semantic_areas(probabilities: Float[Tensor, "B C h w"], batch: Batch, stride: int) -> list[Int64[Tensor, "3 C"]]:
-    """`SemanticMap.areas` of each image against the true objects."""
-    background = probabilities.shape[1] - 1
-    return [
-        SemanticMap(own, frame, stride).areas(true_classes(true_cells(target, stride), target, background))
-        for own, frame, target in zip(probabilities, batch.frames, batch.targets, strict=True)
-    ]
+        Args:
+            classes: what the cells are; `PADDING` does not count.
+        """
+        inside = classes != PADDING
+        true, taken = classes[inside], self.label[inside]
+        cells = (true[true == taken], true, taken)
+        return torch.stack([torch.bincount(some, minlength=len(self.probabilities)) for some in cells])
+
+
+def semantic_maps(probabilities: Float[Tensor, "B C h w"], frames: Sequence[Frame], stride: int) -> list[SemanticMap]:
+    """One for each image of a batch."""
+    return [SemanticMap(*image, stride) for image in zip(probabilities, frames, strict=True)]
 
 
 # Groups --------------------------------------------------------------------------------------------------------------
@@ -150,7 +170,7 @@ class Groups:
     def __len__(self) -> int:
         return len(self.label)
 
-    @property
+    @cached_property
     def size(self) -> Int64[Tensor, " M"]:
         """Cells of each."""
         return torch.bincount(self.member[self.member >= 0], minlength=len(self))
@@ -161,8 +181,22 @@ class Groups:
         total = values.new_zeros((len(self), *values.shape[1:])).index_add(0, self.member[own], values[own])
         return total / self.size.clamp(min=1).view(-1, *[1] * (values.ndim - 1))
 
-    def of_quality(self, quality: Float[Tensor, " M"]) -> Groups:
-        return replace(self, quality=quality)
+
+def shared_out(
+    known: SemanticMap, member: Int64[Tensor, " P"], distance: Float[Tensor, " P"], centre: Float[Tensor, " M"]
+) -> Groups:
+    """The groups of a semantic map's foreground, each of the class that most of its cells are of.
+
+    Args:
+        known: the map.
+        member, distance, centre: as `Groups` has them.
+    """
+    inside = known.foreground
+    label = known.label[inside]
+    classes = majority(member, label, len(centre), len(known.probabilities) - 1)
+    own = torch.where(member >= 0, torch.cat([classes, label.new_zeros(1)])[member], label)
+    probability = known.probabilities[:, inside].gather(0, own[None])[0]
+    return Groups(member, probability, distance, classes, centre)
 
 
 def majority(member: Int64[Tensor, " P"], labels: Int64[Tensor, " P"], count: int, classes: int) -> Int64[Tensor, " M"]:
@@ -173,16 +207,14 @@ def majority(member: Int64[Tensor, " P"], labels: Int64[Tensor, " P"], count: in
 
 
 def group_iou(groups: Groups, known: SemanticMap, cells: Int64[Tensor, "h w"]) -> Float[Tensor, " M"]:
-    """Of each group with the object that it overlaps most, whatever their classes, in cells of the photo."""
-    inside = known.inside
-    objects = int(cells.amax()) + 1 if cells.numel() else 0
+    """Of each group with the object that it overlaps most, whatever their classes."""
+    objects = int(cells.amax()) + 1
     found = torch.full_like(cells, -1)
     found[known.foreground] = groups.member
-    found, true = found[inside], cells[inside]
-    both = (found >= 0) & (true >= 0)
-    shared = torch.bincount(found[both] * objects + true[both], minlength=len(groups) * objects)
+    both = (found >= 0) & (cells >= 0)
+    shared = torch.bincount(found[both] * objects + cells[both], minlength=len(groups) * objects)
     shared = shared.view(len(groups), objects)
-    union = groups.size[:, None] + torch.bincount(true[true >= 0], minlength=objects) - shared
+    union = groups.size[:, None] + torch.bincount(cells[cells >= 0], minlength=objects) - shared
     iou = shared / union.clamp(min=1)
     return iou.amax(dim=1) if objects else iou.new_zeros(len(groups))
 
@@ -211,9 +243,9 @@ def semantic_x_compactness(groups: Groups) -> Float[Tensor, " M"]:
 
 
 def learned(groups: Groups) -> Float[Tensor, " M"]:
-    """The IoU that a head of the method expects of the mask."""
+    """Mean probability of the class × the IoU that a head of the method expects (Mask Scoring R-CNN, section 3.2)."""
     assert groups.quality is not None, "a method that is given this rule has the head"
-    return groups.quality
+    return semantic(groups) * groups.quality
 
 
 SCORES: dict[str, Callable[[Groups], Float[Tensor, " M"]]] = {

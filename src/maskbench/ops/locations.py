@@ -16,6 +16,9 @@ from torch import Tensor
 
 from maskbench.errors import ConfigError
 
+PAIRS = 1 << 22
+"""Of a location and a box, that are compared at a time: some 100 MB."""
+
 
 class Locations(NamedTuple):
     """The middles of all cells, level by level and row by row."""
@@ -69,16 +72,28 @@ class Locations(NamedTuple):
             raise ConfigError(f"one range a level: {int(self.level.amax()) + 1} levels but ranges {list(ranges)}")
         if not len(boxes):
             return torch.full_like(self.level, -1)
-        x, y = self.point[:, None].unbind(dim=2)
-        away = torch.stack([x - boxes[:, 0], y - boxes[:, 1], boxes[:, 2] - x, boxes[:, 3] - y], dim=2)
-        middle = (boxes[:, :2] + boxes[:, 2:]) / 2
-        near = (self.point[:, None] - middle).abs().amax(dim=2) < radius * self.stride[:, None]
-        farthest = away.amax(dim=2)
-        low, high = self.point.new_tensor(list(ranges))[self.level, None].unbind(dim=2)
-        learns = (away.amin(dim=2) > 0) & near & (farthest >= low) & (farthest <= high)
-        area = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
-        smallest, owner = torch.where(learns, area, torch.inf).min(dim=1)
-        return owner.masked_fill(smallest.isinf(), -1)
+        limits = self.point.new_tensor(list(ranges))[self.level]
+        step = max(1, PAIRS // len(boxes))
+        parts = zip(self.point.split(step), self.stride.split(step), limits.split(step), strict=True)
+        return torch.cat([_owners(*part, boxes, radius) for part in parts])
+
+
+def _owners(
+    point: Float[Tensor, "A 2"],
+    stride: Float[Tensor, " A"],
+    limits: Float[Tensor, "A 2"],
+    boxes: Float[Tensor, "N 4"],
+    radius: float,
+) -> Int64[Tensor, " A"]:
+    away = torch.cat([point[:, None] - boxes[:, :2], boxes[:, 2:] - point[:, None]], dim=2)
+    middle = (boxes[:, :2] + boxes[:, 2:]) / 2
+    near = (point[:, None] - middle).abs().amax(dim=2) < radius * stride[:, None]
+    farthest = away.amax(dim=2)
+    in_range = (farthest >= limits[:, :1]) & (farthest <= limits[:, 1:])
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
+    learns = (away.amin(dim=2) > 0) & near & in_range
+    smallest, owner = torch.where(learns, area, torch.inf).min(dim=1)
+    return owner.masked_fill(smallest.isinf(), -1)
 
 
 def centredness(sides: Float[Tensor, "A 4"]) -> Float[Tensor, " A"]:

@@ -39,7 +39,7 @@ class Oracles:
     rows: dict[str, list[float | None]]
 
 
-LADDER = ("as it is", "classes", "boxes", "cells", "semantic map", "centres", "count", "ceiling")
+LADDER = ("as it is", "classes", "boxes", "cells", "semantic map", "centres", "flows", "count", "ceiling")
 """What may be given, from nothing to all but the resolution of the masks."""
 
 
