@@ -189,11 +189,10 @@ def _near(
     objects: Objects, places: Float[Tensor, "P 2"], cells: Int64[Tensor, " P"], size: Int64[Tensor, " N"]
 ) -> tuple[Int64[Tensor, " K"], Int64[Tensor, " K"]]:
     """The pairs of an object and a cell that is its own or that it takes for its own; what has no cell has none."""
-    rows = torch.arange(len(size), device=size.device)
     pairs = [torch.zeros((0, 2), dtype=torch.long, device=size.device)]
-    for part in rows.split(max(1, PAIRS // len(places))):
-        likely = objects.likely(places[None], part[:, None])
-        near = ((likely > NEAR) | (cells == part[:, None])) & (size[part, None] > 0)
-        pairs.append(near.nonzero() + part.new_tensor([[int(part[0]), 0]]))
+    for part in size.nonzero().split(max(1, PAIRS // len(places))):  # a column of objects
+        likely = objects.likely(places[None], part)
+        row, cell = ((likely > NEAR) | (cells == part)).nonzero(as_tuple=True)
+        pairs.append(torch.stack([part[row, 0], cell], dim=1))
     instance, cell = torch.cat(pairs).unbind(dim=1)
     return instance, cell
