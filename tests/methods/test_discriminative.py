@@ -293,6 +293,10 @@ class TestClasses:
                 backbone=method.backbone, classes=method.classes, cluster=AffinityComponents(), bandwidths=[1.0]
             )
 
+    def test_bandwidths_are_numbers_above_nothing(self, method: Discriminative) -> None:
+        with pytest.raises(ConfigError, match=r"bandwidths=\[1.0, -1.0\]: expected a list of numbers above 0"):
+            Discriminative(backbone=method.backbone, classes=method.classes, bandwidths=[1.0, -1.0])
+
     def test_the_clusterer_is_a_part(self, method: Discriminative) -> None:
         target = rectangles((64, 64), (0, 0, 32, 64), (32, 0, 64, 64), labels=[0, 0])
         method.cluster = MeanShift(bandwidth=100.0)

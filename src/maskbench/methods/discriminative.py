@@ -85,8 +85,13 @@ class Discriminative(BottomUp):
             raise ConfigError(f"reduction={reduction!r}: expected one of {', '.join(get_args(Reduction))}")
         self.margins, self.weights, self.reduction = (pull_margin, push_margin), weights, reduction
         self.embedding_weight, self.per_class, self.cluster = embedding_weight, per_class, cluster
+        if not isinstance(bandwidths, Sequence) or not all(value > 0 for value in bandwidths):
+            raise ConfigError(f"bandwidths={bandwidths}: expected a list of numbers above 0, such as [1.0, 1.5]")
         if bandwidths and not hasattr(cluster, "bandwidth"):
-            raise ConfigError(f"bandwidths={list(bandwidths)}, but {type(cluster).__name__} has no bandwidth")
+            raise ConfigError(
+                f"bandwidths={list(bandwidths)}, but {type(cluster).__name__} has no bandwidth: leave them out, "
+                "or take method/cluster=mean_shift"
+            )
         self.bandwidths = tuple(bandwidths)
         self.smallest, self.score = smallest, known_rule(score, learns=True)
         self.decoder = decoder(self.backbone.channels, self.backbone.strides, (False, coordinates))

@@ -33,6 +33,11 @@ CERTAINTY = (
     "seeds, too). Rows that share a letter can't be told apart (paired bootstrap, corrected for all pairs after Holm)."
 )
 
+SEMANTICS = (
+    "mIoU and pixel accuracy are of the map of classes that bottom-up methods make before they tell objects apart "
+    "(background is a class of it): how many are told apart they don't say."
+)
+
 DEPLOYMENT = (
     "AP pays for many overlapping, ranked guesses. At a method's deployment point, the score from which on F1 at an "
     "IoU of 0.5 is best on the tune split, nothing is ranked: each guess is right or wrong. |DiC| is by how many "
@@ -126,6 +131,8 @@ def as_markdown(board: Board) -> str:
     for found in board.groups:
         parts += [f"Footing `{found.footing or 'unknown'}`. AP × 100, on masks of the test split.", ""]
         parts += [*_markdown(_method_lines(found)), ""]
+        if found.methods["mIoU"].notna().any():
+            parts += [SEMANTICS, ""]
         if used(found, DEPLOYED):
             parts += [DEPLOYMENT, "", *_markdown(_deployed_lines(found)), ""]
         if found.repeated:

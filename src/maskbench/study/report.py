@@ -12,7 +12,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from maskbench.study.board import CERTAINTY, DEPLOYMENT, Board
+from maskbench.study.board import CERTAINTY, DEPLOYMENT, SEMANTICS, Board
 from maskbench.study.findings import caution, finding
 from maskbench.study.gallery import TINTS, Gallery, gallery
 from maskbench.study.leaderboard import COLUMNS, DEPLOYED, Column, Group, bounds, letters, marks, remarks, spread, used
@@ -232,6 +232,7 @@ def _render(study: Path, runs: Sequence[Run], sections: list[Section], looks: di
         columns={column.name: column for column in COLUMNS},
         certainty=CERTAINTY,
         deployment=DEPLOYMENT,
+        semantics=SEMANTICS,
         bounds=bounds,
         letters=letters,
         tints=TINTS,
