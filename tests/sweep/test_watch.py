@@ -52,6 +52,20 @@ def test_an_epoch_without_validation_has_no_ap_of_an_earlier_one(tmp_path: Path)
     assert seen.rows["a"].progress.ap == 0.2
 
 
+@pytest.mark.parametrize(
+    ("plan", "told"), [('{"epochs": 9}', "2/9"), ('{"epochs": 9', "2/4"), ('{"epochs": null}', "2 ")]
+)
+def test_the_plan_of_a_protocol_says_how_many_epochs_there_are(tmp_path: Path, plan: str, told: str) -> None:
+    """Where it is whole; one without epochs goes by steps."""
+    seen, text = watch(tmp_path, "a")
+    with seen:
+        seen.started("a")
+        write(tmp_path / "a", 2)
+        (tmp_path / "a" / "plan.json").write_text(plan)
+        seen.tick()
+    assert f"a  epoch {told}" in text.getvalue()
+
+
 def test_the_time_left_follows_from_the_pace(tmp_path: Path) -> None:
     seen, _ = watch(tmp_path, "abc")
     seen.started("a")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -108,7 +109,7 @@ class Row:
         with (self.folder / "history.csv").open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         if self._limits is None:
-            self._limits = _limits(self.folder / "config.yaml")
+            self._limits = _limits(self.folder)
         return _progress(rows, *self._limits)
 
     @staticmethod
@@ -249,13 +250,15 @@ class Watch:
             self.console.print(f"{clock}  {name}  {message}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _limits(config: Path) -> tuple[int | None, int | None]:
-    """Epochs and steps that the trial's config asks for."""
+def _limits(folder: Path) -> tuple[int | None, int | None]:
+    """Epochs and steps of a trial: as its plan says, by what is equal for all, or as its config asks for."""
     try:
-        cfg = OmegaConf.load(config)
+        cfg = OmegaConf.load(folder / "config.yaml")
         found = [OmegaConf.select(cfg, f"trainer.{name}") for name in ("max_epochs", "max_steps")]
     except (OSError, YAMLError, OmegaConfBaseException):
         return None, None
+    with suppress(OSError, ValueError):
+        found[0] = json.loads((folder / "plan.json").read_text(encoding="utf-8")).get("epochs")
     epochs, steps = (value if isinstance(value, int) and value > 0 else None for value in found)
     return epochs, steps
 
