@@ -44,6 +44,13 @@ def test_a_method_has_a_colour_and_a_paradigm_a_marker() -> None:
     assert looks["a"].colour == PALETTE[0]
 
 
+def test_no_two_of_many_methods_look_alike() -> None:
+    """Thirteen, in an alphabet that has a paradigm's methods nine apart."""
+    paradigms = ("bottom-up", "bottom-up", "two-stage", "one-stage", "two-stage", "bottom-up", "two-stage")
+    looks = styles({f"{place:02d}": paradigms[place % len(paradigms)] for place in range(13)})
+    assert len({(look.colour, look.marker) for look in looks.values()}) == 13
+
+
 def test_colours_differ_in_lightness_or_hue() -> None:
     distances = [
         sum((x - y) ** 2 for x, y in zip(to_rgb(one), to_rgb(two), strict=True)) ** 0.5

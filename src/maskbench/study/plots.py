@@ -75,10 +75,17 @@ class Style:
 
 
 def styles(paradigms: Mapping[str, str | None]) -> dict[str, Style]:
-    """Colour by the method's place in the alphabet, marker by its paradigm."""
+    """Colour by the method's place in the alphabet, marker by its paradigm.
+
+    Where there are more methods than colours, they stand paradigm by paradigm, so that those of one colour have
+    different markers.
+    """
+    order = sorted(paradigms)
+    if len(order) > len(PALETTE):
+        order.sort(key=lambda method: paradigms[method] or "")
     return {
         method: Style(PALETTE[place % len(PALETTE)], MARKERS.get(paradigms[method] or "", "D"))
-        for place, method in enumerate(sorted(paradigms))
+        for place, method in enumerate(order)
     }
 
 
