@@ -25,12 +25,12 @@ from maskbench.nn.blocks import predictor, tower, zero_of
 from maskbench.nn.fpn import FPN
 from maskbench.nn.semantic import SemanticFPN
 from maskbench.ops import boxes as box_ops
-from maskbench.ops.grid import first_of_each, flat
+from maskbench.ops.grid import flat
 from maskbench.ops.grouping import position
 from maskbench.ops.locations import Locations, centredness
 from maskbench.ops.losses import focal, lovasz_hinge
-from maskbench.ops.masks import instances_of, shrink, to_photo
-from maskbench.ops.suppress import Candidates
+from maskbench.ops.masks import instances_of, resampled, shrink, to_photo
+from maskbench.ops.suppress import Candidates, first_of_each
 from maskbench.structures import Batch, Frame, Instances, OperatingPoint
 
 LARGEST = math.log(1000)
@@ -249,11 +249,7 @@ class Hybrid(Segmenter):
 
     def ceiling(self, batch: Batch) -> list[Instances]:
         """The truth at stride 4, resampled to the photo as a prediction is."""
-        drawn = []
-        for target, frame in zip(batch.targets, batch.frames, strict=True):
-            maps = shrink(target.masks.dense().to(target.boxes.device), self.mask_stride).float()
-            drawn.append(instances_of(to_photo(maps, frame, self.mask_stride), target.labels, target.scores))
-        return drawn
+        return resampled(batch, self.mask_stride)
 
 
 def gathered(

@@ -21,7 +21,7 @@ from maskbench.nn.fpn import FPN
 from maskbench.nn.semantic import SemanticFPN
 from maskbench.ops.grid import Grids, cell_scores, flat, grid_losses, head_levels
 from maskbench.ops.losses import dice
-from maskbench.ops.masks import instances_of, shrink, to_photo
+from maskbench.ops.masks import instances_of, resampled, shrink, to_photo
 from maskbench.ops.suppress import Candidates, Selection
 from maskbench.structures import Batch, Frame, Instances, OperatingPoint
 
@@ -183,8 +183,4 @@ class SOLOv2(Segmenter):
 
     def ceiling(self, batch: Batch) -> list[Instances]:
         """The truth at stride 4, resampled to the photo as a prediction is."""
-        drawn = []
-        for target, frame in zip(batch.targets, batch.frames, strict=True):
-            maps = shrink(target.masks.dense().to(target.boxes.device), self.mask_stride).float()
-            drawn.append(instances_of(to_photo(maps, frame, self.mask_stride), target.labels, target.scores))
-        return drawn
+        return resampled(batch, self.mask_stride)

@@ -12,6 +12,8 @@ from jaxtyping import Bool, Float, Float64, Int64, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
+from maskbench.ops.suppress import first_of_each
+
 WAYS = tuple((y, x) for y in (-1, 0, 1) for x in (-1, 0, 1))
 """To a cell itself and its eight neighbours, in rows and columns."""
 
@@ -90,9 +92,7 @@ def _sources(apart: Int64[Tensor, "B h w"]) -> Float64[Tensor, "B h w"]:
     groups, member = apart[image, row, column].unique(return_inverse=True)
     middle = [_medians(axis, member, len(groups)) for axis in (row, column)]
     squared = (row - middle[0][member]) ** 2 + (column - middle[1][member]) ** 2
-    order = squared.argsort(stable=True)
-    order = order[member[order].argsort(stable=True)]
-    first = order[member[order].diff(prepend=member.new_tensor([-1])) > 0]
+    first = first_of_each(member, -squared.double())
     source = torch.zeros(apart.shape, dtype=torch.float64, device=apart.device)
     source[image[first], row[first], column[first]] = 1
     return source

@@ -18,7 +18,7 @@ from maskbench.errors import ConfigError
 from maskbench.ops.levels import constant, grouped
 from maskbench.ops.losses import dice, focal
 from maskbench.ops.masks import centres_of_mass, instances_of, maskness, shrink, to_photo
-from maskbench.ops.suppress import points_nms
+from maskbench.ops.suppress import first_of_each, points_nms
 from maskbench.structures import Batch, Frame, Instances, Masks, Size
 
 SharedCells = Literal["reference", "smallest"]
@@ -190,13 +190,6 @@ class Grids:
             rows = (level == index).nonzero()[:, 0]
             maps[rows] = resized(shrink(masks[rows], self.strides[index] // 2).float(), maps.shape[1:])
         return instances_of(to_photo(maps, frame, self.strides[0] // 2), target.labels, target.scores)
-
-
-def first_of_each(group: Int64[Tensor, " P"], worth: Float[Tensor, " P"]) -> Int64[Tensor, " _g"]:
-    """The row of most worth in each group that has any; of equals the first."""
-    order = worth.argsort(descending=True, stable=True)
-    order = order[group[order].argsort(stable=True)]
-    return order[group[order].diff(prepend=group.new_tensor([-1])) > 0]
 
 
 def _on_device(target: Instances) -> Instances:

@@ -16,7 +16,7 @@ from torchvision.ops import roi_align
 
 from maskbench.ops.precision import full_precision
 from maskbench.phases import phase
-from maskbench.structures import Frame, Instances, Masks, Size
+from maskbench.structures import Batch, Frame, Instances, Masks, Size
 
 SLICE_PIXELS = 1 << 25
 """Photo-size masks are made in slices of at most this many pixels: 128 MB of probabilities."""
@@ -195,6 +195,15 @@ def _sampled(
     size = (len(rows), rows.shape[1], columns.shape[1])
     grid = torch.stack([columns[:, None].expand(size), rows[:, :, None].expand(size)], dim=-1)
     return F.grid_sample(maps[:, None], grid, padding_mode="border", align_corners=False)[:, 0]
+
+
+def resampled(batch: Batch, stride: int) -> list[Instances]:
+    """The truth on maps at 1/`stride`, brought to the photo as a prediction is: the ceiling of masks drawn there."""
+    drawn = []
+    for target, frame in zip(batch.targets, batch.frames, strict=True):
+        maps = shrink(target.masks.dense().to(target.boxes.device), stride).float()
+        drawn.append(instances_of(to_photo(maps, frame, stride), target.labels, target.scores))
+    return drawn
 
 
 @phase("masks")

@@ -78,6 +78,13 @@ def best(scores: Float[Tensor, " N"], count: int | None) -> Int64[Tensor, " K"]:
     return scores.argsort(descending=True, stable=True)[:count]
 
 
+def first_of_each(group: Int64[Tensor, " P"], worth: Float[Tensor, " P"]) -> Int64[Tensor, " _g"]:
+    """The row of most worth in each group that has any; of equals the first."""
+    order = worth.argsort(descending=True, stable=True)
+    order = order[group[order].argsort(stable=True)]
+    return order[group[order].diff(prepend=group.new_tensor([-1])) > 0]
+
+
 def ranked(
     scores: Float[Tensor, " N"], count: int | None, lowest: float = 0.0
 ) -> tuple[Float[Tensor, " K"], Int64[Tensor, " K"]]:
