@@ -166,19 +166,3 @@ def test_lengths_are_given_in_pixels(method: CentreOffset, classes: tuple[str, .
     assert method.reach_of_centre == 2
     with pytest.raises(ValueError, match="'best'; expected one of"):
         CentreOffset(backbone=method.backbone, classes=classes, score="best")
-
-
-def test_a_learned_score_is_trained_and_ranks(classes: tuple[str, ...], batch: Batch, without_objects: Batch) -> None:
-    torch.manual_seed(0)
-    decoder = partial(semantic_fpn, fpn_width=8, width=8)
-    method = CentreOffset(backbone=narrow(), classes=classes, decoder=decoder, score="learned")
-    for images in (batch, without_objects):
-        method.zero_grad()
-        losses = method.loss(images)
-        assert losses["quality"].isfinite()
-        torch.stack(list(losses.values())).sum().backward()
-        assert [name for name, weight in method.named_parameters() if weight.grad is None] == []
-    with torch.inference_mode():
-        for found in method.predict(batch):
-            assert ((found.scores >= 0) & (found.scores <= 1)).all()
-            assert torch.equal(found.scores, found.scores.sort(descending=True).values)

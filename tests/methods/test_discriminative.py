@@ -301,19 +301,3 @@ class TestClasses:
         target = rectangles((64, 64), (0, 0, 32, 64), (32, 0, 64, 64), labels=[0, 0])
         method.cluster = MeanShift(bandwidth=100.0)
         assert len(method.instances(answer([target]), [FRAME])[0]) == 1
-
-
-def test_a_learned_score_is_trained_and_ranks(classes: tuple[str, ...], batch: Batch, without_objects: Batch) -> None:
-    torch.manual_seed(0)
-    decoder = partial(semantic_fpn, fpn_width=8, width=8)
-    method = Discriminative(backbone=narrow(), classes=classes, decoder=decoder, score="learned")
-    for images in (batch, without_objects):
-        method.zero_grad()
-        losses = method.loss(images)
-        assert losses["quality"].isfinite()
-        torch.stack(list(losses.values())).sum().backward()
-        assert [name for name, weight in method.named_parameters() if weight.grad is None] == []
-    with torch.inference_mode():
-        for found in method.predict(batch):
-            assert ((found.scores >= 0) & (found.scores <= 1)).all()
-            assert torch.equal(found.scores, found.scores.sort(descending=True).values)

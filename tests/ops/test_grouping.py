@@ -118,9 +118,6 @@ class TestScores:
 
     def test_an_unknown_rule_is_refused(self) -> None:
         assert known_rule("semantic") == "semantic"
-        assert known_rule("learned", learns=True) == "learned"
-        with pytest.raises(ConfigError, match="'learned'; expected one of constant, semantic"):
-            known_rule("learned")
         with pytest.raises(ConfigError, match="'best'; expected one of constant, semantic"):
             known_rule("best")
 

@@ -13,16 +13,6 @@ from torch import Tensor
 
 from maskbench.methods.optim import Optim, Scheduled
 from maskbench.nn.backbone import Backbone
-from maskbench.ops.grouping import (
-    Groups,
-    SemanticMap,
-    TrueMaps,
-    drawn,
-    enough_cells,
-    redrawn,
-    semantic_maps,
-    true_maps,
-)
 from maskbench.structures import Batch, Frame, Instances, OperatingPoint
 
 Paradigm = Literal["two-stage", "one-stage", "bottom-up", "hybrid"]
@@ -171,47 +161,3 @@ class Segmenter(LightningModule, ABC):
 
     def configure_optimizers(self) -> Scheduled:
         return self.optim(self, int(self.trainer.estimated_stepping_batches))
-
-
-class BottomUp(Segmenter):
-    """A method that shares out the foreground of a semantic map at stride 4, so that no two instances have a cell.
-
-    It sets `smallest`, the cells that an instance must have, and `score`, the rule of `ops.grouping.SCORES` by which an
-    instance gets its score.
-    """
-
-    paradigm = "bottom-up"
-    default_point = OperatingPoint(score_threshold=0.0, candidates=None, max_instances=100)
-    mask_stride: ClassVar[int] = 4
-    smallest: int
-    score: str
-
-    @abstractmethod
-    def probabilities(self, raw: Any) -> Float[Tensor, "B C h w"]:
-        """The semantic map in the raw output: probabilities of the classes, background last."""
-
-    def maps(self, raw: Any, frames: Sequence[Frame]) -> list[SemanticMap]:
-        """The same, image by image."""
-        return semantic_maps(self.probabilities(raw), frames, self.mask_stride)
-
-    def true_maps(self, batch: Batch) -> TrueMaps:
-        return true_maps(batch, len(self.classes), self.mask_stride)
-
-    def known_maps(self, batch: Batch) -> list[SemanticMap]:
-        """The semantic maps of somebody who knows."""
-        return semantic_maps(self.true_maps(batch).certain(len(self.classes) + 1), batch.frames, self.mask_stride)
-
-    def drawn(self, groups: Groups, known: SemanticMap) -> Instances:
-        """The groups that are instances, in photo pixels."""
-        return drawn(groups, known, self.score, self.smallest, self.point)
-
-    def semantic_areas(self, raw: Any, batch: Batch) -> list[Int64[Tensor, "3 C"]]:
-        maps = zip(self.maps(raw, batch.frames), self.true_maps(batch).classes, strict=True)
-        return [known.areas(classes) for known, classes in maps]
-
-    def reach(self, raw: Any, batch: Batch) -> list[dict[str, tuple[int, int]]]:
-        return enough_cells(batch, self.mask_stride, self.smallest)
-
-    def ceiling(self, batch: Batch) -> list[Instances]:
-        """The truth as one object a cell."""
-        return redrawn(batch, self.mask_stride)

@@ -3,7 +3,7 @@
 Cheng et al., "Panoptic-DeepLab: A Simple, Strong, and Fast Baseline for Bottom-Up Panoptic Segmentation", CVPR 2020,
 arXiv 1911.10194; details as in detectron2's project of that name.
 
-B images   N objects of an image   C classes   h w cells at stride 4   P foreground cells   M centres
+B images   N objects of an image   C classes   F channels   h w cells   P foreground cells   M centres
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskbench.methods.base import BottomUp, Common, Oracle
+from maskbench.methods.base import Common, Oracle
+from maskbench.methods.bottom_up import BottomUp
 from maskbench.nn.blocks import ConvNormReLU, predictor
 from maskbench.nn.decoders import Decoder, semantic_fpn
-from maskbench.nn.quality import MaskQuality
 from maskbench.ops.cluster import nearest
-from maskbench.ops.grouping import PADDING, Groups, SemanticMap, TrueMaps, known_rule, position, shared_out
+from maskbench.ops.grouping import PADDING, Groups, SemanticMap, position, shared_out
 from maskbench.ops.masks import centres_of_mass
 from maskbench.ops.suppress import best, survivors
 from maskbench.structures import Batch, Frame, Instances
@@ -58,7 +58,7 @@ class Truth(NamedTuple):
 class CentreOffset(BottomUp):
     """Semantic segmentation, a heat map of centres, and offsets by which foreground finds its centre.
 
-    Pixels of the paper's full resolution are cells at stride 4 here, so lengths are given in pixels of the network
+    Pixels of the paper's full resolution are cells here, so lengths are given in pixels of the network
     input, and offsets learn in them too.
 
     Args:
@@ -95,27 +95,19 @@ class CentreOffset(BottomUp):
         score: str = "semantic_x_centre",
         **common: Unpack[Common],
     ) -> None:
-        super().__init__(**common)
+        super().__init__(decoder=decoder, located=(False, False), smallest=smallest, score=score, **common)
         self.sigma, self.weights, self.hard, self.small = sigma / self.mask_stride, weights, hard, small
-        self.threshold, self.centres, self.smallest, self.score = (
-            threshold,
-            centres,
-            smallest,
-            known_rule(score, learns=True),
-        )
+        self.threshold, self.centres = threshold, centres
         self.reach_of_centre = round((window - 1) / 2 / self.mask_stride)
-        self.decoder = decoder(self.backbone.channels, self.backbone.strides, (False, False))
         self.classify = _head(self.decoder.width, class_width, len(self.classes) + 1)
         self.heat = _head(self.decoder.width, centre_width, 1)
         self.offset = _head(self.decoder.width, centre_width, 2)
-        self.quality = MaskQuality(self.decoder.width) if score == "learned" else None
 
     # Network ---------------------------------------------------------------------------------------------------------
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Raw:
         classes, centres = self.decoder(self.backbone(images))
-        features = classes if self.quality else None
-        return Raw(self.classify(classes), self.heat(centres), self.offset(centres), features)
+        return Raw(self.classify(classes), self.heat(centres), self.offset(centres), self.features_of(classes))
 
     def probabilities(self, raw: Raw) -> Float[Tensor, "B C h w"]:
         return raw.semantic.float().softmax(dim=1)
@@ -161,7 +153,7 @@ class CentreOffset(BottomUp):
             "semantic": semantic * self.semantic_loss(raw.semantic.float(), known.classes, truth.weight),
             "heat": heat * warm,
             "offset": offset * self.mask_stride * self.offset_loss(raw.offset.float(), truth.offset, known.cells >= 0),
-            **self._quality_loss(raw, batch.frames, known),
+            **self.quality_loss(raw, batch, known),
         }
 
     def semantic_loss(
@@ -179,37 +171,20 @@ class CentreOffset(BottomUp):
         apart = (offset - wanted).abs().sum(dim=1)
         return (apart * inside).sum() / inside.sum().clamp(min=1)
 
-    def _quality_loss(self, raw: Raw, frames: Sequence[Frame], truth: TrueMaps) -> dict[str, Tensor]:
-        """How well the quality of what is found now is told, if it is."""
-        if self.quality is None or raw.features is None:
-            return {}
-        with torch.no_grad():
-            maps = self.maps(raw, frames)
-            centres = [self.peaks(heat[0], frame) for heat, frame in zip(raw.heat.float(), frames, strict=True)]
-            groups = [self._groups(*image) for image in zip(maps, centres, raw.offset.float(), strict=True)]
-        return {"quality": self.quality.loss(raw.features, groups, maps, truth.cells)}
-
     # Prediction ------------------------------------------------------------------------------------------------------
 
-    def instances(self, raw: Raw, frames: Sequence[Frame]) -> list[Instances]:
-        centres = [self.peaks(heat[0], frame) for heat, frame in zip(raw.heat.float(), frames, strict=True)]
-        return self._scored(self.maps(raw, frames), centres, raw)
+    def groups(self, raw: Raw, maps: Sequence[SemanticMap]) -> list[Groups]:
+        centres = [self.peaks(heat[0], known.frame) for heat, known in zip(raw.heat.float(), maps, strict=True)]
+        return self._joining(raw, maps, centres)
 
-    def _scored(self, maps: Sequence[SemanticMap], centres: Sequence[Centres], raw: Raw) -> list[Instances]:
-        groups = [self._groups(*image) for image in zip(maps, centres, raw.offset.float(), strict=True)]
-        if self.quality is not None and raw.features is not None:
-            groups = [self.quality.scored(*image) for image in zip(raw.features, groups, maps, strict=True)]
-        return [self.drawn(*image) for image in zip(groups, maps, strict=True)]
-
-    def _groups(self, known: SemanticMap, centres: Centres, offset: Float[Tensor, "2 h w"]) -> Groups:
+    def _joining(self, raw: Raw, maps: Sequence[SemanticMap], centres: Sequence[Centres]) -> list[Groups]:
         """Foreground goes to the centre nearest to where it points, and a centre is of the class of most of it."""
-        pointed = known.foreground.nonzero() + offset[:, known.foreground].T
-        if len(centres.heat):
-            distance, member = nearest(pointed, centres.cell)
-        else:
-            distance = torch.full_like(pointed[:, 0], torch.inf)
-            member = torch.full_like(distance, -1, dtype=torch.long)
-        return shared_out(known, member, distance / self.sigma, centres.heat.clamp(0, 1))
+        groups = []
+        for known, some, offset in zip(maps, centres, raw.offset.float(), strict=True):
+            pointed = known.foreground.nonzero() + offset[:, known.foreground].T
+            distance, member = nearest(pointed, some.cell)
+            groups.append(shared_out(known, member, distance / self.sigma, some.heat.clamp(0, 1)))
+        return groups
 
     def peaks(self, heat: Float[Tensor, "h w"], frame: Frame, threshold: float | None = None) -> Centres:
         """The cells of the photo that are hottest around and hot enough, the hottest first (section 3.3).
@@ -228,7 +203,8 @@ class CentreOffset(BottomUp):
 
     def given(self, raw: Raw, batch: Batch, oracle: Oracle) -> list[Instances]:
         """What is found in the true semantic map, around the true centres, or around the N hottest cells of N."""
-        maps = self.known_maps(batch) if oracle == "semantic map" else self.maps(raw, batch.frames)
+        if oracle == "semantic map":
+            return super().given(raw, batch, oracle)
         centres = []
         images = zip(raw.heat.float(), self.true_maps(batch).cells, batch.targets, batch.frames, strict=True)
         for heat, cells, target, frame in images:
@@ -236,12 +212,11 @@ class CentreOffset(BottomUp):
                 cell = self.true_centres(cells, len(target))
                 cell = cell[~cell.isnan().any(dim=1)]
                 centres.append(Centres(cell, torch.ones_like(cell[:, 0])))
-            elif oracle == "count":
+            else:
                 hottest = self.peaks(heat[0], frame, threshold=-torch.inf)
                 centres.append(Centres(*(part[: len(target)] for part in hottest)))
-            else:
-                centres.append(self.peaks(heat[0], frame))
-        return self._scored(maps, centres, raw)
+        maps = self.maps(raw, batch.frames)
+        return self.drawn(raw, maps, self._joining(raw, maps, centres))
 
 
 def _head(channels: int, width: int, outputs: int) -> nn.Sequential:

@@ -3,7 +3,7 @@
 De Brabandere, Neven & Van Gool, "Semantic Instance Segmentation with a Discriminative Loss Function", CVPRW 2017,
 arXiv 1708.02551.
 
-B images   N objects of an image   C classes   E embedding dimensions   h w cells at stride 4   P foreground cells
+B images   N objects of an image   C classes   E embedding dimensions   F channels   h w cells   P foreground cells
 """
 
 from __future__ import annotations
@@ -18,22 +18,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskbench.errors import ConfigError
-from maskbench.methods.base import BottomUp, Common, Oracle
+from maskbench.methods.base import Common, Oracle
+from maskbench.methods.bottom_up import BottomUp
 from maskbench.nn.blocks import predictor, zero_of
 from maskbench.nn.decoders import Decoder, semantic_fpn
-from maskbench.nn.quality import MaskQuality
 from maskbench.ops.cluster import Clusterer, Grouping, MeanShift, Pixels, nearest
-from maskbench.ops.grouping import Groups, SemanticMap, TrueMaps, known_rule, shared_out
+from maskbench.ops.grouping import Groups, SemanticMap, of_clusters
 from maskbench.ops.losses import Reduction, pull_push
-from maskbench.structures import Batch, Frame, Instances
+from maskbench.structures import Batch, Instances
 
 
 class Raw(NamedTuple):
-    """Class logits (the last class is background) and embedding of every cell; what is seen there, if it is scored."""
+    """Class logits (the last class is background) and embedding of every cell."""
 
     semantic: Float[Tensor, "B C+1 h w"]
     embedding: Float[Tensor, "B E h w"]
     features: Float[Tensor, "B F h w"] | None = None
+    """What is seen there, if masks are scored by it."""
 
 
 class Discriminative(BottomUp):
@@ -80,7 +81,7 @@ class Discriminative(BottomUp):
         score: str = "semantic_x_compactness",
         **common: Unpack[Common],
     ) -> None:
-        super().__init__(**common)
+        super().__init__(decoder=decoder, located=(False, coordinates), smallest=smallest, score=score, **common)
         if reduction not in get_args(Reduction):
             raise ConfigError(f"reduction={reduction!r}: expected one of {', '.join(get_args(Reduction))}")
         self.margins, self.weights, self.reduction = (pull_margin, push_margin), weights, reduction
@@ -93,11 +94,8 @@ class Discriminative(BottomUp):
                 "or take method/cluster=mean_shift"
             )
         self.bandwidths = tuple(bandwidths)
-        self.smallest, self.score = smallest, known_rule(score, learns=True)
-        self.decoder = decoder(self.backbone.channels, self.backbone.strides, (False, coordinates))
         self.classify = predictor(self.decoder.width, len(self.classes) + 1, kernel=1)
         self.embed = predictor(self.decoder.width, dimensions, kernel=1)
-        self.quality = MaskQuality(self.decoder.width) if score == "learned" else None
         # Embeddings that start all alike, as with the small weights of other heads, take epochs to part.
         nn.init.normal_(self.embed.weight, std=self.decoder.width**-0.5)
 
@@ -105,7 +103,7 @@ class Discriminative(BottomUp):
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Raw:
         classes, embedding = self.decoder(self.backbone(images))
-        return Raw(self.classify(classes), self.embed(embedding), classes if self.quality else None)
+        return Raw(self.classify(classes), self.embed(embedding), self.features_of(classes))
 
     def probabilities(self, raw: Raw) -> Float[Tensor, "B C h w"]:
         return raw.semantic.float().softmax(dim=1)
@@ -123,7 +121,7 @@ class Discriminative(BottomUp):
             "pull": alpha * pull,
             "push": beta * push,
             "regulariser": gamma * regulariser,
-            **self._quality_loss(raw, batch.frames, truth),
+            **self.quality_loss(raw, batch, truth),
         }
 
     def _embedding_terms(
@@ -135,42 +133,19 @@ class Discriminative(BottomUp):
         nothing = zero_of(embedding)
         return terms[0] + nothing, terms[1] + nothing, terms[2] + nothing
 
-    def _quality_loss(self, raw: Raw, frames: Sequence[Frame], truth: TrueMaps) -> dict[str, Tensor]:
-        """How well the quality of what is found now is told, if it is."""
-        if self.quality is None or raw.features is None:
-            return {}
-        with torch.no_grad():
-            maps = self.maps(raw, frames)
-            groups = self._groups(maps, self.cluster(self._pixels(maps, raw.embedding)))
-        return {"quality": self.quality.loss(raw.features, groups, maps, truth.cells)}
-
     # Prediction ------------------------------------------------------------------------------------------------------
 
-    def instances(self, raw: Raw, frames: Sequence[Frame]) -> list[Instances]:
-        maps = self.maps(raw, frames)
-        return self._scored(maps, self.cluster(self._pixels(maps, raw.embedding)), raw)
+    def groups(self, raw: Raw, maps: Sequence[SemanticMap]) -> list[Groups]:
+        return of_clusters(maps, self.cluster(self._pixels(raw, maps)))
 
-    def _pixels(self, maps: Sequence[SemanticMap], embeddings: Float[Tensor, "B E h w"]) -> list[Pixels]:
+    def _pixels(self, raw: Raw, maps: Sequence[SemanticMap]) -> list[Pixels]:
         """What is clustered of each image."""
         images = []
-        for known, embedding in zip(maps, embeddings.float(), strict=True):
+        for known, embedding in zip(maps, raw.embedding.float(), strict=True):
             inside = known.foreground
             label = known.label[inside] * self.per_class
             images.append(Pixels(embedding[:, inside].T, inside.nonzero(), label, torch.ones_like(label).float()))
         return images
-
-    def _groups(self, maps: Sequence[SemanticMap], found: Sequence[Grouping]) -> list[Groups]:
-        return [
-            shared_out(known, image.member, image.distance, image.distance.new_ones(len(image.centres)))
-            for known, image in zip(maps, found, strict=True)
-        ]
-
-    def _scored(self, maps: Sequence[SemanticMap], found: Sequence[Grouping], raw: Raw) -> list[Instances]:
-        """The clusters of each image as instances."""
-        groups = self._groups(maps, found)
-        if self.quality is not None and raw.features is not None:
-            groups = [self.quality.scored(*image) for image in zip(raw.features, groups, maps, strict=True)]
-        return [self.drawn(*image) for image in zip(groups, maps, strict=True)]
 
     @property
     def choices(self) -> dict[str, tuple[float, ...]]:
@@ -181,15 +156,15 @@ class Discriminative(BottomUp):
 
     def given(self, raw: Raw, batch: Batch, oracle: Oracle) -> list[Instances]:
         """What clustering finds in the true semantic map, what goes to the true means, or the N best clusters of N."""
-        maps = self.known_maps(batch) if oracle == "semantic map" else self.maps(raw, batch.frames)
-        pixels = self._pixels(maps, raw.embedding)
-        if oracle == "centres":
-            images = zip(pixels, raw.embedding.float(), self.true_maps(batch).cells, batch.targets, strict=True)
-            return self._scored(maps, [self._joined(*image) for image in images], raw)
-        found = self._scored(maps, self.cluster(pixels), raw)
+        if oracle == "semantic map":
+            return super().given(raw, batch, oracle)
         if oracle == "count":
-            found = [image[: len(target)] for image, target in zip(found, batch.targets, strict=True)]
-        return found
+            found = self.instances(raw, batch.frames)
+            return [image[: len(target)] for image, target in zip(found, batch.targets, strict=True)]
+        maps = self.maps(raw, batch.frames)
+        pixels, cells = self._pixels(raw, maps), self.true_maps(batch).cells
+        images = zip(pixels, raw.embedding.float(), cells, batch.targets, strict=True)
+        return self.drawn(raw, maps, of_clusters(maps, [self._joined(*image) for image in images]))
 
     def _joined(
         self, pixels: Pixels, embedding: Float[Tensor, "E h w"], cells: Int64[Tensor, "h w"], target: Instances

@@ -2,7 +2,7 @@
 
 Stringer et al., "Cellpose: a generalist algorithm for cellular segmentation", Nature Methods 18 (2021).
 
-B images   N objects of an image   C classes   h w cells at stride 4   P foreground cells   M sinks
+B images   N objects of an image   C classes   F channels   h w cells   P foreground cells   M sinks
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ from dataclasses import replace
 from typing import NamedTuple, Unpack
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
 from maskbench.errors import ConfigError
-from maskbench.methods.base import BottomUp, Common, Oracle
+from maskbench.methods.base import Common, Oracle
+from maskbench.methods.bottom_up import BottomUp
 from maskbench.nn.blocks import predictor
 from maskbench.nn.decoders import Decoder, semantic_fpn
 from maskbench.ops.cluster import nearest
 from maskbench.ops.flows import flows, followed, sinks
-from maskbench.ops.grouping import Groups, SemanticMap, known_rule, shared_out
-from maskbench.structures import Batch, Frame, Instances
+from maskbench.ops.grouping import Groups, SemanticMap, shared_out
+from maskbench.structures import Batch, Instances
 
 
 class Raw(NamedTuple):
@@ -31,6 +32,8 @@ class Raw(NamedTuple):
 
     semantic: Float[Tensor, "B C+1 h w"]
     flow: Float[Tensor, "B 2 h w"]
+    features: Float[Tensor, "B F h w"] | None = None
+    """What is seen there, if masks are scored by it."""
 
 
 class FlowField(BottomUp):
@@ -66,12 +69,11 @@ class FlowField(BottomUp):
         score: str = "semantic_x_compactness",
         **common: Unpack[Common],
     ) -> None:
-        super().__init__(**common)
+        super().__init__(decoder=decoder, located=(False,), smallest=smallest, score=score, **common)
         if window % 2 == 0:
             raise ConfigError(f"window={window}: expected an odd number of cells, so that it has a middle")
         self.flow_scale, self.weights, self.steps, self.window = flow_scale, weights, steps, window
-        self.smallest, self.largest_error, self.score = smallest, largest_error, known_rule(score)
-        self.decoder = decoder(self.backbone.channels, self.backbone.strides, (False,))
+        self.largest_error = largest_error
         self.classify = predictor(self.decoder.width, len(self.classes) + 1, kernel=1)
         self.lead = predictor(self.decoder.width, 2, kernel=1)
 
@@ -79,7 +81,7 @@ class FlowField(BottomUp):
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Raw:
         (features,) = self.decoder(self.backbone(images))
-        return Raw(self.classify(features), self.lead(features))
+        return Raw(self.classify(features), self.lead(features), self.features_of(features))
 
     def probabilities(self, raw: Raw) -> Float[Tensor, "B C h w"]:
         return raw.semantic.float().softmax(dim=1)
@@ -93,38 +95,35 @@ class FlowField(BottomUp):
         return {
             "semantic": semantic * F.cross_entropy(raw.semantic.float(), classes),
             "flow": flow * apart[truth.inside].mean(),
+            **self.quality_loss(raw, batch, truth),
         }
 
     # Prediction ------------------------------------------------------------------------------------------------------
 
-    def instances(self, raw: Raw, frames: Sequence[Frame]) -> list[Instances]:
-        flow = raw.flow.float() / self.flow_scale
-        return [self._followed(*image) for image in zip(self.maps(raw, frames), flow, strict=True)]
+    def groups(self, raw: Raw, maps: Sequence[SemanticMap]) -> list[Groups]:
+        return self._followed(maps, raw.flow.float() / self.flow_scale)
 
-    def _followed(self, known: SemanticMap, flow: Float[Tensor, "2 h w"]) -> Instances:
+    def _followed(self, maps: Sequence[SemanticMap], flow: Float[Tensor, "B 2 h w"]) -> list[Groups]:
+        return [self._sharing_sinks(*image) for image in zip(maps, flow, strict=True)]
+
+    def _sharing_sinks(self, known: SemanticMap, flow: Float[Tensor, "2 h w"]) -> Groups:
+        """What ends in one sink, unless its own flow would be another."""
         inside = known.foreground
         ends = followed(flow, inside, self.steps)
         middles = sinks(ends, inside.shape, self.window, self.smallest)
-        if not len(middles):
-            return Instances.empty(known.frame.photo, inside.device)
         distance, member = nearest(ends, middles)
         member = member.masked_fill(distance > self.window, -1)  # it circles or leaves the photo
-        return self.drawn(self._groups(known, flow, member, len(middles)), known)
-
-    def _groups(
-        self, known: SemanticMap, flow: Float[Tensor, "2 h w"], member: Int64[Tensor, " P"], count: int
-    ) -> Groups:
-        """The groups, without those whose own flows would be others."""
-        cells = torch.full(known.foreground.shape, -1, device=member.device)
-        cells[known.foreground] = member
-        apart = torch.linalg.vector_norm(flow - flows(cells[None])[0], dim=0)[known.foreground]
-        groups = shared_out(known, member, apart, apart.new_ones(count))
+        cells = torch.full(inside.shape, -1, device=member.device)
+        cells[inside] = member
+        apart = torch.linalg.vector_norm(flow - flows(cells[None])[0], dim=0)[inside]
+        groups = shared_out(known, member, apart, apart.new_ones(len(middles)))
         good = groups.mean(apart**2) <= self.largest_error
-        return replace(groups, member=torch.where((member >= 0) & good[member], member, -1))
+        good = torch.cat([good, good.new_zeros(1)])[member]  # −1, of none, is the last
+        return replace(groups, member=member.masked_fill(~good, -1))
 
     def given(self, raw: Raw, batch: Batch, oracle: Oracle) -> list[Instances]:
         """What is found in the true semantic map, or by following the true flows."""
-        maps = self.known_maps(batch) if oracle == "semantic map" else self.maps(raw, batch.frames)
-        true = oracle == "flows"
-        flow = flows(self.true_maps(batch).cells) if true else raw.flow.float() / self.flow_scale
-        return [self._followed(*image) for image in zip(maps, flow, strict=True)]
+        if oracle != "flows":
+            return super().given(raw, batch, oracle)
+        maps = self.maps(raw, batch.frames)
+        return self.drawn(raw, maps, self._followed(maps, flows(self.true_maps(batch).cells)))

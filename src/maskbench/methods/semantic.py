@@ -2,7 +2,7 @@
 
 Fully convolutional networks (Long et al., CVPR 2015, arXiv 1411.4038) and connected components.
 
-B images   C classes   h w cells at stride 4
+B images   C classes   F channels   h w cells
 """
 
 from __future__ import annotations
@@ -15,18 +15,20 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from maskbench.methods.base import BottomUp, Common, Oracle
+from maskbench.methods.base import Common
+from maskbench.methods.bottom_up import BottomUp
 from maskbench.nn.blocks import predictor
 from maskbench.nn.decoders import Decoder, semantic_fpn
 from maskbench.ops.cluster import AffinityComponents, Pixels
-from maskbench.ops.grouping import SemanticMap, known_rule, shared_out
-from maskbench.structures import Batch, Frame, Instances
+from maskbench.ops.grouping import Groups, SemanticMap, of_clusters
+from maskbench.structures import Batch
 
 
 class Raw(NamedTuple):
-    """Class logits of every cell (the last class is background)."""
+    """Class logits of every cell (the last class is background); what is seen there, if masks are scored by it."""
 
     semantic: Float[Tensor, "B C+1 h w"]
+    features: Float[Tensor, "B F h w"] | None = None
 
 
 class Semantic(BottomUp):
@@ -39,8 +41,6 @@ class Semantic(BottomUp):
         score: the rule by which an instance gets its score, one of `ops.grouping.SCORES`.
     """
 
-    oracles = ("semantic map",)
-
     def __init__(
         self,
         *,
@@ -50,17 +50,15 @@ class Semantic(BottomUp):
         score: str = "semantic",
         **common: Unpack[Common],
     ) -> None:
-        super().__init__(**common)
+        super().__init__(decoder=decoder, located=(False,), smallest=smallest, score=score, **common)
         self.components = AffinityComponents(connectivity=connectivity)
-        self.smallest, self.score = smallest, known_rule(score)
-        self.decoder = decoder(self.backbone.channels, self.backbone.strides, (False,))
         self.classify = predictor(self.decoder.width, len(self.classes) + 1, kernel=1)
 
     # Network ---------------------------------------------------------------------------------------------------------
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Raw:
         (features,) = self.decoder(self.backbone(images))
-        return Raw(self.classify(features))
+        return Raw(self.classify(features), self.features_of(features))
 
     def probabilities(self, raw: Raw) -> Float[Tensor, "B C h w"]:
         return raw.semantic.float().softmax(dim=1)
@@ -68,26 +66,17 @@ class Semantic(BottomUp):
     # Loss ------------------------------------------------------------------------------------------------------------
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        raw = self(self.prepare(batch))
-        return {"semantic": F.cross_entropy(raw.semantic.float(), self.true_maps(batch).classes)}
+        raw, truth = self(self.prepare(batch)), self.true_maps(batch)
+        semantic = F.cross_entropy(raw.semantic.float(), truth.classes)
+        return {"semantic": semantic, **self.quality_loss(raw, batch, truth)}
 
     # Prediction ------------------------------------------------------------------------------------------------------
 
-    def instances(self, raw: Raw, frames: Sequence[Frame]) -> list[Instances]:
-        return self._components(self.maps(raw, frames))
-
-    def _components(self, maps: Sequence[SemanticMap]) -> list[Instances]:
+    def groups(self, raw: Raw, maps: Sequence[SemanticMap]) -> list[Groups]:
+        """Its components; of the true map objects that touch others of their class are lost."""
         pixels = []
         for known in maps:
             label = known.label[known.foreground]
             same = torch.ones_like(label).float()
             pixels.append(Pixels(same[:, None], known.foreground.nonzero(), label, same))
-        found = []
-        for known, component in zip(maps, self.components(pixels), strict=True):
-            sure = component.distance.new_ones(len(component.centres))
-            found.append(self.drawn(shared_out(known, component.member, component.distance, sure), known))
-        return found
-
-    def given(self, raw: Raw, batch: Batch, oracle: Oracle) -> list[Instances]:
-        """The components of the true semantic map: objects that touch others of their class are lost."""
-        return self._components(self.known_maps(batch))
+        return of_clusters(maps, self.components(pixels))

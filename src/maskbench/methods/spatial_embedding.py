@@ -3,7 +3,7 @@
 Neven et al., "Instance Segmentation by Jointly Optimizing Spatial Embeddings and Clustering Bandwidth", CVPR 2019,
 arXiv 1906.11109.
 
-B images   N objects of an image   C classes   h w cells at stride 4   P foreground cells   M clusters   K pairs
+B images   N objects of an image   C classes   F channels   h w cells   P foreground cells   M clusters   K pairs
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from maskbench.methods.base import BottomUp, Common, Oracle
+from maskbench.methods.base import Common
+from maskbench.methods.bottom_up import BottomUp
 from maskbench.nn.blocks import predictor, zero_of
 from maskbench.nn.decoders import Decoder, semantic_fpn
 from maskbench.ops.cluster import Pixels, Seeds
-from maskbench.ops.grouping import SemanticMap, known_rule, position, shared_out
+from maskbench.ops.grouping import Groups, SemanticMap, position, shared_out
 from maskbench.ops.losses import lovasz_hinge
-from maskbench.structures import Batch, Frame, Instances
+from maskbench.structures import Batch, Instances
 
 NEAR = 1e-3
 """Cells that an object takes less than this for its own are as good as right, and too many to look at."""
@@ -37,6 +38,8 @@ class Raw(NamedTuple):
     sharpness: Float[Tensor, "B 2 h w"]
     """A tenth of the logarithm of 1 / 2σ², along rows and columns."""
     seed: Float[Tensor, "B C h w"]
+    features: Float[Tensor, "B F h w"] | None = None
+    """What is seen there, if masks are scored by it."""
 
 
 class Objects(NamedTuple):
@@ -67,8 +70,6 @@ class SpatialEmbedding(BottomUp):
         score: the rule by which an instance gets its score, one of `ops.grouping.SCORES`.
     """
 
-    oracles = ("semantic map",)
-
     def __init__(
         self,
         *,
@@ -82,11 +83,9 @@ class SpatialEmbedding(BottomUp):
         score: str = "semantic_x_centre",
         **common: Unpack[Common],
     ) -> None:
-        super().__init__(**common)
+        super().__init__(decoder=decoder, located=(False, False), smallest=smallest, score=score, **common)
         self.step, self.weights, self.object_weight = self.mask_stride / unit, weights, object_weight
-        self.smallest, self.score = smallest, known_rule(score)
         self.cluster = Seeds(bandwidth=1.0, threshold=threshold, smallest=smallest)
-        self.decoder = decoder(self.backbone.channels, self.backbone.strides, (False, False))
         self.offset = predictor(self.decoder.width, 2, kernel=1)
         self.sharpen = predictor(self.decoder.width, 2, kernel=1)
         self.seed = predictor(self.decoder.width, len(self.classes), kernel=1, prior=0.1)
@@ -97,7 +96,7 @@ class SpatialEmbedding(BottomUp):
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Raw:
         places, seeds = self.decoder(self.backbone(images))
-        return Raw(self.offset(places), self.sharpen(places), self.seed(seeds))
+        return Raw(self.offset(places), self.sharpen(places), self.seed(seeds), self.features_of(seeds))
 
     def probabilities(self, raw: Raw) -> Float[Tensor, "B C h w"]:
         """Seeds, and background where no class is one."""
@@ -112,11 +111,16 @@ class SpatialEmbedding(BottomUp):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         raw, truth = self(self.prepare(batch)), self.true_maps(batch)
-        images = zip(zip(*raw, strict=True), truth.cells, truth.inside, batch.targets, strict=True)
+        images = zip(zip(*raw[:3], strict=True), truth.cells, truth.inside, batch.targets, strict=True)
         terms = [self._terms(Raw(*image), cells, target, inside) for image, cells, inside, target in images]
         instance, margin, seed = (torch.stack(term).mean() for term in zip(*terms, strict=True))
         weights = self.weights
-        return {"instance": weights[0] * instance, "margin": weights[1] * margin, "seed": weights[2] * seed}
+        return {
+            "instance": weights[0] * instance,
+            "margin": weights[1] * margin,
+            "seed": weights[2] * seed,
+            **self.quality_loss(raw, batch, truth),
+        }
 
     def _terms(
         self, raw: Raw, cells: Int64[Tensor, "h w"], target: Instances, inside: Tensor
@@ -133,7 +137,7 @@ class SpatialEmbedding(BottomUp):
         hinge = lovasz_hinge(2 * likely - 1, cells.flatten()[cell] == instance, instance, len(target))
         apart = ((sharpness[covered] - objects.sharpness.detach()[own]) ** 2).mean(dim=1)
         wanted = objects.likely(places[covered], own).detach()
-        nothing = zero_of(*raw)
+        nothing = zero_of(*raw[:3])
         margin = (apart / size[own]).sum() / seen
         return (
             hinge.sum() / seen + nothing,
@@ -158,18 +162,16 @@ class SpatialEmbedding(BottomUp):
 
     # Prediction ------------------------------------------------------------------------------------------------------
 
-    def instances(self, raw: Raw, frames: Sequence[Frame]) -> list[Instances]:
-        return self._clustered(self.maps(raw, frames), raw)
-
-    def _clustered(self, maps: Sequence[SemanticMap], raw: Raw) -> list[Instances]:
-        pixels = [self._pixels(known, Raw(*image)) for known, image in zip(maps, zip(*raw, strict=True), strict=True)]
-        drawn = []
+    def groups(self, raw: Raw, maps: Sequence[SemanticMap]) -> list[Groups]:
+        images = zip(maps, zip(*raw[:3], strict=True), strict=True)
+        pixels = [self._pixels(known, Raw(*image)) for known, image in images]
+        groups = []
         for known, own, found in zip(maps, pixels, self.cluster(pixels), strict=True):
             inside = found.member >= 0
             sure = own.seed.new_zeros(len(found.centres))
             sure = sure.scatter_reduce(0, found.member[inside], own.seed[inside], reduce="amax")
-            drawn.append(self.drawn(shared_out(known, found.member, found.distance, sure), known))
-        return drawn
+            groups.append(shared_out(known, found.member, found.distance, sure))
+        return groups
 
     def _pixels(self, known: SemanticMap, raw: Raw) -> Pixels:
         """What is clustered of an image: with margins, and as seeds of the class that each cell is taken for."""
@@ -178,10 +180,6 @@ class SpatialEmbedding(BottomUp):
         seed = raw.seed.float().sigmoid()[:, inside].gather(0, label[None])[0]
         sigma = (2 * (10 * raw.sharpness.float()).exp()).rsqrt()[:, inside].T
         return Pixels(self.places(raw.offset)[inside], inside.nonzero(), label, seed, sigma)
-
-    def given(self, raw: Raw, batch: Batch, oracle: Oracle) -> list[Instances]:
-        """What is found in the true semantic map."""
-        return self._clustered(self.known_maps(batch), raw)
 
 
 @torch.no_grad()

@@ -62,7 +62,7 @@ def semantic_fpn(
 ) -> Branches:
     """Panoptic FPN's decoder (Kirillov et al., CVPR 2019, section 3.1) a branch, on a pyramid that they share."""
     pyramid = FPN(channels, strides, fpn_width)
-    return Branches(width, map(partial(SemanticFPN, fpn_width, 4, width, width), coordinates), pyramid)
+    return Branches(width, map(partial(SemanticFPN, fpn_width, len(strides), width, width), coordinates), pyramid)
 
 
 # FCN -----------------------------------------------------------------------------------------------------------------

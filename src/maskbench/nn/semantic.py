@@ -1,4 +1,4 @@
-"""Dense decoders: from a pyramid to one map at stride 4."""
+"""Dense decoders: from a pyramid to one map at the stride of its finest level."""
 
 from __future__ import annotations
 

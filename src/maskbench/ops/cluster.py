@@ -274,7 +274,9 @@ def _settled(climbed: Float[Tensor, "S _"], bandwidth: float) -> Float[Tensor, "
 def nearest(
     points: Float[Tensor, "P E"], centres: Float[Tensor, "M E"]
 ) -> tuple[Float[Tensor, " P"], Int64[Tensor, " P"]]:
-    """Distance to the nearest centre, of which there are some, and which one it is."""
+    """Distance to the nearest centre, and which one it is; infinite and −1 where there is none at all."""
+    if not len(centres):
+        return points.new_full((len(points),), torch.inf), torch.full((len(points),), -1, device=points.device)
     parts = [torch.cdist(part, centres).min(dim=1) for part in _chunks(points, len(centres))]
     return torch.cat([part.values for part in parts]), torch.cat([part.indices for part in parts])
 

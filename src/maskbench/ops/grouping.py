@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from maskbench.errors import ConfigError
+from maskbench.ops.cluster import Grouping
 from maskbench.ops.masks import instances_of, label_map, shrink, to_photo
 from maskbench.ops.suppress import best
 from maskbench.structures import Batch, Frame, Instances, OperatingPoint
@@ -199,6 +200,14 @@ def shared_out(
     return Groups(member, probability, distance, classes, centre)
 
 
+def of_clusters(maps: Sequence[SemanticMap], found: Sequence[Grouping]) -> list[Groups]:
+    """The clusters of each image's foreground as groups, of whose centres nothing is known but where they are."""
+    return [
+        shared_out(known, image.member, image.distance, image.distance.new_ones(len(image.centres)))
+        for known, image in zip(maps, found, strict=True)
+    ]
+
+
 def majority(member: Int64[Tensor, " P"], labels: Int64[Tensor, " P"], count: int, classes: int) -> Int64[Tensor, " M"]:
     """The class that most cells of each group are of (Panoptic-DeepLab, section 3.3); of equals the first."""
     own = member >= 0
@@ -254,19 +263,14 @@ SCORES: dict[str, Callable[[Groups], Float[Tensor, " M"]]] = {
 """A group of cells has no natural score, and the rule alone moves AP; it stands in the table by its name."""
 
 
-def known_rule(score: str, *, learns: bool = False) -> str:
+def known_rule(score: str) -> str:
     """The name of a rule as it is.
 
-    Args:
-        score: the name.
-        learns: whether the method has a head that learns how good a mask is (`nn.quality`).
-
     Raises:
-        ConfigError: there is no such rule, or not for this method.
+        ConfigError: there is no such rule.
     """
-    rules = [rule for rule in SCORES if learns or rule != learned.__name__]
-    if score not in rules:
-        raise ConfigError(f"score rule {score!r}; expected one of {', '.join(rules)}")
+    if score not in SCORES:
+        raise ConfigError(f"score rule {score!r}; expected one of {', '.join(SCORES)}")
     return score
 
 
