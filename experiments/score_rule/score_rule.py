@@ -1,7 +1,8 @@
 """The AP of identical masks by the rule that scores them: python experiments/score_rule/score_rule.py runs/STUDY
 
-Every finished run of a bottom-up method in the folder of a study is read once for each rule that needs no training: its
-weights, its test split, its operating point. Prints a markdown table, AP × 100; the last line is JSON, 0 to 1.
+Every finished run of a bottom-up method in the folder of a study is read once for each rule: its weights, its test
+split, its operating point. The learned rule is that of a run which has learnt it (`method.score=learned`: the head for
+it moves nothing but itself). Prints a markdown table, AP × 100; the last line is JSON, 0 to 1.
 """
 
 from __future__ import annotations
@@ -15,15 +16,14 @@ import torch
 
 from maskbench.data.datamodule import CocoDataModule
 from maskbench.evaluation.average_precision import AveragePrecision
-from maskbench.methods.base import Segmenter
+from maskbench.methods.bottom_up import BottomUp
 from maskbench.ops.grouping import SCORES, learned
 from maskbench.runtime.run_folder import RunFolder, load
 
-RULES = [rule for rule in SCORES if rule != learned.__name__]
 
-
-def ap_by_rule(method: Segmenter, data: CocoDataModule) -> Mapping[str, float]:
+def ap_by_rule(method: BottomUp, data: CocoDataModule) -> Mapping[str, float]:
     """Mask AP on test; the network is run once an image, and all that differs is the rule."""
+    rules = [rule for rule in SCORES if method.quality is not None or rule != learned.__name__]
     found = {
         rule: AveragePrecision(
             data.annotations("test"),
@@ -32,7 +32,7 @@ def ap_by_rule(method: Segmenter, data: CocoDataModule) -> Mapping[str, float]:
             image_ids=data.image_ids("test"),
             max_instances=method.point.max_instances,
         )
-        for rule in RULES
+        for rule in rules
     }
     method.eval()
     with torch.inference_mode():
@@ -51,15 +51,14 @@ def main() -> None:
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     numbers = {}
-    print(f"| run | its rule | {' | '.join(RULES)} |\n| :-- | :-- |{' --: |' * len(RULES)}")
+    print(f"| run | {' | '.join(SCORES)} |\n| :-- |{' --: |' * len(SCORES)}")
     for path in sorted(path.parent for path in chosen.study.glob("*/metrics.json")):
         _, data, method = load(RunFolder.existing(path).path)
-        if method.paradigm != "bottom-up":
+        if not isinstance(method, BottomUp):
             continue
-        own = method.score
-        numbers[path.name] = ap_by_rule(method, data)
-        cells = [f"{100 * numbers[path.name][rule]:.1f}" for rule in RULES]
-        print(f"| {path.name} | {own} | {' | '.join(cells)} |", flush=True)
+        numbers[path.name] = ap = ap_by_rule(method, data)
+        cells = [f"{100 * ap[rule]:.1f}" if rule in ap else "–" for rule in SCORES]
+        print(f"| {path.name} | {' | '.join(cells)} |", flush=True)
     print(json.dumps(numbers))
 
 
