@@ -7,13 +7,14 @@ in those for people, as the papers print it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from maskbench.study.runs import Key, Run
+from maskbench.study.labels import labels
+from maskbench.study.runs import Run
 from maskbench.study.uncertainty import Uncertainty
 
 
@@ -131,8 +132,8 @@ class Group:
 def tabulate(runs: Sequence[Run]) -> pd.DataFrame:
     """A row a run in the runs' order, whatever its state; numbers it does not have are NaN."""
     paradigms = {run.method: run.metrics["paradigm"] for run in runs if "paradigm" in run.metrics}
-    labels = _labels(runs)
-    table = _frame([_row(run, paradigms.get(run.method), label) for run, label in zip(runs, labels, strict=True)])
+    rows = zip(runs, labels(runs), strict=True)
+    table = _frame([_row(run, paradigms.get(run.method), label) for run, label in rows])
     table[list(NUMBERS)] = table[list(NUMBERS)].astype(float)
     return table
 
@@ -213,29 +214,6 @@ def _frame(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(
         {name: pd.Series(column, dtype=object if name in texts else None) for name, column in columns.items()}
     )
-
-
-def _labels(runs: Sequence[Run]) -> list[str]:
-    """What each run's row is called: its method, and where the study has several of them its settings and point."""
-    points = _apart(run.keys["operating_point"] for run in runs if "operating_point" in run.keys)
-    settings = {
-        method: _apart(run.keys["method"] for run in runs if run.method == method and "method" in run.keys)
-        for method in {run.method for run in runs}
-    }
-    labels = []
-    for run in runs:
-        own = [(settings[run.method], "method"), (points, "operating_point")]
-        texts = [text for found, kind in own if kind in run.keys for text in found[run.keys[kind].key]]
-        labels.append(run.method + (f" ({', '.join(texts)})" if texts else ""))
-    return labels
-
-
-def _apart(keys: Iterable[Key]) -> dict[str, list[str]]:
-    """What sets each key apart from the others; nothing where there is one alone."""
-    fields = {key.key: key.fields for key in keys}
-    names = sorted({name for found in fields.values() for name in found})
-    apart = [name for name in names if len({str(found.get(name)) for found in fields.values()}) > 1]
-    return {key: [f"{name.rsplit('.')[-1]} {found.get(name)}" for name in apart] for key, found in fields.items()}
 
 
 def _row(run: Run, paradigm: str | None, label: str) -> dict[str, Any]:

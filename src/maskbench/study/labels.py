@@ -1,0 +1,54 @@
+"""What the rows of a study are called: by their method, and several of one method by what they differ in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
+from typing import Any
+
+from maskbench.study.runs import Key, Run
+
+TARGET = "_target_"
+"""The setting by which a part of a config says its class."""
+
+
+def labels(runs: Sequence[Run]) -> list[str]:
+    """What each run's row is called: its method, and where the study has several of them its settings and point."""
+    points = _apart(run.keys["operating_point"] for run in runs if "operating_point" in run.keys)
+    settings = {
+        method: _apart(run.keys["method"] for run in runs if run.method == method and "method" in run.keys)
+        for method in {run.method for run in runs}
+    }
+    labels = []
+    for run in runs:
+        own = [(settings[run.method], "method"), (points, "operating_point")]
+        texts = [text for found, kind in own if kind in run.keys for text in found[run.keys[kind].key]]
+        labels.append(run.method + (f" ({', '.join(texts)})" if texts else ""))
+    return labels
+
+
+def _apart(keys: Iterable[Key]) -> dict[str, list[str]]:
+    """What sets each key apart from the others; nothing where there is one alone.
+
+    Of a part that is of another class the class says it all, unless others of that class have other settings.
+    """
+    fields = {key.key: key.fields for key in keys}
+    return {
+        key: [_text(name, value) for name, value in sorted(own.items()) if _differs(name, own, fields.values())]
+        for key, own in fields.items()
+    }
+
+
+def _differs(name: str, own: Mapping[str, Any], all_fields: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether a setting is another where the parts that it lies in are the same."""
+    above = accumulate(name.split(".")[:-1], "{}.{}".format)
+    classes = {f"{part}.{TARGET}" for part in above} - {name}
+    alike = [other for other in all_fields if all(str(other.get(part)) == str(own.get(part)) for part in classes)]
+    return len({str(other.get(name)) for other in alike}) > 1
+
+
+def _text(name: str, value: Any) -> str:
+    *above, last = name.split(".")
+    if last == TARGET and above:
+        return f"{above[-1]} {str(value).rsplit('.', 1)[-1]}"
+    return f"{last} {value}"
