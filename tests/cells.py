@@ -17,8 +17,9 @@ STRIDE = 4
 FRAME = Frame(1, (64, 64), (64, 64))
 
 
-def narrow() -> Backbone:
-    return Backbone("resnet18", options={"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8], "stem_width": 8})
+def narrow(strides: Sequence[int] = (4, 8, 16, 32)) -> Backbone:
+    options = {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8], "stem_width": 8}
+    return Backbone("resnet18", strides=strides, options=options)
 
 
 def rectangles(size: tuple[int, int], *boxes: tuple[int, int, int, int], labels: Sequence[int]) -> Instances:
@@ -29,9 +30,9 @@ def rectangles(size: tuple[int, int], *boxes: tuple[int, int, int, int], labels:
     return Instances(Masks(masks), Masks(masks).boxes(), torch.tensor(labels), torch.ones(len(boxes)))
 
 
-def semantic_logits(target: Instances, classes: int = 2) -> Tensor:
+def semantic_logits(target: Instances, classes: int = 2, stride: int = STRIDE) -> Tensor:
     """Class logits that say the truth, of all cells."""
-    labels = torch.cat([target.labels, torch.tensor([classes])])[true_cells(target, STRIDE)]
+    labels = torch.cat([target.labels, torch.tensor([classes])])[true_cells(target, stride)]
     return 20 * F.one_hot(labels, classes + 1).float().permute(2, 0, 1)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from itertools import cycle
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -54,7 +55,7 @@ def draw(runs: pd.DataFrame, path: Path) -> None:
     methods, decoders = sorted(runs["method"].unique()), sorted(runs["decoder"].unique())
     figure, axes = plt.subplots(1, len(methods), figsize=(5.2 * len(methods), 4.4), sharey=True, squeeze=False)
     for axis, method in zip(axes[0], methods, strict=True):
-        for marker, name in zip(MARKERS, decoders, strict=True):
+        for marker, name in zip(cycle(MARKERS), decoders, strict=False):
             some = runs[(runs["method"] == method) & (runs["decoder"] == name)]
             axis.scatter(100 * some["mIoU"], 100 * some["AP"], marker=marker, s=42, label=name)
         axis.set_title(method)

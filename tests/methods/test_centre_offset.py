@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
 
+from answers import answer
 from cells import FRAME, STRIDE, matched, narrow, rectangles, semantic_logits
 from maskbench.methods.centre_offset import CentreOffset, Raw, Truth
 from maskbench.nn.decoders import semantic_fpn
@@ -24,16 +24,6 @@ def method(classes: tuple[str, ...]) -> CentreOffset:
 
 def truth_of(method: CentreOffset, target: Instances) -> Truth:
     return method.truth(true_cells(target, STRIDE), len(target))
-
-
-def answer(method: CentreOffset, targets: Sequence[Instances]) -> Raw:
-    """The output that says the truth."""
-    truth = [truth_of(method, target) for target in targets]
-    return Raw(
-        torch.stack([semantic_logits(target) for target in targets]),
-        torch.stack([image.heat[None] for image in truth]),
-        torch.stack([image.offset for image in truth]),
-    )
 
 
 def one(target: Instances) -> Batch:

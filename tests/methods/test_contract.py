@@ -17,6 +17,7 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from maskbench.errors import ConfigError
 from maskbench.evaluation.cost import count_flops, peak_memory
 from maskbench.methods.base import Oracle, Paradigm, Segmenter
 from maskbench.phases import heard
@@ -46,9 +47,9 @@ SMALL = [f"small/{name}" if f"small/{name}" in VARIANTS else name for name in PA
 STEPS = 50  # of training, so that predictions are of something
 
 
-def config(method: str) -> DictConfig:
+def config(method: str, *overrides: str) -> DictConfig:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose("train", overrides=[f"method={method}", "backbone=tiny", "optim=adamw"])
+        return compose("train", overrides=[f"method={method}", "backbone=tiny", "optim=adamw", *overrides])
 
 
 def build(method: str, classes: tuple[str, ...]) -> Segmenter:
@@ -135,6 +136,13 @@ def test_the_papers_settings_are_the_constructors_defaults(name: str) -> None:
     for key, value in stated.items():
         if not isinstance(value, dict):  # a nested part is made, not compared
             assert plain(defaults[key].default) == value, f"{name}.yaml: {key}"
+
+
+@pytest.mark.parametrize("name", ["solo", "decoupled_solo", "solov2"])
+def test_grids_refuse_maps_that_they_do_not_lie_on(name: str, classes: tuple[str, ...]) -> None:
+    cfg = config(f"small/{name}", "+backbone.strides=[2,4,8,16,32]")
+    with pytest.raises(ConfigError, match=r"the backbone's have \[2, 4, 8, 16, 32\]: leave backbone.strides"):
+        build_method(cfg, classes)
 
 
 def plain(value: Any) -> Any:

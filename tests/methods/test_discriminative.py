@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,13 +14,14 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_method
 from omegaconf import OmegaConf
 
-from cells import FRAME, STRIDE, matched, narrow, rectangles, semantic_logits
+from answers import answer
+from cells import FRAME, matched, narrow, rectangles
 from maskbench.errors import ConfigError
 from maskbench.methods.discriminative import Discriminative, Raw
 from maskbench.nn.decoders import semantic_fpn
 from maskbench.nn.upsample import Doubling
 from maskbench.ops.cluster import AffinityComponents, MeanShift
-from maskbench.ops.grouping import SCORES, true_cells
+from maskbench.ops.grouping import SCORES
 from maskbench.ops.masks import pairwise_iou
 from maskbench.runtime.compose import build_method
 from maskbench.structures import Batch, Frame, Instances, Masks
@@ -38,20 +39,13 @@ def method(classes: tuple[str, ...]) -> Discriminative:
     return Discriminative(backbone=narrow(), classes=classes, decoder=decoder, dimensions=8)
 
 
-def answer(targets: Sequence[Instances], classes: int = 2) -> Raw:
-    """The output that says the truth: every cell of its class, and object n on the n-th axis, 10 from the others."""
-    semantic = torch.stack([semantic_logits(target, classes) for target in targets])
-    cells = torch.stack([true_cells(target, STRIDE) for target in targets])
-    return Raw(semantic, 10 * torch.eye(8)[cells].permute(0, 3, 1, 2))
-
-
 class TestPrediction:
     @pytest.mark.parametrize("score", [rule for rule in SCORES if rule != "learned"])
     def test_the_truth_gives_what_can_be_drawn_of_it(
         self, method: Discriminative, batch: Batch, truth: list[Instances], score: str
     ) -> None:
         method.score = score
-        found = method.instances(answer(batch.targets), batch.frames)
+        found = method.instances(answer(method, batch.targets), batch.frames)
         for instances, ceiling, true in zip(found, method.ceiling(batch), truth, strict=True):
             row, overlap = matched(instances, ceiling)
             assert overlap.tolist() == [1] * len(true)
@@ -61,13 +55,13 @@ class TestPrediction:
             assert pairwise_iou(ceiling.masks.dense(), true.masks.dense()).diagonal().min() > 0.9
 
     def test_nothing_but_background(self, method: Discriminative, without_objects: Batch) -> None:
-        found = method.instances(answer(without_objects.targets), without_objects.frames)
+        found = method.instances(answer(method, without_objects.targets), without_objects.frames)
         assert [len(instances) for instances in found] == [0, 0]
         assert [instances.masks.size for instances in found] == [frame.photo for frame in without_objects.frames]
 
     def test_objects_of_one_place_in_the_embedding_are_told_apart_by_class(self, method: Discriminative) -> None:
         target = rectangles((64, 64), (0, 0, 32, 64), (32, 0, 64, 64), labels=[0, 1])
-        raw = answer([target])
+        raw = answer(method, [target])
         found = method.instances(raw._replace(embedding=torch.zeros(1, 8, 16, 16)), [FRAME])[0]
         row, overlap = matched(found, target)
         assert len(found) == 2
@@ -78,7 +72,7 @@ class TestPrediction:
         """The last of 1203 classes clusters as the first would."""
         method.classes = tuple(f"class {label}" for label in range(1203))
         target = rectangles((64, 64), (0, 0, 32, 64), (32, 0, 64, 64), labels=[1202, 1202])
-        raw = answer([target], classes=1203)
+        raw = answer(method, [target], classes=1203)
         raw = raw._replace(embedding=0.3 * raw.embedding + 0.2 * torch.randn(1, 8, 16, 16))
         found = method.instances(raw, [FRAME])[0]
         assert found.labels.tolist() == [1202, 1202]
@@ -88,7 +82,7 @@ class TestPrediction:
         """Of 3528 cells of foreground every second is a seed, and none of those that the object's column holds."""
         size = (256, 256)
         target = rectangles(size, (0, 0, 220, 256), (224, 96, 228, 128), labels=[0, 1])
-        found = method.instances(answer([target]), [Frame(1, photo=size, resized=size)])[0]
+        found = method.instances(answer(method, [target]), [Frame(1, photo=size, resized=size)])[0]
         row, overlap = matched(found, target)
         assert len(found) == 2
         assert found.labels[row].tolist() == [0, 1]
@@ -96,7 +90,7 @@ class TestPrediction:
 
     def test_the_outline_runs_between_cells_where_the_class_says(self, method: Discriminative) -> None:
         """Background that is nearly the class gives the mask pixels of its cells; the cell behind it gives none."""
-        raw = answer([rectangles((64, 64), (0, 0, 32, 64), labels=[1])])
+        raw = answer(method, [rectangles((64, 64), (0, 0, 32, 64), labels=[1])])
         raw.semantic[0, :, :, 8] = torch.tensor([-20.0, 0.0, 0.1])[:, None]
         found = method.instances(raw, [FRAME])[0]
         assert found.boxes.tolist() == [[0, 0, 34, 64]]
@@ -104,7 +98,7 @@ class TestPrediction:
     def test_masks_never_overlap(self, method: Discriminative) -> None:
         """Whatever the network says of classes, also where background lies between two instances."""
         boxes = [(0, 0, 24, 64), (28, 0, 64, 28), (28, 28, 64, 64)]
-        raw = answer([rectangles((64, 64), *boxes, labels=[0, 0, 1])])
+        raw = answer(method, [rectangles((64, 64), *boxes, labels=[0, 0, 1])])
         noise = torch.randn(raw.semantic.shape, generator=torch.Generator().manual_seed(0))
         found = method.instances(raw._replace(semantic=raw.semantic / 10 + noise), [Frame(1, (61, 59), (64, 62))])[0]
         assert len(found) >= 3
@@ -114,11 +108,11 @@ class TestPrediction:
     def test_the_smallest_instance(self, method: Discriminative, smallest: int, kept: int) -> None:
         target = rectangles((64, 64), (0, 0, 32, 32), (40, 40, 48, 48), labels=[0, 0])  # 64 and 4 cells
         method.smallest = smallest
-        assert len(method.instances(answer([target]), [FRAME])[0]) == kept
+        assert len(method.instances(answer(method, [target]), [FRAME])[0]) == kept
 
     def test_padding_is_no_foreground(self, method: Discriminative) -> None:
         """What is said there counts neither in the mask nor in the score."""
-        raw = answer([rectangles((64, 64), (0, 0, 64, 64), labels=[1])])
+        raw = answer(method, [rectangles((64, 64), (0, 0, 64, 64), labels=[1])])
         raw.semantic[:, :, 10:] *= 0.05
         found = method.instances(raw, [Frame(1, photo=(40, 64), resized=(40, 64))])[0]
         assert found.masks.areas().tolist() == [40 * 64]
@@ -127,7 +121,7 @@ class TestPrediction:
     def test_threshold_and_number_of_instances(self, method: Discriminative) -> None:
         boxes = [(0, 0, 32, 24), (0, 24, 32, 40), (0, 40, 32, 64)]
         target = rectangles((64, 64), *boxes, labels=[0, 0, 0])
-        raw, frames = answer([target]), [FRAME]
+        raw, frames = answer(method, [target]), [FRAME]
         for row, certainty in zip(target.masks.dense(), (2.0, 1.0, 3.0), strict=True):  # softmax of 0.79, 0.58, 0.91
             raw.semantic[0][:, row[::4, ::4]] *= certainty / 20
         method.score = "semantic"
@@ -147,14 +141,14 @@ class TestTraining:
     def test_the_truth_costs_nothing_but_the_regulariser(
         self, method: Discriminative, batch: Batch, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        losses = self.losses(method, answer(batch.targets), batch, monkeypatch)
+        losses = self.losses(method, answer(method, batch.targets), batch, monkeypatch)
         assert losses == pytest.approx({"semantic": 0, "pull": 0, "push": 0, "regulariser": 0.001 * 10}, abs=1e-5)
 
     def test_losses_arrive_weighted(
         self, method: Discriminative, batch: Batch, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """All cells in one place: nothing to pull, and two means of one class at 0 of the 3 they should be apart."""
-        raw = answer(batch.targets)
+        raw = answer(method, batch.targets)
         raw = raw._replace(embedding=torch.zeros_like(raw.embedding))
         method.embedding_weight, method.weights = 2.0, (1.0, 0.5, 0.001)
         losses = self.losses(method, raw, batch, monkeypatch)
@@ -233,14 +227,14 @@ def test_objects_of_too_few_cells_of_their_own_do_not_come_through(method: Discr
     masks[0, :16, :16], masks[1, :4, :16], masks[2, 24:28, 24:28] = True, True, True
     target = Instances(Masks(masks), Masks(masks).boxes(), torch.zeros(3, dtype=torch.long), torch.ones(3))
     batch = Batch(torch.zeros(1, 3, 32, 32, dtype=torch.uint8), (target,), (Frame(1, (32, 32), (32, 32)),))
-    assert method.reach(answer([target]), batch) == [{"4 cells of its own": (2, 3)}]
+    assert method.reach(answer(method, [target]), batch) == [{"4 cells of its own": (2, 3)}]
 
 
 class TestOracles:
     def test_each_mends_what_it_says(self, method: Discriminative) -> None:
         """A semantic map that misses one object, and an embedding that splits the other."""
         target = rectangles((64, 64), (0, 0, 32, 64), (32, 0, 64, 64), labels=[0, 1])
-        raw = answer([target])
+        raw = answer(method, [target])
         raw.semantic[0, :, :, 8:] = torch.tensor([0.0, 0.0, 1.0])[:, None, None]
         raw.embedding[0, :, 8:, :8] += torch.tensor([0, 0, 3.0, *[0] * 5])[:, None, None]
         batch = Batch(torch.zeros(1, 3, 64, 64, dtype=torch.uint8), (target,), (FRAME,))
@@ -257,7 +251,7 @@ class TestTrueCentres:
     def test_means_of_other_classes_are_no_rivals(self, method: Discriminative) -> None:
         """Objects of two classes lie in one place of the embedding, as the loss lets them."""
         target = rectangles((64, 64), (0, 0, 32, 64), (32, 0, 64, 64), labels=[0, 1])
-        raw = answer([target])._replace(embedding=torch.zeros(1, 8, 16, 16))
+        raw = answer(method, [target])._replace(embedding=torch.zeros(1, 8, 16, 16))
         batch = Batch(torch.zeros(1, 3, 64, 64, dtype=torch.uint8), (target,), (FRAME,))
         (found,) = method.given(raw, batch, "centres")
         row, overlap = matched(found, target)
@@ -270,7 +264,7 @@ class TestClasses:
         self, method: Discriminative, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         target = rectangles((64, 64), (0, 0, 32, 64), (32, 0, 64, 64), labels=[0, 1])
-        raw = answer([target])._replace(embedding=torch.zeros(1, 8, 16, 16))
+        raw = answer(method, [target])._replace(embedding=torch.zeros(1, 8, 16, 16))
         batch = Batch(torch.zeros(1, 3, 64, 64, dtype=torch.uint8), (target,), (FRAME,))
         monkeypatch.setattr(method, "forward", lambda images: raw)
         assert method.loss(batch)["push"].item() == pytest.approx(0, abs=1e-5)
@@ -300,4 +294,4 @@ class TestClasses:
     def test_the_clusterer_is_a_part(self, method: Discriminative) -> None:
         target = rectangles((64, 64), (0, 0, 32, 64), (32, 0, 64, 64), labels=[0, 0])
         method.cluster = MeanShift(bandwidth=100.0)
-        assert len(method.instances(answer([target]), [FRAME])[0]) == 1
+        assert len(method.instances(answer(method, [target]), [FRAME])[0]) == 1

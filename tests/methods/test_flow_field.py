@@ -1,17 +1,15 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 
 import pytest
 import torch
 
-from cells import FRAME, STRIDE, matched, narrow, rectangles, semantic_logits
+from answers import answer
+from cells import FRAME, matched, narrow, rectangles
 from maskbench.errors import ConfigError
-from maskbench.methods.flow_field import FlowField, Raw
+from maskbench.methods.flow_field import FlowField
 from maskbench.nn.decoders import semantic_fpn
-from maskbench.ops.flows import flows
-from maskbench.ops.grouping import true_cells
 from maskbench.structures import Batch, Instances
 
 
@@ -19,12 +17,6 @@ from maskbench.structures import Batch, Instances
 def method(classes: tuple[str, ...]) -> FlowField:
     decoder = partial(semantic_fpn, fpn_width=8, width=8)
     return FlowField(backbone=narrow(), classes=classes, decoder=decoder, steps=60)
-
-
-def answer(method: FlowField, targets: Sequence[Instances]) -> Raw:
-    """The output that says the truth."""
-    cells = torch.stack([true_cells(target, STRIDE) for target in targets])
-    return Raw(torch.stack([semantic_logits(target) for target in targets]), method.flow_scale * flows(cells))
 
 
 TOUCHING = ((0, 0, 24, 64), (24, 0, 64, 28), (24, 28, 64, 64))
@@ -65,6 +57,10 @@ class TestPrediction:
     def test_no_foreground_and_no_sink(self, method: FlowField, without_objects: Batch) -> None:
         found = method.instances(answer(method, without_objects.targets), without_objects.frames)
         assert [len(image) for image in found] == [0, 0]
+
+    def test_foreground_too_small_for_a_sink(self, method: FlowField) -> None:
+        target = rectangles((64, 64), (0, 0, 8, 4), labels=[0])  # two cells, and four are asked for
+        assert [len(image) for image in method.instances(answer(method, [target]), [FRAME])] == [0]
 
     def test_true_flows_mend_wrong_ones(self, method: FlowField) -> None:
         target = rectangles((64, 64), *TOUCHING, labels=[0, 0, 0])

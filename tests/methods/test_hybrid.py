@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from cells import FRAME, STRIDE, matched, narrow, rectangles
+from cells import FRAME, matched, narrow, rectangles
 from maskbench.methods.hybrid import Hybrid, Raw, gathered, inside
 from maskbench.ops.grouping import true_cells
 from maskbench.ops.locations import Locations
@@ -17,10 +17,14 @@ from maskbench.structures import Batch, Instances
 RANGES = ((0, 48), (48, 96), (96, 192), (192, 1e8))
 
 
-@pytest.fixture
-def method(classes: tuple[str, ...]) -> Hybrid:
+def made(*strides: int) -> Hybrid:
     widths = {"width": 8, "head_width": 8, "head_depth": 1, "decoder_width": 8, "dimensions": 8}
-    return Hybrid(backbone=narrow(), classes=classes, ranges=RANGES, **widths)
+    return Hybrid(backbone=narrow(strides), classes=("red", "blue"), ranges=RANGES, **widths)
+
+
+@pytest.fixture
+def method() -> Hybrid:
+    return made(4, 8, 16, 32)
 
 
 def answer(method: Hybrid, targets: Sequence[Instances]) -> Raw:
@@ -40,7 +44,7 @@ def answer(method: Hybrid, targets: Sequence[Instances]) -> Raw:
                 torch.full((count,), 20.0),
                 10 * torch.eye(8)[owner],
                 torch.full((count,), math.log(0.5)),
-                10 * torch.eye(8)[true_cells(target, STRIDE)].permute(2, 0, 1),
+                10 * torch.eye(8)[true_cells(target, method.mask_stride)].permute(2, 0, 1),
             )
         )
     return Raw(locations, *map(torch.stack, zip(*images, strict=True)))
@@ -51,6 +55,15 @@ def one(target: Instances) -> Batch:
 
 
 class TestPrediction:
+    def test_finer_maps_draw_finer_masks(self, batch: Batch, truth: list[Instances]) -> None:
+        least = []
+        for method in (made(4, 8, 16, 32), made(2, 4, 8, 16)):
+            found = method.instances(answer(method, batch.targets), batch.frames)
+            least.append(min(matched(*image)[1].min().item() for image in zip(found, truth, strict=True)))
+            assert all(loss.isfinite() for loss in method.loss(batch).values())
+        assert least[1] > least[0]
+        assert least[1] > 0.93
+
     def test_the_truth_gives_what_can_be_drawn_of_it(
         self, method: Hybrid, batch: Batch, truth: list[Instances]
     ) -> None:

@@ -193,9 +193,18 @@ class TestDeepLab:
         assert found.shape == (2, 12, 16, 24)
 
 
+@pytest.mark.parametrize("strides", [(4, 8, 16), (2, 4, 8, 16, 32)])
+def test_a_semantic_pyramid_sums_the_maps_that_there_are(strides: Sequence[int]) -> None:
+    decoder = semantic_fpn((8,) * len(strides), strides, (False,), fpn_width=8, width=12)
+    assert len(decoder.networks[0].chains) == len(strides)
+    (found,) = decoder([torch.rand(2, 8, 64 // stride, 96 // stride) for stride in strides])
+    assert found.shape == (2, 12, 64 // strides[0], 96 // strides[0])
+
+
 @pytest.mark.parametrize(
     ("build", "strides", "message"),
     [
+        (semantic_fpn, (4, 8, 32), "doubles from map to map"),
         (unet, (4, 8, 32), r"strides \[4, 8, 32\]: give backbone\.strides all between"),
         (segnet, (4, 16, 32), "doubles from map to map"),
         (fcn, (4, 8, 32), "doubles from map to map"),

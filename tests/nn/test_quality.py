@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from cells import FRAME, one_hot
@@ -37,6 +39,15 @@ def test_learns_which_groups_are_objects_and_moves_nothing_else() -> None:
     found, nothing = scored.quality.tolist()
     assert found > 0.9
     assert nothing < 0.1
+
+
+def test_groups_too_small_for_an_instance_do_not_count() -> None:
+    features, groups, known, cells = setting()
+    quality = MaskQuality(3)
+    alone = quality.loss(features, [groups], [known], cells[None], smallest=4)
+    specks = replace(groups, label=torch.zeros(4, dtype=torch.long), centre=torch.ones(4))  # two of no cell
+    torch.testing.assert_close(quality.loss(features, [specks], [known], cells[None], smallest=4), alone)
+    assert quality.loss(features, [groups], [known], cells[None], smallest=129).item() == 0
 
 
 def test_no_group_still_trains_every_weight() -> None:

@@ -22,6 +22,7 @@ from maskbench.ops.cluster import (
     connected,
     keep_apart,
     mean_shift,
+    nearest,
 )
 
 
@@ -342,3 +343,15 @@ class TestKeepApart:
         assert keep_apart(torch.zeros(1, 2), 1.0).tolist() == [True]
         assert keep_apart(torch.zeros(0, 2), 1.0).tolist() == []
         assert keep_apart(torch.zeros(5, 2), 1.0).tolist() == [True, False, False, False, False]
+
+
+class TestNearest:
+    def test_by_hand(self) -> None:
+        distance, which = nearest(torch.tensor([[0.0, 1.0], [3.0, 4.0]]), torch.tensor([[9.0, 9.0], [0.0, 0.0]]))
+        assert distance.tolist() == [1, 5]
+        assert which.tolist() == [1, 1]
+
+    def test_no_centre_is_infinitely_far(self) -> None:
+        distance, which = nearest(torch.zeros(2, 3), torch.zeros(0, 3))
+        assert distance.tolist() == [torch.inf] * 2
+        assert which.tolist() == [-1, -1]

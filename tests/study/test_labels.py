@@ -48,6 +48,13 @@ def test_a_part_that_one_lacks_is_named(writer: Any) -> None:
     assert found == {"solov2-small", "solov2-small (refine Points)"}
 
 
+def test_classes_of_one_name_are_told_apart(writer: Any) -> None:
+    pools = [{"pool": {"_target_": f"{package}.Align"}} for package in ("one", "another")]
+    found = named(writer, *pools)
+    assert len(found) == 2
+    assert all(label.endswith(", pool Align)") for label in found)
+
+
 def test_numbers_and_lists_are_named_with_their_setting(writer: Any) -> None:
     found = named(writer, {"overlaps": [0.5], "sigma": 1.0}, {"overlaps": [0.5, 0.6], "sigma": 1.0})
     assert found == {"solov2-small (overlaps [0.5])", "solov2-small (overlaps [0.5, 0.6])"}

@@ -1,6 +1,6 @@
 """What the bottom-up methods share: a semantic map whose foreground they share out, and what follows from that.
 
-B images   C classes   F channels   h w cells of the backbone's finest map, at stride 4 unless it says otherwise
+B images   C classes   F channels   h w cells of the backbone's finest map, which is that of stride 4 by default
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class BottomUp(Segmenter):
 
     Args:
         decoder: from the backbone's maps to a map a branch.
-        located: of each branch, whether it sees where a cell lies.
-        smallest: cells that an instance must have.
+        coordinates: of each branch, whether it sees where a cell lies.
+        smallest: cells that an instance must have, whatever their stride.
         score: the rule by which an instance gets its score, one of `ops.grouping.SCORES`.
     """
 
@@ -48,18 +48,19 @@ class BottomUp(Segmenter):
     oracles: ClassVar[tuple[Oracle, ...]] = ("semantic map",)
 
     def __init__(
-        self, *, decoder: Decoder, located: Sequence[bool], smallest: int, score: str, **common: Unpack[Common]
+        self, *, decoder: Decoder, coordinates: Sequence[bool], smallest: int, score: str, **common: Unpack[Common]
     ) -> None:
         super().__init__(**common)
         self.mask_stride = self.backbone.strides[0]
         self.smallest, self.score = smallest, known_rule(score)
-        self.decoder = decoder(self.backbone.channels, self.backbone.strides, located)
-        self.quality = MaskQuality(self.decoder.width) if score == "learned" else None
+        self.decoder = decoder(self.backbone.channels, self.backbone.strides, coordinates)
+        with torch.random.fork_rng(devices=()):  # all other weights are drawn as without it
+            self.quality = MaskQuality(self.decoder.width) if score == "learned" else None
 
     # What a method writes beside `forward` and `loss` ----------------------------------------------------------------
 
     @abstractmethod
-    def probabilities(self, raw: Any) -> Float[Tensor, "B C h w"]:
+    def probabilities(self, raw: Any) -> Float[Tensor, "B {len(self.classes)+1} h w"]:
         """The semantic map in the raw output: probabilities of the classes, background last."""
 
     @abstractmethod
@@ -73,13 +74,13 @@ class BottomUp(Segmenter):
         return None if self.quality is None else branch
 
     def quality_loss(self, raw: Any, batch: Batch, truth: TrueMaps) -> dict[str, Tensor]:
-        """How well the quality of what is found now is told, where that is learned."""
+        """The loss of the head that learns the score, by name; empty where there is none."""
         if self.quality is None:
             return {}
         with torch.no_grad():
             maps = self.maps(raw, batch.frames)
             groups = self.groups(raw, maps)
-        return {"quality": self.quality.loss(raw.features, groups, maps, truth.cells)}
+        return {"quality": self.quality.loss(raw.features, groups, maps, truth.cells, self.smallest)}
 
     def instances(self, raw: Any, frames: Sequence[Frame]) -> list[Instances]:
         maps = self.maps(raw, frames)
@@ -93,7 +94,9 @@ class BottomUp(Segmenter):
         return [drawn(found, known, self.score, self.smallest, self.point) for found, known in images]
 
     def given(self, raw: Any, batch: Batch, oracle: Oracle) -> list[Instances]:
-        """What the method finds in the true semantic map, the only oracle unless it says otherwise."""
+        """What the method finds in the true semantic map."""
+        if oracle != "semantic map":
+            return super().given(raw, batch, oracle)
         maps = semantic_maps(self.true_maps(batch).certain(len(self.classes) + 1), batch.frames, self.mask_stride)
         return self.drawn(raw, maps, self.groups(raw, maps))
 

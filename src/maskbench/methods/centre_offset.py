@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from maskbench.methods.base import Common, Oracle
 from maskbench.methods.bottom_up import BottomUp
-from maskbench.nn.blocks import ConvNormReLU, predictor
+from maskbench.nn.blocks import SeparableConv, predictor
 from maskbench.nn.decoders import Decoder, semantic_fpn
 from maskbench.ops.cluster import nearest
 from maskbench.ops.grouping import PADDING, Groups, SemanticMap, position, shared_out
@@ -63,7 +63,7 @@ class CentreOffset(BottomUp):
 
     Args:
         decoder: from the backbone's maps to a map for the classes and one for centres and offsets.
-        class_width: channels of the convolution before the classes.
+        class_width: channels of the separable convolution before the classes.
         centre_width: of those before the heat map and before the offsets.
         sigma: of a centre's bump in the heat map, in pixels.
         weights: of semantic, heat and offset loss.
@@ -95,7 +95,7 @@ class CentreOffset(BottomUp):
         score: str = "semantic_x_centre",
         **common: Unpack[Common],
     ) -> None:
-        super().__init__(decoder=decoder, located=(False, False), smallest=smallest, score=score, **common)
+        super().__init__(decoder=decoder, coordinates=(False, False), smallest=smallest, score=score, **common)
         self.sigma, self.weights, self.hard, self.small = sigma / self.mask_stride, weights, hard, small
         self.threshold, self.centres = threshold, centres
         self.reach_of_centre = round((window - 1) / 2 / self.mask_stride)
@@ -109,7 +109,7 @@ class CentreOffset(BottomUp):
         classes, centres = self.decoder(self.backbone(images))
         return Raw(self.classify(classes), self.heat(centres), self.offset(centres), self.features_of(classes))
 
-    def probabilities(self, raw: Raw) -> Float[Tensor, "B C h w"]:
+    def probabilities(self, raw: Raw) -> Float[Tensor, "B {len(self.classes)+1} h w"]:
         return raw.semantic.float().softmax(dim=1)
 
     # Targets ---------------------------------------------------------------------------------------------------------
@@ -220,5 +220,5 @@ class CentreOffset(BottomUp):
 
 
 def _head(channels: int, width: int, outputs: int) -> nn.Sequential:
-    """A 5 × 5 convolution and the one that predicts (section 3.1; the paper's is separable)."""
-    return nn.Sequential(ConvNormReLU(channels, width, kernel=5, std=None), predictor(width, outputs, kernel=1))
+    """A separable 5 × 5 convolution and the one that predicts (section 3.1)."""
+    return nn.Sequential(SeparableConv(channels, width, kernel=5), predictor(width, outputs, kernel=1))

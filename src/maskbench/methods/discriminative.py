@@ -81,7 +81,7 @@ class Discriminative(BottomUp):
         score: str = "semantic_x_compactness",
         **common: Unpack[Common],
     ) -> None:
-        super().__init__(decoder=decoder, located=(False, coordinates), smallest=smallest, score=score, **common)
+        super().__init__(decoder=decoder, coordinates=(False, coordinates), smallest=smallest, score=score, **common)
         if reduction not in get_args(Reduction):
             raise ConfigError(f"reduction={reduction!r}: expected one of {', '.join(get_args(Reduction))}")
         self.margins, self.weights, self.reduction = (pull_margin, push_margin), weights, reduction
@@ -105,7 +105,7 @@ class Discriminative(BottomUp):
         classes, embedding = self.decoder(self.backbone(images))
         return Raw(self.classify(classes), self.embed(embedding), self.features_of(classes))
 
-    def probabilities(self, raw: Raw) -> Float[Tensor, "B C h w"]:
+    def probabilities(self, raw: Raw) -> Float[Tensor, "B {len(self.classes)+1} h w"]:
         return raw.semantic.float().softmax(dim=1)
 
     # Loss ------------------------------------------------------------------------------------------------------------

@@ -69,7 +69,7 @@ class FlowField(BottomUp):
         score: str = "semantic_x_compactness",
         **common: Unpack[Common],
     ) -> None:
-        super().__init__(decoder=decoder, located=(False,), smallest=smallest, score=score, **common)
+        super().__init__(decoder=decoder, coordinates=(False,), smallest=smallest, score=score, **common)
         if window % 2 == 0:
             raise ConfigError(f"window={window}: expected an odd number of cells, so that it has a middle")
         self.flow_scale, self.weights, self.steps, self.window = flow_scale, weights, steps, window
@@ -83,7 +83,7 @@ class FlowField(BottomUp):
         (features,) = self.decoder(self.backbone(images))
         return Raw(self.classify(features), self.lead(features), self.features_of(features))
 
-    def probabilities(self, raw: Raw) -> Float[Tensor, "B C h w"]:
+    def probabilities(self, raw: Raw) -> Float[Tensor, "B {len(self.classes)+1} h w"]:
         return raw.semantic.float().softmax(dim=1)
 
     # Loss ------------------------------------------------------------------------------------------------------------

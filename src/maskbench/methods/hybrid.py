@@ -4,7 +4,7 @@ Ying et al., "EmbedMask: Embedding Coupling for One-Stage Instance Segmentation"
 detector of Tian et al., "FCOS: Fully Convolutional One-Stage Object Detection", ICCV 2019, arXiv 1904.01355.
 
 B images   N objects of an image   C classes   E embedding dimensions   A locations   P positive ones   K instances
-h w cells at stride 4
+h w cells of the finest map
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Hybrid(Segmenter):
     """A dense detector and a pixel embedding that its detections gather.
 
     Other than in the paper, an object's mean is that of all locations which learn it, and these are drawn together by
-    their mean squared distance, that of margins in the logarithm; the pixels' map is a decoder's at stride 4.
+    their mean squared distance, that of margins in the logarithm; the pixels' map is a decoder's.
 
     Args:
         width: channels of the pyramid.
@@ -78,7 +78,6 @@ class Hybrid(Segmenter):
     paradigm = "hybrid"
     default_point = OperatingPoint(score_threshold=0.05, candidates=1000, max_instances=100)
     oracles = ("cells",)
-    mask_stride = 4
 
     def __init__(
         self,
@@ -100,6 +99,7 @@ class Hybrid(Segmenter):
     ) -> None:
         super().__init__(**common)
         self.fpn = FPN(self.backbone.channels, self.backbone.strides, width)
+        self.mask_stride = self.fpn.strides[0]
         self.finest, self.strides = finest, self.fpn.strides[finest:]
         self.ranges, self.radius, self.box_margin = tuple((low, high) for low, high in ranges), radius, box_margin
         self.weights, self.nms, self.unit = weights, nms, unit
@@ -108,7 +108,7 @@ class Hybrid(Segmenter):
         self.box, self.centred = predictor(head_width, 4), predictor(head_width, 1)
         self.scales = nn.Parameter(torch.ones(len(self.strides)))
         self.embed, self.sharpen = predictor(head_width, dimensions), predictor(head_width, 1)
-        self.pixel_decoder = SemanticFPN(width, 4, decoder_width, decoder_width)
+        self.pixel_decoder = SemanticFPN(width, len(self.backbone.strides), decoder_width, decoder_width)
         self.pixel_embed = predictor(decoder_width, dimensions, kernel=1)
         # embeddings that begin near each other and within a margin: of a Gaussian far away nothing can be learnt
         assert self.sharpen.bias is not None
@@ -248,7 +248,7 @@ class Hybrid(Segmenter):
         return stages
 
     def ceiling(self, batch: Batch) -> list[Instances]:
-        """The truth at stride 4, resampled to the photo as a prediction is."""
+        """The truth at the stride of the pixels' map, resampled to the photo as a prediction is."""
         return resampled(batch, self.mask_stride)
 
 

@@ -50,7 +50,7 @@ class Semantic(BottomUp):
         score: str = "semantic",
         **common: Unpack[Common],
     ) -> None:
-        super().__init__(decoder=decoder, located=(False,), smallest=smallest, score=score, **common)
+        super().__init__(decoder=decoder, coordinates=(False,), smallest=smallest, score=score, **common)
         self.components = AffinityComponents(connectivity=connectivity)
         self.classify = predictor(self.decoder.width, len(self.classes) + 1, kernel=1)
 
@@ -60,7 +60,7 @@ class Semantic(BottomUp):
         (features,) = self.decoder(self.backbone(images))
         return Raw(self.classify(features), self.features_of(features))
 
-    def probabilities(self, raw: Raw) -> Float[Tensor, "B C h w"]:
+    def probabilities(self, raw: Raw) -> Float[Tensor, "B {len(self.classes)+1} h w"]:
         return raw.semantic.float().softmax(dim=1)
 
     # Loss ------------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from maskbench.methods.base import Common, Oracle, Segmenter
 from maskbench.nn.blocks import predictor, tower, with_coordinates, zero_of
 from maskbench.nn.fpn import FPN
-from maskbench.ops.grid import Grids, cell_scores, flat, grid_losses, head_levels
+from maskbench.ops.grid import Grids, cell_scores, flat, grid_losses, head_levels, require_pyramid
 from maskbench.ops.masks import instances_of, to_photo
 from maskbench.ops.suppress import Candidates, Selection
 from maskbench.structures import Batch, Frame, Instances, OperatingPoint
@@ -87,6 +87,7 @@ class SOLO(Segmenter):
         **common: Unpack[Common],
     ) -> None:
         super().__init__(**common)
+        require_pyramid(self.backbone.strides)
         self.grids = Grids(tuple(grids), self.strides, tuple(ranges), sigma, shared_cells)
         self.select = Selection(suppression, nms_sigma, nms_overlap, decayed)
         self.mask_weight, self.points_nms, self.axes = mask_weight, points_nms, "xy" if coordinates else ""

@@ -83,7 +83,7 @@ class SpatialEmbedding(BottomUp):
         score: str = "semantic_x_centre",
         **common: Unpack[Common],
     ) -> None:
-        super().__init__(decoder=decoder, located=(False, False), smallest=smallest, score=score, **common)
+        super().__init__(decoder=decoder, coordinates=(False, False), smallest=smallest, score=score, **common)
         self.step, self.weights, self.object_weight = self.mask_stride / unit, weights, object_weight
         self.cluster = Seeds(bandwidth=1.0, threshold=threshold, smallest=smallest)
         self.offset = predictor(self.decoder.width, 2, kernel=1)
@@ -98,7 +98,7 @@ class SpatialEmbedding(BottomUp):
         places, seeds = self.decoder(self.backbone(images))
         return Raw(self.offset(places), self.sharpen(places), self.seed(seeds), self.features_of(seeds))
 
-    def probabilities(self, raw: Raw) -> Float[Tensor, "B C h w"]:
+    def probabilities(self, raw: Raw) -> Float[Tensor, "B {len(self.classes)+1} h w"]:
         """Seeds, and background where no class is one."""
         seeds = raw.seed.float().sigmoid()
         return torch.cat([seeds, 1 - seeds.amax(dim=1, keepdim=True)], dim=1)

@@ -61,6 +61,7 @@ def semantic_fpn(
     width: int = 128,
 ) -> Branches:
     """Panoptic FPN's decoder (Kirillov et al., CVPR 2019, section 3.1) a branch, on a pyramid that they share."""
+    _check_doubling(strides)
     pyramid = FPN(channels, strides, fpn_width)
     return Branches(width, map(partial(SemanticFPN, fpn_width, len(strides), width, width), coordinates), pyramid)
 

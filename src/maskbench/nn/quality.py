@@ -23,7 +23,8 @@ from maskbench.ops.precision import full_precision
 class MaskQuality(nn.Module):
     """From what the cells of a group look like on average, how probable their class is and how many they are.
 
-    It learns from the groups that the method finds as it is being trained, and moves nothing but itself.
+    It learns from the groups that the method finds as it is being trained. No other weight gets a gradient from it;
+    where gradients are clipped by their common norm, its own count.
 
     Args:
         channels: of the features.
@@ -52,6 +53,7 @@ class MaskQuality(nn.Module):
         groups: Sequence[Groups],
         maps: Sequence[SemanticMap],
         cells: Int64[Tensor, "B h w"],
+        smallest: int = 1,
     ) -> Float[Tensor, ""]:
         """Mean binary cross-entropy between the logits and the IoU that groups have, over those of all images.
 
@@ -60,9 +62,11 @@ class MaskQuality(nn.Module):
             groups: found in each.
             maps: what they are groups of.
             cells: the true object of each cell.
+            smallest: cells of a group that counts, since smaller ones are no instances.
         """
         logits = [self(*image) for image in zip(features.detach(), groups, maps, strict=True)]
         wanted = [group_iou(*image) for image in zip(groups, maps, cells, strict=True)]
-        said, true = torch.cat(logits), torch.cat(wanted)
+        counts = torch.cat([image.size >= smallest for image in groups])
+        said, true = torch.cat(logits)[counts], torch.cat(wanted)[counts]
         loss = F.binary_cross_entropy_with_logits(said, true, reduction="sum") / max(1, len(said))
         return loss + zero_of(*self.parameters())

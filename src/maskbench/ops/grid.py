@@ -219,6 +219,15 @@ def grid_losses(
     }
 
 
+def require_pyramid(strides: Sequence[int]) -> None:
+    """Raise `ConfigError` where a backbone's maps are not those that the grids' levels are made of."""
+    if tuple(strides) != (4, 8, 16, 32):
+        raise ConfigError(
+            f"grids lie on what a pyramid makes of maps of strides [4, 8, 16, 32], but the backbone's have "
+            f"{list(strides)}: leave backbone.strides as it is"
+        )
+
+
 def head_levels(levels: Sequence[Float[Tensor, "B D _h _w"]]) -> list[Tensor]:
     """P2…P6 at the strides of the grids: the finest halved, the coarsest at the size of the one before."""
     first, *middle, last = levels

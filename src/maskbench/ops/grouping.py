@@ -201,7 +201,7 @@ def shared_out(
 
 
 def of_clusters(maps: Sequence[SemanticMap], found: Sequence[Grouping]) -> list[Groups]:
-    """The clusters of each image's foreground as groups, of whose centres nothing is known but where they are."""
+    """The clusters of each image's foreground as groups, of whose centres each is as sure as another."""
     return [
         shared_out(known, image.member, image.distance, image.distance.new_ones(len(image.centres)))
         for known, image in zip(maps, found, strict=True)

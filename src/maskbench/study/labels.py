@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
@@ -30,13 +31,16 @@ def labels(runs: Sequence[Run]) -> list[str]:
 def _apart(keys: Iterable[Key]) -> dict[str, list[str]]:
     """What sets each key apart from the others; nothing where there is one alone.
 
-    Of a part that is of another class the class says it all, unless others of that class have other settings.
+    Of a part that is of another class the class says it all, unless others of that class have other settings. Where two
+    classes have one name, their keys begin the texts.
     """
     fields = {key.key: key.fields for key in keys}
-    return {
+    texts = {
         key: [_text(name, value) for name, value in sorted(own.items()) if _differs(name, own, fields.values())]
         for key, own in fields.items()
     }
+    twice = Counter(map(tuple, texts.values()))
+    return {key: [key[:4], *own] if twice[tuple(own)] > 1 else own for key, own in texts.items()}
 
 
 def _differs(name: str, own: Mapping[str, Any], all_fields: Iterable[Mapping[str, Any]]) -> bool:
