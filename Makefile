@@ -26,8 +26,9 @@ ifeq ($(METHODS),all)
 # a paper's own file has a _target_; variants such as solov2_light start from one
 PAPERS := $(patsubst conf/method/%.yaml,%,$(shell grep -l '^_target_' conf/method/*.yaml))
 # the longest trainings first, so that at the end no slot waits for one
-LONG := htc cascade_mask_rcnn mask_rcnn decoupled_solo point_rend solov2
-override METHODS := $(subst $() ,$(comma),$(strip $(filter $(PAPERS),$(LONG)) $(filter-out $(LONG),$(PAPERS))))
+BY_COST := htc cascade_mask_rcnn point_rend mask_rcnn decoupled_solo solov2 centre_offset hybrid spatial_embedding solo \
+	discriminative flow_field semantic
+override METHODS := $(subst $() ,$(comma),$(strip $(filter-out $(BY_COST),$(PAPERS)) $(filter $(PAPERS),$(BY_COST))))
 endif
 SIZED   = $(if $(and $(SIZE),$(wildcard conf/method/$(SIZE)/$(1).yaml)),$(SIZE)/)$(1)
 CHOICE := $(subst $() ,$(comma),$(foreach method,$(subst $(comma), ,$(METHODS)),$(call SIZED,$(method))))
