@@ -1,6 +1,6 @@
 """What the settings of a study are worth: a table and a picture of its rows.
 
-    python experiments/ablation.py runs/STUDY --plot FILE.png
+    python benchmarks/ablation.py runs/STUDY --plot FILE.png
 
 A row is a method with its settings: mean AP over seeds ± standard deviation, the 95 % interval over seeds and photos,
 and letters (rows that share one can't be told apart). The picture shows the interval, the mean and each seed. The table
@@ -15,18 +15,18 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 
 from maskbench.study.board import Board
-from maskbench.study.leaderboard import Group, bounds, letters
+from maskbench.study.leaderboard import COLUMNS, Group, bounds, letters, spread
 
-NUMBERS = {"AP50": ("AP50", 100, 1), "AP75": ("AP75", 100, 1), "FPS": ("FPS", 1, 1), "train_minutes": ("minutes", 1, 1)}
+NUMBERS = ("AP", "AP50", "AP75", "FPS", "train_minutes")
 
 
 def table(found: Group) -> list[str]:
-    titles = ["row", "n", "AP", "95 %", "letters", *(title for title, _, _ in NUMBERS.values())]
-    lines = [titles, [":--", *["--:"] * (len(titles) - 1)]]
+    columns = [column for column in COLUMNS if column.name in NUMBERS]
+    lines = [["row", "n", "95 %", "letters", *(column.title for column in columns)]]
+    lines.append([":--", *["--:"] * (len(lines[0]) - 1)])
     for _, row in found.methods.iterrows():
-        numbers = [f"{scale * row[name]:.{digits}f}" for name, (_, scale, digits) in NUMBERS.items()]
-        ap = f"{100 * row['AP']:.1f} ± {100 * row['AP_std']:.1f}"
-        lines.append([row["label"], str(row["n"]), ap, bounds(found, row), letters(found, row), *numbers])
+        numbers = [f"{column.text(row[column.name])} {spread(column, row)}".strip() for column in columns]
+        lines.append([row["label"], str(row["n"]), bounds(found, row), letters(found, row), *numbers])
     return [f"| {' | '.join(line)} |" for line in lines]
 
 
@@ -39,16 +39,15 @@ def differences(found: Group) -> list[str]:
 
 
 def draw(found: Group, path: Path) -> None:
-    rows = list(found.methods["label"])
+    rows = list(found.methods["label"])[::-1]
     figure, axes = plt.subplots(figsize=(7.5, 0.9 + 0.5 * len(rows)), layout="constrained")
-    for height, label in enumerate(reversed(rows)):
+    for height, label in enumerate(rows):
         seeds = 100 * found.trials.loc[found.trials["label"] == label, "AP"]
         if found.uncertainty and label in found.uncertainty.intervals:
-            low, high = found.uncertainty.intervals[label]
-            axes.plot([100 * low, 100 * high], [height, height], color="0.6", linewidth=2)
+            axes.plot([100 * end for end in found.uncertainty.intervals[label]], [height] * 2, color="0.6", linewidth=2)
         axes.plot(seeds, [height] * len(seeds), "o", color="C0", alpha=0.5, label="a seed" if height == 0 else None)
         axes.plot(seeds.mean(), height, "D", color="C1", label="their mean" if height == 0 else None)
-    axes.set_yticks(range(len(rows)), list(reversed(rows)))
+    axes.set_yticks(range(len(rows)), rows)
     axes.set_xlabel("mask AP on test, and the 95 % interval")
     axes.grid(axis="x", alpha=0.3)
     axes.legend(fontsize=8)
@@ -60,9 +59,11 @@ def main() -> None:
     parser.add_argument("study", type=Path)
     parser.add_argument("--plot", type=Path, required=True)
     chosen = parser.parse_args()
-    for found in Board.read(chosen.study).groups:
-        print("\n".join([*table(found), "", *differences(found)]))
-        draw(found, chosen.plot)
+    groups = Board.read(chosen.study).groups
+    if len(groups) != 1:
+        parser.error(f"{chosen.study} has trials of {len(groups)} footings, and only those of one can be compared")
+    print("\n".join([*table(groups[0]), "", *differences(groups[0])]))
+    draw(groups[0], chosen.plot)
 
 
 if __name__ == "__main__":
