@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from maskbench.methods.base import Common, Oracle
 from maskbench.methods.bottom_up import BottomUp
-from maskbench.nn.blocks import SeparableConv, predictor
+from maskbench.nn.blocks import ConvNormReLU, predictor
 from maskbench.nn.decoders import Decoder, semantic_fpn
 from maskbench.ops.cluster import nearest
 from maskbench.ops.grouping import PADDING, Groups, SemanticMap, position, shared_out
@@ -58,12 +58,12 @@ class Truth(NamedTuple):
 class CentreOffset(BottomUp):
     """Semantic segmentation, a heat map of centres, and offsets by which foreground finds its centre.
 
-    Pixels of the paper's full resolution are cells here, so lengths are given in pixels of the network
-    input, and offsets learn in them too.
+    Pixels of the paper's full resolution are cells here, so lengths are given in pixels of the network input, and
+    offsets learn in them too.
 
     Args:
         decoder: from the backbone's maps to a map for the classes and one for centres and offsets.
-        class_width: channels of the separable convolution before the classes.
+        class_width: channels of the convolution before the classes.
         centre_width: of those before the heat map and before the offsets.
         sigma: of a centre's bump in the heat map, in pixels.
         weights: of semantic, heat and offset loss.
@@ -220,5 +220,8 @@ class CentreOffset(BottomUp):
 
 
 def _head(channels: int, width: int, outputs: int) -> nn.Sequential:
-    """A separable 5 × 5 convolution and the one that predicts (section 3.1)."""
-    return nn.Sequential(SeparableConv(channels, width, kernel=5), predictor(width, outputs, kernel=1))
+    """A 5 × 5 convolution and the one that predicts (section 3.1, where it is separable; detectron2's default is this).
+
+    Separable, it cost the small variant five points of AP on drawn shapes and a seventh less time to train.
+    """
+    return nn.Sequential(ConvNormReLU(channels, width, kernel=5, std=None), predictor(width, outputs, kernel=1))

@@ -44,22 +44,6 @@ class ConvNormReLU(nn.Sequential):
             nn.init.normal_(conv.weight, std=std)
 
 
-class SeparableConv(nn.Sequential):
-    """A convolution of each channel alone, then one of 1×1 over all, both with group normalisation and ReLU.
-
-    Args:
-        channels: that come in.
-        width: that go out.
-        kernel: cells a side of the first.
-    """
-
-    def __init__(self, channels: int, width: int, kernel: int) -> None:
-        conv = nn.Conv2d(channels, channels, kernel, padding=kernel // 2, groups=channels, bias=False)
-        norm = nn.GroupNorm(math.gcd(32, channels), channels)
-        super().__init__(conv, norm, nn.ReLU(inplace=True), ConvNormReLU(channels, width, kernel=1, std=None))
-        nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
-
-
 class ConvBatchNorm(nn.Conv2d):
     """A convolution without bias, then batch normalisation.
 
