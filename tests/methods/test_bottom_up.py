@@ -31,6 +31,25 @@ def made(kind: type[BottomUp], strides: tuple[int, ...] = COARSE, **settings: An
 
 
 @pytest.mark.parametrize("kind", METHODS)
+class TestTruth:
+    def test_it_gives_what_can_be_drawn_of_it(self, kind: type[BottomUp], batch: Batch) -> None:
+        method = made(kind)
+        found = method.instances(answer(method, batch.targets), batch.frames)
+        for instances, ceiling in zip(found, method.ceiling(batch), strict=True):
+            row, overlap = matched(instances, ceiling)
+            assert overlap.min() > 0.98
+            assert sorted(row.tolist()) == list(range(len(ceiling)))
+            assert torch.equal(instances.labels[row], ceiling.labels)
+            assert instances.scores.min() > 0.9
+
+    def test_photos_without_objects_give_nothing(self, kind: type[BottomUp], without_objects: Batch) -> None:
+        method = made(kind)
+        found = method.instances(answer(method, without_objects.targets), without_objects.frames)
+        assert [len(image) for image in found] == [0] * len(without_objects)
+        assert [image.masks.size for image in found] == [frame.photo for frame in without_objects.frames]
+
+
+@pytest.mark.parametrize("kind", METHODS)
 class TestLearnedScore:
     def test_it_is_trained_with_and_without_objects(
         self, kind: type[BottomUp], batch: Batch, without_objects: Batch

@@ -55,17 +55,6 @@ class TestTargets:
 
 
 class TestPrediction:
-    def test_the_truth_gives_what_can_be_drawn_of_it(
-        self, method: CentreOffset, batch: Batch, truth: list[Instances]
-    ) -> None:
-        found = method.instances(answer(method, batch.targets), batch.frames)
-        for instances, ceiling in zip(found, method.ceiling(batch), strict=True):
-            row, overlap = matched(instances, ceiling)
-            assert overlap.tolist() == [1] * len(ceiling)
-            assert sorted(row.tolist()) == list(range(len(ceiling)))
-            assert torch.equal(instances.labels[row], ceiling.labels)
-            torch.testing.assert_close(instances.scores, torch.ones(len(ceiling)))
-
     def test_most_of_the_cells_say_the_class_of_all(self, method: CentreOffset) -> None:
         raw = answer(method, [rectangles((64, 64), (0, 0, 64, 64), labels=[0])])
         raw.semantic[0, :, :, 10:] = torch.tensor([0.0, 20.0, 0.0])[:, None, None]

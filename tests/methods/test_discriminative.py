@@ -54,11 +54,6 @@ class TestPrediction:
             torch.testing.assert_close(instances.scores, torch.ones(len(true)))
             assert pairwise_iou(ceiling.masks.dense(), true.masks.dense()).diagonal().min() > 0.9
 
-    def test_nothing_but_background(self, method: Discriminative, without_objects: Batch) -> None:
-        found = method.instances(answer(method, without_objects.targets), without_objects.frames)
-        assert [len(instances) for instances in found] == [0, 0]
-        assert [instances.masks.size for instances in found] == [frame.photo for frame in without_objects.frames]
-
     def test_objects_of_one_place_in_the_embedding_are_told_apart_by_class(self, method: Discriminative) -> None:
         target = rectangles((64, 64), (0, 0, 32, 64), (32, 0, 64, 64), labels=[0, 1])
         raw = answer(method, [target])

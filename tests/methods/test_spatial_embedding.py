@@ -10,7 +10,7 @@ from cells import FRAME, matched, narrow, rectangles
 from maskbench.methods.spatial_embedding import Raw, SpatialEmbedding
 from maskbench.nn.decoders import semantic_fpn
 from maskbench.ops.grouping import position
-from maskbench.structures import Batch, Instances
+from maskbench.structures import Batch
 
 
 @pytest.fixture
@@ -23,17 +23,6 @@ TOUCHING = ((0, 0, 24, 64), (24, 0, 64, 28), (24, 28, 64, 64))
 
 
 class TestPrediction:
-    def test_the_truth_gives_what_can_be_drawn_of_it(
-        self, method: SpatialEmbedding, batch: Batch, truth: list[Instances]
-    ) -> None:
-        found = method.instances(answer(method, batch.targets), batch.frames)
-        for instances, ceiling in zip(found, method.ceiling(batch), strict=True):
-            row, overlap = matched(instances, ceiling)
-            assert overlap.tolist() == [1] * len(ceiling)
-            assert sorted(row.tolist()) == list(range(len(ceiling)))
-            assert torch.equal(instances.labels[row], ceiling.labels)
-            torch.testing.assert_close(instances.scores, torch.ones(len(ceiling)))
-
     def test_touching_objects_of_one_class_are_told_apart_by_the_margin(self, method: SpatialEmbedding) -> None:
         target = rectangles((64, 64), *TOUCHING, labels=[0, 0, 0])
         (found,) = method.instances(answer(method, [target]), [FRAME])
@@ -46,10 +35,6 @@ class TestPrediction:
         raw = answer(method, [rectangles((64, 64), *TOUCHING, labels=[0, 0, 0])])
         unsure = raw._replace(seed=raw.seed.clamp(max=1.0))  # 0.73: foreground, and below 0.9
         assert len(method.instances(unsure, [FRAME])[0]) == 0
-
-    def test_nothing(self, method: SpatialEmbedding, without_objects: Batch) -> None:
-        found = method.instances(answer(method, without_objects.targets), without_objects.frames)
-        assert [len(image) for image in found] == [0, 0]
 
 
 class TestTraining:
