@@ -19,3 +19,7 @@ class RunError(MaskbenchError):
 
 class WeightsError(MaskbenchError):
     """Pretrained weights or a checkpoint can't be fetched, read or fitted into the network."""
+
+
+class DivergedError(MaskbenchError):
+    """Training came to a loss that is no finite number."""

@@ -21,6 +21,7 @@ from maskbench.methods.base import Segmenter
 from maskbench.runtime.checkpoints import BEST, Checkpoints, chosen, fit_weights, newest, read_checkpoint
 from maskbench.runtime.compose import build, make, make_trainer
 from maskbench.runtime.console import say, show_scores
+from maskbench.runtime.divergence import Divergence
 from maskbench.runtime.draws import Draws
 from maskbench.runtime.environment import environment
 from maskbench.runtime.history import History
@@ -173,6 +174,7 @@ def _trainer(
     # in this order: AP is known before the history is written, and both before the checkpoint is
     callbacks = shown(
         Draws(cfg.seed),
+        Divergence(),
         *([TuneAP(data, method.point.max_instances), TuneOverlays(data)] if tune else []),
         history,
         Checkpoints(run.checkpoints, note, best=cfg.checkpoint == "best"),
