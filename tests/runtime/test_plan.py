@@ -67,7 +67,7 @@ def test_equal_time_is_told_by_the_clock(tmp_path: Path, monkeypatch: pytest.Mon
 def test_the_learning_rate_is_chosen_on_tune_and_written_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tried = []
 
-    def worth(cfg: Any, data: Any) -> float:
+    def worth(cfg: Any, data: Any, run: Any) -> float:
         tried.append((cfg.trainer.max_epochs, cfg.optim.optimiser.lr))
         if len(tried) == 3:
             raise KeyboardInterrupt

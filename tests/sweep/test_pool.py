@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from rich.console import Console
 
 from maskbench.errors import ConfigError
 from maskbench.sweep.pool import Outcome, Trial, run_pool
-from maskbench.sweep.status import Status
+from maskbench.sweep.status import HEARTBEAT, Status
 
 
 def trial(study: Path, name: str, code: str) -> Trial:
@@ -97,6 +98,49 @@ def test_the_status_of_somebody_elses_live_process_is_left_alone(tmp_path: Path)
     outcomes, _ = run([trial(tmp_path, "a", "raise SystemExit('another process is training it')")])
     assert (outcomes[0].state, outcomes[0].reason) == ("failed", "another process is training it")
     assert Status.read(tmp_path / "a") == theirs
+
+
+def test_what_failed_is_tried_again_after_the_others_and_keeps_its_reasons(tmp_path: Path) -> None:
+    """It is killed once, raises once, and is done the third time."""
+    note = f"open({str(tmp_path / 'notes')!r}, 'a').write('a ')"
+    code = f"""
+import os, sys
+{note}
+times = len(open({str(tmp_path / "notes")!r}).read().split("a")) - 1
+if times == 1: os.kill(os.getpid(), 9)
+if times == 2: raise ValueError("out of luck")
+"""
+    trials = [trial(tmp_path, "a", code), trial(tmp_path, "b", noting(tmp_path, "b"))]
+    outcomes, text = run(trials, retries=2)
+    assert [outcome.state for outcome in outcomes] == ["done", "done"]
+    assert (tmp_path / "notes").read_text() == "a +b -b a a "
+    assert text.count("a  is tried again after the others") == 2
+    (tmp_path / "a" / "metrics.json").unlink()
+    Status(attempts=2, earlier=["killed by SIGKILL; last line: no output"]).failed("x").write(tmp_path / "a")
+    outcomes, _ = run([trial(tmp_path, "a", "raise ValueError('out of luck')")], retries=1)
+    status = Status.read(tmp_path / "a")
+    assert status is not None
+    assert (outcomes[0].state, status.attempts, status.reason) == ("failed", 4, "ValueError: out of luck")
+    assert status.earlier == ["killed by SIGKILL; last line: no output", "x", "ValueError: out of luck"]
+
+
+def test_what_its_settings_are_at_fault_for_is_not_tried_again(tmp_path: Path) -> None:
+    code = noting(tmp_path, "a") + "; raise SystemExit('ConfigError: no such setting')"
+    outcomes, _ = run([trial(tmp_path, "a", code)], retries=3)
+    assert outcomes[0].reason == "ConfigError: no such setting"
+    assert (tmp_path / "notes").read_text() == "+a -a "
+
+
+def test_a_trial_without_a_sign_of_life_is_killed(tmp_path: Path) -> None:
+    beat = f"import pathlib, time; [(time.sleep(0.1), pathlib.Path({str(tmp_path / 'b' / HEARTBEAT)!r}).touch())"
+    trials = [
+        trial(tmp_path, "a", "import time; print('so far', flush=True); time.sleep(60)"),
+        trial(tmp_path, "b", f"{beat} for _ in range(15)]"),
+        trial(tmp_path, "c", "import time; [(time.sleep(0.1), print('.', flush=True)) for _ in range(15)]"),
+    ]
+    outcomes, _ = run(trials, slots=3, silence=1.0)
+    assert [outcome.state for outcome in outcomes] == ["failed", "done", "done"]
+    assert re.fullmatch(r"no sign of life for \d+ s, so it was killed; last line: so far", outcomes[0].reason or "")
 
 
 def test_only_this_attempts_output_is_searched_for_the_reason(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def test_each_beginning_is_one_more_attempt(tmp_path: Path) -> None:
     assert Status.begin(tmp_path).attempts == 1
     Status.begin(tmp_path).failed("killed").write(tmp_path)
     again = Status.begin(tmp_path)
-    assert (again.attempts, again.state, again.reason) == (3, "running", None)
+    assert (again.attempts, again.state, again.reason, again.earlier) == (3, "running", None, ["killed"])
     assert (again.pid, again.host) == (os.getpid(), socket.gethostname())
     assert again.done().ended is not None
 

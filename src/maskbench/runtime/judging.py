@@ -25,6 +25,7 @@ from maskbench.evaluation.scoring import as_metrics, score
 from maskbench.evaluation.semantic_quality import SemanticQuality
 from maskbench.methods.base import Oracle, Segmenter
 from maskbench.runtime.compose import build_data, make_trainer
+from maskbench.runtime.heartbeat import Heartbeat
 from maskbench.runtime.interrupts import interruptible
 from maskbench.runtime.pictures import write_thumbnails
 from maskbench.runtime.progress import shown
@@ -89,7 +90,7 @@ def judge(cfg: DictConfig, method: Segmenter, data: CocoDataModule, run: RunFold
     limit = method.point.max_instances
     judgement = Judgement(data, method.oracles, limit)
     choice = TuneAP(data, limit) if data.image_ids("tune") else None
-    callbacks = shown(judgement, *([choice] if choice else []))
+    callbacks = shown(Heartbeat(run.path), judgement, *([choice] if choice else []))
     trainer = make_trainer(cfg.trainer, logger=False, enable_checkpointing=False, **callbacks)
     fitted: dict[str, Any] = {}
     with interruptible():

@@ -39,16 +39,30 @@ class PoolLauncher(Launcher):
             are enough for.
         threads: CPU threads a job.
         gpus: GPUs to share out among the jobs; None: all that this process can see.
+        retries: how often a job that failed is tried again, unless its settings are at fault.
+        silence_minutes: without a sign of life, after which a job is killed; None: never.
 
     Raises:
-        ConfigError: one of them is below 1.
+        ConfigError: one of them is below what makes sense.
     """
 
-    def __init__(self, slots: int | None = None, threads: int = 1, gpus: int | None = None) -> None:
+    def __init__(
+        self,
+        slots: int | None = None,
+        threads: int = 1,
+        gpus: int | None = None,
+        retries: int = 1,
+        silence_minutes: float | None = 60,
+    ) -> None:
         for name, value in (("slots", slots), ("threads", threads), ("gpus", gpus)):
             if value is not None and value < 1:
                 raise ConfigError(f"hydra.launcher.{name} is at least 1, found {value}")
+        if retries < 0:
+            raise ConfigError(f"hydra.launcher.retries is at least 0, found {retries}")
+        if silence_minutes is not None and silence_minutes <= 0:
+            raise ConfigError(f"hydra.launcher.silence_minutes is above 0 or null, found {silence_minutes}")
         self.slots, self.threads, self.gpus = slots, threads, gpus
+        self.retries, self.silence = retries, None if silence_minutes is None else 60 * silence_minutes
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.context = hydra_context
@@ -61,7 +75,9 @@ class PoolLauncher(Launcher):
             jobs = [self._job(list(overrides)) for overrides in job_overrides]
             slots, gpus = self.places([cfg.trainer for cfg, _ in jobs])
             study, trials = _once([trial for _, trial in jobs])
-            outcomes = run_pool(trials, slots, self.threads, gpus=gpus, console=console)
+            outcomes = run_pool(
+                trials, slots, self.threads, gpus=gpus, retries=self.retries, silence=self.silence, console=console
+            )
         counts = Counter(outcome.state for outcome in outcomes)
         say(f"{counts['done']} trials done, {counts['kept']} done before, {counts['failed']} failed")
         print(json.dumps(_summary(study, outcomes)), flush=True)

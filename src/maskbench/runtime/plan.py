@@ -29,6 +29,7 @@ from maskbench.methods.base import Segmenter
 from maskbench.runtime.compose import build_method, make_trainer
 from maskbench.runtime.console import say
 from maskbench.runtime.draws import Draws
+from maskbench.runtime.heartbeat import Heartbeat
 from maskbench.runtime.interrupts import interruptible
 from maskbench.runtime.published import begin
 from maskbench.runtime.ranks import leads
@@ -85,7 +86,7 @@ def make_plan(cfg: DictConfig, data: CocoDataModule, method: Segmenter, run: Run
     factors = [float(factor) for factor in cfg.protocol.lr_factors]
     for factor in factors if len(factors) > 1 else ():
         if str(factor) not in plan.tried:
-            ap = _tune_ap(_changed(cfg, plan.tuning_epochs, factor), data)
+            ap = _tune_ap(_changed(cfg, plan.tuning_epochs, factor), data, run)
             say(f"{run.path.name}: learning rate × {factor:g} has an AP of {100 * ap:.1f} on tune")
             plan = replace(plan, tried={**plan.tried, str(factor): ap})
             _write(run, plan)
@@ -208,7 +209,7 @@ def _steps(
         yield ((partial(step, batch.to(device)), len(batch)) for batch in batches)
 
 
-def _tune_ap(cfg: DictConfig, data: CocoDataModule) -> float:
+def _tune_ap(cfg: DictConfig, data: CocoDataModule, run: RunFolder) -> float:
     """AP on tune at the end of a training of its own."""
     method = build_method(cfg, data.classes)
     if "weights" in cfg:
@@ -217,7 +218,7 @@ def _tune_ap(cfg: DictConfig, data: CocoDataModule) -> float:
     once = cfg.trainer.copy()
     once.check_val_every_n_epoch = once.max_epochs
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    trainer = make_trainer(once, callbacks=[Draws(cfg.seed), tune], **quiet)
+    trainer = make_trainer(once, callbacks=[Draws(cfg.seed), Heartbeat(run.path), tune], **quiet)
     with interruptible():
         trainer.fit(method, datamodule=data)
     return float(tune.scores().summary["AP"])

@@ -24,6 +24,7 @@ from maskbench.runtime.console import say, show_scores
 from maskbench.runtime.divergence import Divergence
 from maskbench.runtime.draws import Draws
 from maskbench.runtime.environment import environment
+from maskbench.runtime.heartbeat import Heartbeat
 from maskbench.runtime.history import History
 from maskbench.runtime.interrupts import interruptible
 from maskbench.runtime.judging import judge
@@ -175,6 +176,7 @@ def _trainer(
     callbacks = shown(
         Draws(cfg.seed),
         Divergence(),
+        Heartbeat(run.path),
         *([TuneAP(data, method.point.max_instances), TuneOverlays(data)] if tune else []),
         history,
         Checkpoints(run.checkpoints, note, best=cfg.checkpoint == "best"),

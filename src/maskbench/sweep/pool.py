@@ -12,7 +12,7 @@ import re
 import signal
 import subprocess
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,8 +22,8 @@ from typing import Any, Literal
 
 from rich.console import Console
 
-from maskbench.errors import ConfigError
-from maskbench.sweep.status import Status
+from maskbench.errors import ConfigError, MaskbenchError
+from maskbench.sweep.status import HEARTBEAT, Status
 from maskbench.sweep.watch import Watch
 
 POLL = 0.1
@@ -31,6 +31,9 @@ POLL = 0.1
 
 RANK_VARIABLES = re.compile(r"(LOCAL_|GROUP_|NODE_|ROLE_)?(RANK|WORLD_SIZE)|MASTER_\w+|TORCHELASTIC_\w+")
 """What tells a process that it is one rank of a larger job: a trial that inherits it waits for the others for ever."""
+
+OWN_ERRORS = {error.__name__ for error in MaskbenchError.__subclasses__()}
+"""What fails so fails again: the settings, the data or the weights are to be mended first."""
 
 ERROR_LINE = re.compile(r"^(?:[\w.]+\.)?\w*(?:Error|Exception|Interrupt|Exit|Killed)\b.*", re.IGNORECASE)
 TAIL_BYTES = 16_384
@@ -64,6 +67,18 @@ class _Running:
     log: Path
     offset: int
     began: float
+    since: float
+    """When it began, by the clock of the files."""
+    silent: bool = False
+    """Whether it was killed since nothing was heard of it."""
+
+    def quiet_for(self) -> float:
+        """Seconds since its last sign of life: its heartbeat or a line of its output."""
+        signs = [self.since]
+        for path in (self.trial.folder / HEARTBEAT, self.log):
+            with suppress(OSError):
+                signs.append(path.stat().st_mtime)
+        return time.time() - max(signs)
 
     def signal(self, number: signal.Signals) -> None:
         """To the whole session: loader workers and ranks are part of the trial."""
@@ -77,19 +92,23 @@ def run_pool(
     threads: int = 1,
     *,
     gpus: Sequence[str] = (),
+    retries: int = 0,
+    silence: float | None = None,
     console: Console | None = None,
     patience: float = 30.0,
 ) -> list[Outcome]:
     """Run the trials in their order, `slots` at once, and return their outcomes in the same order.
 
-    A trial that is done (`Status.finished`) is kept as it is. One that fails doesn't stop the others; its reason stands
-    in its status and is shown at the end. Output goes to `logs/FOLDER.log` beside the trial's folder.
+    A trial that is done (`Status.finished`) is kept as it is. One that fails doesn't stop the others; its reasons stand
+    in its status, and the last is shown at the end. Output goes to `logs/FOLDER.log` beside the trial's folder.
 
     Args:
         trials: what to run; names are unique.
         slots: trials at once.
         threads: CPU threads a trial.
         gpus: device ids to be shared out among the slots, as CUDA_VISIBLE_DEVICES names them; none: leave it as it is.
+        retries: how often a trial that failed is tried again, after the others, unless it is its settings' fault.
+        silence: seconds without a sign of life after which a trial is killed; None: never.
         console: where to show progress (default: standard error).
         patience: seconds that a trial has, once it is interrupted, to write down what it has.
 
@@ -104,7 +123,7 @@ def run_pool(
     running: list[_Running] = []
     watch = Watch.over([(trial.name, trial.folder) for trial in trials], slots, console)
     with watch, _stop_signals() as stops:
-        waiting = deque(_unfinished(trials, outcomes, watch))
+        waiting, tries = deque(_unfinished(trials, outcomes, watch)), Counter[str]()
         free = sorted(range(slots), reverse=True)
         try:
             while (waiting or running) and not stops:
@@ -113,11 +132,19 @@ def run_pool(
                     running.append(_start(waiting.popleft(), slot, threads, shares[slot]))
                     watch.started(running[-1].trial.name)
                 time.sleep(POLL)
+                for item in running:
+                    if silence is not None and not item.silent and item.quiet_for() > silence:
+                        item.silent = True
+                        item.signal(signal.SIGKILL)
                 for ended in [item for item in running if item.process.poll() is not None]:
                     running.remove(ended)
                     free.append(ended.slot)
                     outcome = outcomes[ended.trial.name] = _end(ended)
                     watch.finished(ended.trial.name, outcome.state, outcome.reason or "")
+                    tries[ended.trial.name] += 1
+                    if _worth_another(outcome) and tries[ended.trial.name] <= retries:
+                        waiting.append(ended.trial)
+                        watch.waits(ended.trial.name)
                 watch.tick()
         finally:
             if running:
@@ -176,7 +203,7 @@ def _start(trial: Trial, slot: int, threads: int, gpus: Sequence[str]) -> _Runni
             env=_environment(threads, gpus),
             start_new_session=True,
         )
-    return _Running(trial, slot, process, log, offset, time.monotonic())
+    return _Running(trial, slot, process, log, offset, time.monotonic(), time.time())
 
 
 def _environment(threads: int, gpus: Sequence[str]) -> dict[str, str]:
@@ -205,14 +232,22 @@ def _end(ended: _Running, interrupted: bool = False) -> Outcome:
         # Somebody else's process may be at the trial, and this one was refused: then that status is not ours to write.
         if own or not (status and status.state == "running" and not status.cut):
             # Without a status of this process (it died before its first line), the attempt counts all the same.
-            attempts = own.attempts if own else (status.attempts if status else 0) + 1
-            (own or Status(pid=ended.process.pid, attempts=attempts)).failed(reason).write(ended.trial.folder)
+            attempts, earlier = (status.attempts + 1, status.reasons) if status else (1, [])
+            new = Status(pid=ended.process.pid, attempts=attempts, earlier=earlier)
+            (own or new).failed(reason).write(ended.trial.folder)
     return Outcome(ended.trial, "failed", ended.log, seconds, reason)
+
+
+def _worth_another(outcome: Outcome) -> bool:
+    """Whether what failed may go well another time."""
+    return outcome.state == "failed" and (outcome.reason or "").split(":")[0] not in OWN_ERRORS
 
 
 def _reason(code: int, ended: _Running) -> str:
     lines = _tail(ended.log, ended.offset)
     error = next((line for line in reversed(lines) if ERROR_LINE.match(line)), lines[-1] if lines else "no output")
+    if ended.silent:
+        return f"no sign of life for {ended.quiet_for():.0f} s, so it was killed; last line: {error}"
     if code < 0:
         return f"killed by {signal.Signals(-code).name}; last line: {error}"
     return error if code else f"ended without saying that it is done; last line: {error}"

@@ -17,6 +17,8 @@ State = Literal["running", "done", "failed"]
 FILE = "status.json"
 RESULTS = "metrics.json"
 """What a trial writes before it says that it is done."""
+HEARTBEAT = ".heartbeat"
+"""The file that a trial touches while it works: when it was touched last is its last sign of life."""
 
 
 def now() -> str:
@@ -32,6 +34,7 @@ class Status:
         state: running, done or failed.
         attempts: how often it was started, this time included.
         reason: why it failed.
+        earlier: why the attempts before failed, in their order.
         started, ended: of this attempt; UTC, ISO 8601.
         pid, host: the process of this attempt.
     """
@@ -39,6 +42,7 @@ class Status:
     state: State = "running"
     attempts: int = 1
     reason: str | None = None
+    earlier: list[str] = field(default_factory=list)
     started: str = field(default_factory=now)
     ended: str | None = None
     pid: int | None = field(default_factory=os.getpid)
@@ -48,7 +52,7 @@ class Status:
     def begin(cls, folder: Path) -> Status:
         """Write that this process runs the trial, as one more attempt."""
         before = cls.read(folder)
-        status = cls(attempts=before.attempts + 1 if before else 1)
+        status = cls(attempts=before.attempts + 1, earlier=before.reasons) if before else cls()
         status.write(folder)
         return status
 
@@ -73,6 +77,11 @@ class Status:
     def write(self, folder: Path) -> None:
         """Replace the file in one step, so that no reader ever sees half of it."""
         replace_text(folder / FILE, json.dumps(asdict(self), indent=2) + "\n")
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why all attempts so far failed; what was cut and wrote nothing down has no reason."""
+        return [*self.earlier, *([self.reason] if self.reason else [])]
 
     def done(self) -> Status:
         return replace(self, state="done", reason=None, ended=now())

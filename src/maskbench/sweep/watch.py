@@ -176,6 +176,11 @@ class Watch:
         row.finish(phase)
         self._say(name, " ".join(filter(None, [phase, _duration(row.seconds), detail])))
 
+    def waits(self, name: str) -> None:
+        """It failed and will be tried once more."""
+        self.rows[name].phase = "waiting"
+        self._say(name, "is tried again after the others")
+
     def tick(self) -> None:
         """Look at the running trials, at most every `REFRESH` seconds."""
         if time.monotonic() - self._looked < REFRESH:
