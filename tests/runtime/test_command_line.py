@@ -7,13 +7,14 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 
-from maskbench.runtime.command_line import explain, usage
+from maskbench.errors import ConfigError
+from maskbench.runtime.command_line import explain, refuse_parts, usage
 
 
-def refused(root: Path, override: str) -> str:
+def refused(root: Path, *overrides: str) -> str:
     folder = str(root / "conf")
     with initialize_config_dir(version_base="1.3", config_dir=folder), pytest.raises(HydraException) as raised:
-        compose("train", [override])
+        compose("train", list(overrides))
     return explain(raised.value, root / "conf")
 
 
@@ -42,10 +43,58 @@ def test_what_hydra_cannot_read_is_told_with_what_it_can(root: Path, override: s
         ("data=nowhere", "there is no data=nowhere; there are coco, coco2017, nuclei, shapes, shapes_hard"),
         ("trainer.epochs=1", r"there is no setting trainer\.epochs; did you mean trainer\.max_epochs"),
         ("trainr.max_epochs=1", r"there is no setting trainr; did you mean trainer"),
+        ("decoder=unet", r"there is no setting decoder; did you mean method/decoder\?"),
+        (
+            "method/cluster=components",
+            "the chosen method has no part cluster; method/cluster=... goes with discriminative$",
+        ),
     ],
 )
 def test_what_is_not_there_is_told_with_what_is_near(root: Path, override: str, told: str) -> None:
     assert re.match(told, refused(root, override))
+
+
+@pytest.mark.parametrize(
+    ("method", "override", "told"),
+    [
+        ("flow_field", "method/decoder=unett", "there is no method/decoder=unett; did you mean unet?"),
+        ("flow_field", "method/decoder/upsample=nearest", "the chosen method/decoder has no part upsample; "),
+        ("flow_field", "method/decoder/upsample=nearest", "goes with fcn16s, fcn32s, fcn8s, segnet, unet"),
+        ("mask_rcnn", "method/pool=roi_wrap", "there is no method/pool=roi_wrap; did you mean roi_warp or roi_pool?"),
+    ],
+)
+def test_a_part_that_is_not_there_is_told_with_what_is_near(root: Path, method: str, override: str, told: str) -> None:
+    assert told in refused(root, f"method={method}", override)
+
+
+def test_a_part_of_a_part_is_told_by_its_place(root: Path) -> None:
+    found = refused(root, "method=small/flow_field", "method/upsample=nearest")
+    assert "goes with cascade_mask_rcnn, htc, mask_rcnn" in found
+    assert found.endswith("where that is a part of a part it is method/decoder/upsample=...")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["method=decoder/unet"], r"method=decoder/unet: that is a part of methods .* by method/decoder=unet$"),
+        (["method=decoder/upsample/nearest"], "by method/decoder/upsample=nearest$"),
+        (["method=small/flow_field", "method.decoder=unet"], "a part is chosen with a slash, method/decoder=unet$"),
+    ],
+)
+def test_a_part_in_the_wrong_place_is_refused(root: Path, overrides: list[str], told: str) -> None:
+    with initialize_config_dir(version_base="1.3", config_dir=str(root / "conf")):
+        cfg = compose("train", overrides, return_hydra_config=True)
+    with pytest.raises(ConfigError, match=told):
+        refuse_parts(cfg, cfg.hydra.runtime.choices, root / "conf")
+
+
+def test_nothing_else_is(root: Path) -> None:
+    with initialize_config_dir(version_base="1.3", config_dir=str(root / "conf")):
+        for chosen in ("mask_rcnn", "small/htc", "crowded/discriminative"):
+            cfg = compose("train", [f"method={chosen}"], return_hydra_config=True)
+            refuse_parts(cfg, cfg.hydra.runtime.choices, root / "conf")
+        cfg = compose("report", [], return_hydra_config=True)
+        refuse_parts(cfg, cfg.hydra.runtime.choices, root / "conf")
 
 
 @pytest.mark.parametrize("verb", ["train", "convert", "predict"])
@@ -58,4 +107,8 @@ def test_help_is_the_verbs_file_with_its_comments(root: Path, verb: str) -> None
 
 def test_help_lists_the_choices_of_the_verbs_own_groups(root: Path) -> None:
     assert "  data=coco|coco2017|nuclei|shapes|shapes_hard\n" in usage("train", root / "conf")
+    text = usage("train", root / "conf")
+    assert re.search(r"^  method=cascade_mask_rcnn\|.*\|small/solov2\|", text, re.MULTILINE)
+    assert re.search(r"^  method/decoder=deeplabv3\|.*\|unet$", text, re.MULTILINE)
+    assert "decoder/unet" not in text
     assert "optim=" not in usage("convert", root / "conf")

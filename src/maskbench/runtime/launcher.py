@@ -21,10 +21,11 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from maskbench.errors import ConfigError
+from maskbench.runtime.command_line import refuse_parts
 from maskbench.runtime.console import console, say
 from maskbench.runtime.nvidia import visible_gpus
 from maskbench.runtime.trial import identify
-from maskbench.runtime.verb import report_errors
+from maskbench.runtime.verb import config_folder, report_errors
 from maskbench.sweep.pool import Outcome, Trial, run_pool
 
 TRIALS_FAILED = 3
@@ -118,6 +119,7 @@ class PoolLauncher(Launcher):
         cfg = self.context.config_loader.load_sweep_config(self.config, overrides)
         HydraConfig.instance().set_config(cfg)
         own = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+        refuse_parts(own, cfg.hydra.runtime.choices, config_folder())
         self._require_nothing_unheard(own, overrides)
         trial = identify(own, cfg.hydra.runtime.choices)
         return own, Trial(name=trial.folder.name, command=self._command(overrides), folder=trial.folder)

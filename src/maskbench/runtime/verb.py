@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 import maskbench
 from maskbench.errors import MaskbenchError
-from maskbench.runtime.command_line import explain, usage
+from maskbench.runtime.command_line import explain, refuse_parts, usage
 from maskbench.runtime.console import complain, say
 from maskbench.runtime.ranks import leads
 
@@ -44,6 +45,7 @@ def run(name: str, task: Task) -> None:
     @functools.wraps(task)
     def printed(cfg: DictConfig) -> None:
         with report_errors():
+            refuse_parts(cfg, HydraConfig.get().runtime.choices, config_folder())
             found = task(cfg)
             if leads():
                 print(json.dumps(found), flush=True)
