@@ -173,7 +173,7 @@ def test_folders_of_splits_become_splits(names: str, save: Save, tmp_path: Path)
         assert [record.file_name for record in file.records.values()] == [f"{split}/0.jpg", f"{split}/1.jpg"]
         ids |= set(file.records)
     assert ids == {1, 2, 3, 4, 5, 6}, "no photo of a split has the id of another's"
-    assert "1 photos have no label map" in str(summary)
+    assert "left out, since they have no label map: train/images/lonely.png\n" in f"{summary}\n"
     assert "--val-share" not in str(summary)
 
 

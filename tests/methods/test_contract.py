@@ -140,7 +140,7 @@ def test_the_papers_settings_are_the_constructors_defaults(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["solo", "decoupled_solo", "solov2"])
 def test_grids_refuse_maps_that_they_do_not_lie_on(name: str, classes: tuple[str, ...]) -> None:
-    cfg = config(f"small/{name}", "+backbone.strides=[2,4,8,16,32]")
+    cfg = config(f"small/{name}", "backbone.strides=[2,4,8,16,32]")
     with pytest.raises(ConfigError, match=r"the backbone's have \[2, 4, 8, 16, 32\]: leave backbone.strides"):
         build_method(cfg, classes)
 

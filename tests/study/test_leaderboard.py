@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from maskbench.study.board import Board, write_leaderboard
+from maskbench.study.board import Board, as_markdown, write_leaderboard
 from maskbench.study.leaderboard import COLUMNS, group, marks, remarks, tabulate, unfinished, used
 from maskbench.study.runs import read_runs
 
@@ -200,3 +200,11 @@ def test_a_run_that_was_judged_before_objects_were_counted_is_tabled(writer: Any
     path.write_text(json.dumps(metrics))
     text = write_leaderboard(Board.read(folder.parent))["md"].read_text()
     assert " | PQ | TP/(TP+FP+FN) at 0.5 | " in text
+
+
+def test_what_footings_differ_in_stands_in_their_headings(writer: Any) -> None:
+    for strides in ([4, 8, 16], [2, 4, 8]):
+        folder = writer("solov2-small", backbone={"name": "resnet18", "strides": strides})
+    text = as_markdown(Board.read(folder.parent))
+    for strides in ("[4, 8, 16]", "[2, 4, 8]"):
+        assert text.count(f" (backbone.strides = {strides}). AP × 100") == 1

@@ -158,12 +158,12 @@ class Summary:
     Attributes:
         layout: its name.
         splits: the photos of each.
-        left_out: how many photos have no label map.
+        left_out: photos that have no label map.
     """
 
     layout: str
     splits: Mapping[Split, Sequence[Entry]]
-    left_out: int
+    left_out: Sequence[Path]
 
     def __str__(self) -> str:
         return "\n".join(self._lines())
@@ -174,7 +174,8 @@ class Summary:
             instances, crowds = sum(entry.instances for entry in entries), sum(entry.crowds for entry in entries)
             yield f"{annotation_file(split)}: {len(entries)} photos, {instances} instances, {crowds} crowds"
         if self.left_out:
-            yield f"{self.left_out} photos have no label map and were left out"
+            named, more = ", ".join(map(str, self.left_out[:3])), len(self.left_out) - 3
+            yield f"left out, since they have no label map: {named}" + (f" and {more} more" if more > 0 else "")
         if max(entry.instances for entries in self.splits.values() for entry in entries) == 1:
             yield "no photo has more than one instance: are these masks of the foreground, whose objects share a value?"
         if "val" not in self.splits:
@@ -236,8 +237,8 @@ def annotation_file(split: Split) -> str:
 # Finding --------------------------------------------------------------------------------------------------------------
 
 
-def find(source: Path) -> tuple[Layout, list[Pair], int]:
-    """The layout of a folder, its label maps with their photos by name, and how many photos have none.
+def find(source: Path) -> tuple[Layout, list[Pair], list[Path]]:
+    """The layout of a folder, its label maps with their photos by name, and the photos that have none.
 
     Raises:
         DataError: there are no label maps, or of two layouts; a label map has no photo, or two files claim one name;
@@ -265,7 +266,7 @@ def find(source: Path) -> tuple[Layout, list[Pair], int]:
         raise DataError(
             f"{apart[0].labels}: lies in no folder train, val or test, but others do; move it into one of them"
         )
-    return layout, pairs, len(photos.keys() - labels.keys())
+    return layout, pairs, [photos[name] for name in photos if name not in labels]
 
 
 def _named(source: Path, paths: Iterable[Path], pattern: str) -> dict[str, Path]:

@@ -93,7 +93,8 @@ class FCN(nn.Module):
         super().__init__()
         if finest not in strides:
             raise ConfigError(
-                f"FCN-{finest}s reads the map of stride {finest}, but the backbone's have {list(strides)}"
+                f"FCN-{finest}s reads the map of stride {finest}, but the backbone's have {list(strides)}: add it to "
+                "backbone.strides, or take another of method/decoder=fcn32s, fcn16s and fcn8s"
             )
         self.first, self.axes = list(strides).index(finest), "xy" if located else ""
         _check_doubling(strides[self.first :])

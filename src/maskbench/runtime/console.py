@@ -32,13 +32,14 @@ def complain(message: str) -> None:
 
 
 def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table: the first column is text, the others are numbers."""
-    table = Table(title=escape(title), title_justify="left")
+    """A title and a table, whose first column is text and whose others are numbers."""
+    table = Table()
     for place, column in enumerate(columns):
         table.add_column(escape(column), justify="right" if place else "left", no_wrap=True)
     for row in rows:
         table.add_row(*map(escape, row))
     reader = console if console.is_terminal else Console(stderr=True, highlight=False, width=WIDE)
+    reader.print(escape(title), style="italic", soft_wrap=True)
     reader.print(table)
 
 

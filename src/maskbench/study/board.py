@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from maskbench.evaluation.matches import Matches
+from maskbench.study.labels import differences
 from maskbench.study.leaderboard import (
     DEPLOYED,
     Group,
@@ -128,8 +129,11 @@ def as_json(board: Board) -> dict[str, Any]:
 
 def as_markdown(board: Board) -> str:
     parts = [f"# {board.study.name}", ""]
+    apart = differences(run.keys["footing"] for run in board.runs if run.state == "done" and "footing" in run.keys)
     for found in board.groups:
-        parts += [f"Footing `{found.footing or 'unknown'}`. AP × 100, on masks of the test split.", ""]
+        own = apart.get(found.footing, {})
+        named = f" ({', '.join(f'{name} = {value}' for name, value in own.items())})" if own else ""
+        parts += [f"Footing `{found.footing or 'unknown'}`{named}. AP × 100, on masks of the test split.", ""]
         parts += [*_markdown(_method_lines(found)), ""]
         if found.methods["mIoU"].notna().any():
             parts += [SEMANTICS, ""]

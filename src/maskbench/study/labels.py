@@ -28,6 +28,14 @@ def labels(runs: Sequence[Run]) -> list[str]:
     return labels
 
 
+def differences(keys: Iterable[Key]) -> dict[str, dict[str, Any]]:
+    """By key the fields in which not all are the same, with its own values, None where it has none."""
+    fields = {key.key: key.fields for key in keys}
+    names = sorted({name for own in fields.values() for name in own})
+    apart = [name for name in names if len({str(own.get(name)) for own in fields.values()}) > 1]
+    return {key: {name: own.get(name) for name in apart} for key, own in fields.items()}
+
+
 def _apart(keys: Iterable[Key]) -> dict[str, list[str]]:
     """What sets each key apart from the others; nothing where there is one alone.
 

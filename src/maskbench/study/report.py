@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from maskbench.study.board import CERTAINTY, DEPLOYMENT, SEMANTICS, Board
 from maskbench.study.findings import caution, finding
 from maskbench.study.gallery import TINTS, Gallery, gallery
+from maskbench.study.labels import differences
 from maskbench.study.leaderboard import COLUMNS, DEPLOYED, Column, Group, bounds, letters, marks, remarks, spread, used
 from maskbench.study.pictures import Picture, pictures, write
 from maskbench.study.plots import Style, styles
@@ -203,11 +204,10 @@ def _distinct(runs: Sequence[Run], kind: str) -> list[Key]:
 
 def _mark_differences(sections: Sequence[Section]) -> None:
     """Name, for several footings, the fields that they differ in."""
-    names = sorted({name for section in sections for key in section.keys["footing"] for name in key.fields})
-    for name in names:
-        if len({str(section.value(name)) for section in sections}) > 1:
-            for section in sections:
-                section.apart[name] = section.value(name)
+    apart = differences(key for section in sections for key in section.keys["footing"])
+    for section in sections:
+        for key in section.keys["footing"]:
+            section.apart.update(apart[key.key])
 
 
 def _render(study: Path, runs: Sequence[Run], sections: list[Section], looks: dict[str, Style]) -> str:
