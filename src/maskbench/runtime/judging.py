@@ -25,7 +25,6 @@ from maskbench.evaluation.scoring import as_metrics, score
 from maskbench.evaluation.semantic_quality import SemanticQuality
 from maskbench.methods.base import Oracle, Segmenter
 from maskbench.runtime.compose import build_data, make_trainer
-from maskbench.runtime.heartbeat import Heartbeat
 from maskbench.runtime.interrupts import interruptible
 from maskbench.runtime.pictures import write_thumbnails
 from maskbench.runtime.progress import shown
@@ -81,8 +80,17 @@ class Judgement(Callback):
         self.ceiling.update(pl_module.ceiling(batch), batch.frames)
 
 
-def judge(cfg: DictConfig, method: Segmenter, data: CocoDataModule, run: RunFolder) -> dict[str, Any]:
+def judge(
+    cfg: DictConfig, method: Segmenter, data: CocoDataModule, run: RunFolder, *others: Callback
+) -> dict[str, Any]:
     """Predict the tune and the test split as `cfg.trainer` says; writes predictions, matches and thumbnails of test.
+
+    Args:
+        cfg: the composed config.
+        method: trained.
+        data: the data set.
+        run: where to write.
+        others: who looks on while batches are predicted.
 
     Returns:
         The metrics on the first rank, which writes; nothing on others.
@@ -90,7 +98,7 @@ def judge(cfg: DictConfig, method: Segmenter, data: CocoDataModule, run: RunFold
     limit = method.point.max_instances
     judgement = Judgement(data, method.oracles, limit)
     choice = TuneAP(data, limit) if data.image_ids("tune") else None
-    callbacks = shown(Heartbeat(run.path), judgement, *([choice] if choice else []))
+    callbacks = shown(*others, judgement, *([choice] if choice else []))
     trainer = make_trainer(cfg.trainer, logger=False, enable_checkpointing=False, **callbacks)
     fitted: dict[str, Any] = {}
     with interruptible():

@@ -86,7 +86,8 @@ def train(trial: Composed, done: Callable[[], None]) -> None:
         _fit(trainer, method, data, run)
         if file == BEST:
             fit_weights(method, read_checkpoint(run.checkpoints / BEST)["state_dict"], run.checkpoints / BEST)
-        metrics = _about(cfg, method, history) | {"plan": asdict(plan)} | judge(cfg, method, data, run)
+        found = judge(cfg, method, data, run, Heartbeat(run.path))
+        metrics = _about(cfg, method, history) | {"plan": asdict(plan)} | found
         if not trainer.is_global_zero:
             return
         write_json(run.metrics, metrics)  # which say at what threshold it is deployed
