@@ -6,12 +6,14 @@ last epoch, and says what it found when it is done already.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from maskbench.runtime import launcher, verb
+from maskbench.runtime.command_line import swept_with_methods
 from maskbench.runtime.console import say
 from maskbench.runtime.ranks import leads
 from maskbench.runtime.run_folder import RunFolder, read_json
@@ -42,6 +44,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
 def main() -> None:
     launcher.register()
+    sys.argv[1:] = swept_with_methods(sys.argv[1:])
     verb.run("train", train)
 
 

@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 
 from maskbench.errors import ConfigError
-from maskbench.runtime.command_line import explain, refuse_parts, usage
+from maskbench.runtime.command_line import explain, refuse_parts, swept_with_methods, usage
 
 
 def refused(root: Path, *overrides: str) -> str:
@@ -112,3 +112,18 @@ def test_help_lists_the_choices_of_the_verbs_own_groups(root: Path) -> None:
     assert re.search(r"^  method/decoder=deeplabv3\|.*\|unet$", text, re.MULTILINE)
     assert "decoder/unet" not in text
     assert "optim=" not in usage("convert", root / "conf")
+
+
+@pytest.mark.parametrize(
+    ("given", "made"),
+    [
+        ("method=a,b method.score=learned", "method=a,b method.score=choice(learned)"),
+        ("-m method=a,b method/decoder=unet seed=0,1", "-m method=a,b method/decoder=choice(unet) seed=0,1"),
+        ("method=a,b method.overlaps=[0.5,0.6]", "method=a,b method.overlaps=choice([0.5,0.6])"),
+        ("method=a,b method.score=x,y data.batch=4", "method=a,b method.score=x,y data.batch=4"),
+        ("method=a method.score=learned", "method=a method.score=learned"),
+        ("method=a,b method.score=[", "method=a,b method.score=["),
+    ],
+)
+def test_settings_of_swept_methods_are_swept_with_them(given: str, made: str) -> None:
+    assert swept_with_methods(given.split()) == made.split()

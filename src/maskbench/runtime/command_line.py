@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
@@ -82,6 +83,29 @@ def _unreadable(argument: str) -> str:
 def _hint(given: str, known: list[str]) -> str:
     near = difflib.get_close_matches(given, known, n=2)
     return f"; did you mean {' or '.join(near)}?" if near else f"; there are {', '.join(known)}"
+
+
+def swept_with_methods(arguments: Sequence[str]) -> list[str]:
+    """The same arguments, those of the method as a choice of one where methods are swept.
+
+    Hydra composes the config of a multirun without what is swept: with the default method, which lacks settings that
+    the swept ones have.
+    """
+    parser = OverridesParser.create()
+    try:
+        overrides = {
+            word: parser.parse_override(word) for word in arguments if "=" in word and not word.startswith("-")
+        }
+    except HydraException:  # which Hydra is going to tell of
+        return list(arguments)
+    if not any(override.key_or_group == "method" and override.is_sweep_override() for override in overrides.values()):
+        return list(arguments)
+    own = {
+        word: f"{word.partition('=')[0]}=choice({word.partition('=')[2]})"
+        for word, override in overrides.items()
+        if override.key_or_group.startswith(("method.", "method/")) and not override.is_sweep_override()
+    }
+    return [own.get(word, word) for word in arguments]
 
 
 def usage(name: str, configs: Path) -> str:
