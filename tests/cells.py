@@ -45,3 +45,12 @@ def matched(found: Instances, wanted: Instances) -> tuple[Tensor, Tensor]:
     """The row of `found` that overlaps each of `wanted` most, and by how much."""
     overlap, row = pairwise_iou(wanted.masks.dense(), found.masks.dense()).max(dim=1)
     return row, overlap
+
+
+def assert_each_found(found: Sequence[Instances], wanted: Sequence[Instances], overlap: float) -> None:
+    """In each image every object is found once, of its class and by more than this IoU."""
+    for instances, objects in zip(found, wanted, strict=True):
+        row, shared = matched(instances, objects)
+        assert shared.min() > overlap
+        assert sorted(row.tolist()) == list(range(len(objects)))
+        assert torch.equal(instances.labels[row], objects.labels)

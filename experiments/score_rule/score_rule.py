@@ -1,8 +1,8 @@
 """The AP of identical masks by the rule that scores them: python experiments/score_rule/score_rule.py runs/STUDY
 
-Every finished run of a bottom-up method in the folder of a study looks at its test split once, and
-what it finds is scored by each rule. The learned rule is that of a run which has learnt it (`method.score=learned`).
-Prints a markdown table, AP × 100; the last line is JSON, 0 to 1.
+Every finished run of a bottom-up method in the folder of a study looks at its test split once, and what it finds is
+scored by each rule. The learned rule is that of a run which has learnt it (`method.score=learned`). Prints a markdown
+table, AP × 100; the last line is JSON, 0 to 1.
 """
 
 from __future__ import annotations

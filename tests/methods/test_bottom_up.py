@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from answers import answer
-from cells import FRAME, matched, narrow, rectangles
+from cells import FRAME, assert_each_found, matched, narrow, rectangles
 from maskbench.methods.bottom_up import BottomUp
 from maskbench.methods.centre_offset import CentreOffset
 from maskbench.methods.discriminative import Discriminative
@@ -35,12 +35,10 @@ class TestTruth:
     def test_it_gives_what_can_be_drawn_of_it(self, kind: type[BottomUp], batch: Batch) -> None:
         method = made(kind)
         found = method.instances(answer(method, batch.targets), batch.frames)
-        for instances, ceiling in zip(found, method.ceiling(batch), strict=True):
-            row, overlap = matched(instances, ceiling)
-            assert overlap.min() > 0.98
-            assert sorted(row.tolist()) == list(range(len(ceiling)))
-            assert torch.equal(instances.labels[row], ceiling.labels)
-            assert instances.scores.min() > 0.9
+        assert_each_found(found, method.ceiling(batch), overlap=0.98 if kind is FlowField else 1 - 1e-6)
+        if kind is not FlowField:  # whose flows are those of a mask but nearly
+            for instances in found:
+                torch.testing.assert_close(instances.scores, torch.ones(len(instances)))
 
     def test_photos_without_objects_give_nothing(self, kind: type[BottomUp], without_objects: Batch) -> None:
         method = made(kind)

@@ -33,7 +33,7 @@ class Divergence(Callback):
     ) -> None:
         for name, value in trainer.callback_metrics.items():
             if name.startswith(PREFIX):
-                before = self._first.get(name, torch.full_like(value, -1))
+                before = self._first.get(name, torch.full_like(value, -1, dtype=torch.long))
                 self._first[name] = torch.where((before < 0) & ~value.isfinite(), trainer.global_step, before)
         if (batch_idx + 1) % self.every == 0 or trainer.is_last_batch:
             self._ask(trainer)
