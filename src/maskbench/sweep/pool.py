@@ -132,10 +132,8 @@ def run_pool(
                     running.append(_start(waiting.popleft(), slot, threads, shares[slot]))
                     watch.started(running[-1].trial.name)
                 time.sleep(POLL)
-                for item in running:
-                    if silence is not None and not item.silent and item.quiet_for() > silence:
-                        item.silent = True
-                        item.signal(signal.SIGKILL)
+                if silence is not None:
+                    _kill_silent(running, silence)
                 for ended in [item for item in running if item.process.poll() is not None]:
                     running.remove(ended)
                     free.append(ended.slot)
@@ -236,6 +234,13 @@ def _end(ended: _Running, interrupted: bool = False) -> Outcome:
             new = Status(pid=ended.process.pid, attempts=attempts, earlier=earlier)
             (own or new).failed(reason).write(ended.trial.folder)
     return Outcome(ended.trial, "failed", ended.log, seconds, reason)
+
+
+def _kill_silent(running: Sequence[_Running], silence: float) -> None:
+    for item in running:
+        if not item.silent and item.quiet_for() > silence:
+            item.silent = True
+            item.signal(signal.SIGKILL)
 
 
 def _worth_another(outcome: Outcome) -> bool:
