@@ -7,11 +7,11 @@ Torch stays out of this process: it composes, draws the data, starts and watches
 import json
 import os
 import sys
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import get_args
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
@@ -26,7 +26,7 @@ from maskbench.runtime.console import console, say
 from maskbench.runtime.nvidia import visible_gpus
 from maskbench.runtime.trial import identify
 from maskbench.runtime.verb import config_folder, report_errors
-from maskbench.sweep.pool import Outcome, Trial, run_pool
+from maskbench.sweep.pool import End, Outcome, Trial, run_pool
 
 TRIALS_FAILED = 3
 """Exit status of a sweep that ran and lost trials; 1 is one that could not start any, and has nothing to time."""
@@ -70,21 +70,26 @@ class PoolLauncher(Launcher):
         self.config = config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run the jobs and print a line of JSON; exits with 1 when one of them failed."""
+        """Run the jobs and print a line of JSON; exits with 3 when some of them failed."""
+        outcomes = self.run(job_overrides)
+        conclude(outcomes)
+        return [_returned(outcome) for outcome in outcomes]
+
+    def run(self, job_overrides: Sequence[Sequence[str]]) -> list[Outcome]:
+        """Run the jobs; an outcome for each different trial among them, in their order."""
         setup_globals()
         with report_errors():
             jobs = [self._job(list(overrides)) for overrides in job_overrides]
             slots, gpus = self.places([cfg.trainer for cfg, _ in jobs])
-            study, trials = _once([trial for _, trial in jobs])
-            outcomes = run_pool(
-                trials, slots, self.threads, gpus=gpus, retries=self.retries, silence=self.silence, console=console
+            return run_pool(
+                _once([trial for _, trial in jobs]),
+                slots,
+                self.threads,
+                gpus=gpus,
+                retries=self.retries,
+                silence=self.silence,
+                console=console,
             )
-        counts = Counter(outcome.state for outcome in outcomes)
-        say(f"{counts['done']} trials done, {counts['kept']} done before, {counts['failed']} failed")
-        print(json.dumps(_summary(study, outcomes)), flush=True)
-        if counts["failed"]:
-            raise SystemExit(TRIALS_FAILED)
-        return [_returned(outcome) for outcome in outcomes]
 
     def places(self, trainers: Sequence[DictConfig]) -> tuple[int, list[str]]:
         """How many of the jobs run at once, and the GPUs that they share: none where all of them keep to the CPU.
@@ -180,23 +185,34 @@ def register() -> None:
     known.register(PoolLauncher)
 
 
-def _once(trials: Sequence[Trial]) -> tuple[Path, list[Trial]]:
-    """The folder that all trials share, and each trial once, named by its place in there.
+def _once(trials: Sequence[Trial]) -> list[Trial]:
+    """Each trial once, named by its place in the folder that all of them share.
 
     Overrides that say the same in two ways are one trial, but the same trial in two studies is two.
     """
     by_folder = {trial.folder.absolute(): trial for trial in trials}
-    shared = Path(os.path.commonpath([folder.parent for folder in by_folder]))
-    named = [replace(trial, name=str(folder.relative_to(shared))) for folder, trial in by_folder.items()]
-    return shared, named
+    shared = _shared(by_folder)
+    return [replace(trial, name=str(folder.relative_to(shared))) for folder, trial in by_folder.items()]
 
 
-def _summary(study: Path, outcomes: Sequence[Outcome]) -> dict[str, object]:
-    named = {
-        state: [outcome.trial.name for outcome in outcomes if outcome.state == state]
-        for state in ("done", "kept", "failed")
-    }
-    return {"study": str(study), **named}
+def _shared(folders: Iterable[Path]) -> Path:
+    """The folder that all trials of a sweep lie in."""
+    return Path(os.path.commonpath([folder.absolute().parent for folder in folders]))
+
+
+def conclude(outcomes: Sequence[Outcome]) -> None:
+    """Say how the trials ended and print it as a line of JSON.
+
+    Raises:
+        SystemExit: with `TRIALS_FAILED`, when some of them failed.
+    """
+    names: dict[str, list[str]] = {state: [] for state in get_args(End)}
+    for outcome in outcomes:
+        names[outcome.state].append(outcome.trial.name)
+    say(f"{len(names['done'])} trials done, {len(names['kept'])} done before, {len(names['failed'])} failed")
+    print(json.dumps({"study": str(_shared(outcome.trial.folder for outcome in outcomes)), **names}), flush=True)
+    if names["failed"]:
+        raise SystemExit(TRIALS_FAILED)
 
 
 def _returned(outcome: Outcome) -> JobReturn:

@@ -48,12 +48,15 @@ class Trial:
     folder: Path
 
 
+End = Literal["done", "kept", "failed"]
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How a trial ended: done now, kept from before, or failed with a reason; its log and the seconds it took."""
 
     trial: Trial
-    state: Literal["done", "kept", "failed"]
+    state: End
     log: Path
     seconds: float = 0.0
     reason: str | None = None
