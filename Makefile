@@ -106,7 +106,7 @@ format: $(READY) ## Format the code and mend what the linter can
 
 # Needs uv. ARGS="--upgrade" takes newer versions, ARGS="--upgrade-package NAME" one of them.
 lock: ## Resolve pyproject.toml anew into requirements.lock
-	uv pip compile --quiet --universal --no-header --no-annotate --group dev $(ARGS) pyproject.toml -o requirements.lock
+	uv pip compile --quiet --universal --no-header --no-annotate --all-extras --group dev $(ARGS) pyproject.toml -o requirements.lock
 
 clean: ## Remove caches and build products (.venv and runs/ stay)
 	rm -rf build dist outputs .coverage .coverage.* htmlcov .pytest_cache .mypy_cache .ruff_cache

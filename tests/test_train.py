@@ -143,7 +143,7 @@ def test_a_killed_run_goes_on_after_its_last_epoch(tmp_path: Path) -> None:
         process.kill()
     (folder,) = (tmp_path / "try").iterdir()
     assert process.returncode == -signal.SIGKILL
-    assert (Status.read(folder).state, Status.read(folder).cut) == ("running", True)
+    assert (Status.read(folder).state, Status.read(folder).cut(folder)) == ("running", True)
     ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stderr
     assert "goes on after epoch" in ended.stderr

@@ -13,8 +13,9 @@ from maskbench import train
 from maskbench.errors import ConfigError
 from maskbench.runtime import launcher
 from maskbench.sweep.identity import parse_trial_name
-from maskbench.sweep.pool import Outcome, Trial
+from maskbench.sweep.pool import Pool
 from maskbench.sweep.status import Status
+from maskbench.sweep.trial import Outcome, Trial
 from trained import TINY
 
 SEEDS = (*TINY, "seed=0,1", "study=swept")
@@ -25,13 +26,13 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Trial]:
     """The trials that a sweep would have started; the one with seed 1 fails."""
     trials: list[Trial] = []
 
-    def pretend(given: list[Trial], slots: int, threads: int, **_: object) -> list[Outcome]:
+    def pretend(given: list[Trial], engine: Pool, **_: object) -> list[Outcome]:
         trials.extend(given)
-        assert (slots, threads) == (3, 1)
+        assert (engine.slots, engine.threads) == (3, 1)
         states = ["failed" if "seed=1" in trial.command else "done" for trial in given]
-        return [Outcome(trial, state, Path("log")) for trial, state in zip(given, states, strict=True)]
+        return [Outcome(trial, state) for trial, state in zip(given, states, strict=True)]
 
-    monkeypatch.setattr(launcher, "run_pool", pretend)
+    monkeypatch.setattr(launcher, "run", pretend)
     return trials
 
 

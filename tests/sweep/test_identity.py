@@ -161,8 +161,9 @@ def test_the_footing_knows_the_data_by_content() -> None:
 
 def test_who_only_watches_needs_no_torch() -> None:
     code = (
-        "import sys, maskbench.sweep.pool, maskbench.sweep.identity, maskbench.study.report, maskbench.study.dashboard;"
-        "print([name for name in ('torch', 'lightning', 'hydra') if name in sys.modules])"
+        "import sys, maskbench.sweep.pool, maskbench.sweep.ray, maskbench.sweep.slurm, maskbench.sweep.identity;"
+        "import maskbench.study.report, maskbench.study.dashboard;"
+        "print([name for name in ('torch', 'lightning', 'hydra', 'submitit', 'ray') if name in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

@@ -9,13 +9,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
+import chaos
 from maskbench.errors import ConfigError
-from maskbench.sweep.pool import Outcome, Trial, run_pool
+from maskbench.sweep import engine
+from maskbench.sweep.pool import Pool
 from maskbench.sweep.status import HEARTBEAT, Status
+from maskbench.sweep.trial import Outcome, Trial
 
 
 def trial(study: Path, name: str, code: str) -> Trial:
@@ -26,9 +30,10 @@ def trial(study: Path, name: str, code: str) -> Trial:
     return Trial(name, [sys.executable, "-S", "-c", "\n".join([code, *words])], study / name)
 
 
-def run(trials: list[Trial], slots: int = 1, **settings: object) -> tuple[list[Outcome], str]:
+def run(trials: list[Trial], slots: int = 1, retries: int = 0, **settings: Any) -> tuple[list[Outcome], str]:
     text = io.StringIO()
-    outcomes = run_pool(trials, slots, console=Console(file=text, width=200), **settings)  # type: ignore[arg-type]
+    pool = Pool(slots, **settings)
+    outcomes = engine.run(trials, pool, retries=retries, console=Console(file=text, width=200))
     return outcomes, text.getvalue()
 
 
@@ -165,7 +170,7 @@ def test_a_trial_is_no_rank_of_anything(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("FRANK", "stays")
     code = "import json, os; print(json.dumps(dict(os.environ)))"
     outcomes, _ = run([trial(tmp_path, "a", code)], threads=3)
-    env = json.loads(outcomes[0].log.read_text())
+    env = json.loads(outcomes[0].trial.log.read_text())
     assert not {
         "LOCAL_RANK",
         "RANK",
@@ -181,7 +186,7 @@ def test_a_trial_is_no_rank_of_anything(tmp_path: Path, monkeypatch: pytest.Monk
 def test_no_gpu_belongs_to_two(tmp_path: Path) -> None:
     code = "import os, time; time.sleep(0.3); print(os.environ['CUDA_VISIBLE_DEVICES'])"
     outcomes, _ = run([trial(tmp_path, name, code) for name in "ab"], slots=2, gpus=("0", "1", "2", "3"))
-    assert [outcome.log.read_text().strip() for outcome in outcomes] == ["0,1", "2,3"]
+    assert [outcome.trial.log.read_text().strip() for outcome in outcomes] == ["0,1", "2,3"]
     with pytest.raises(ConfigError, match="2 slots but 1 GPUs"):
         run([], slots=2, gpus=("0",))
 
@@ -197,12 +202,14 @@ SWEEP = """
 import sys
 from pathlib import Path
 from rich.console import Console
-from maskbench.sweep.pool import Trial, run_pool
+from maskbench.sweep.engine import run
+from maskbench.sweep.pool import Pool
+from maskbench.sweep.trial import Trial
 study = Path(sys.argv[1])
 codes = {"quick": "", "polite": sys.argv[2], "stubborn": sys.argv[3], "later": ""}
 trials = [Trial(name, [sys.executable, "-S", "-c", code], study / name) for name, code in codes.items()]
 try:
-    run_pool(trials, 2, console=Console(width=200), patience=1.2)
+    run(trials, Pool(2), console=Console(width=200), patience=1.2)
 except KeyboardInterrupt as interruption:
     print(interruption)
     sys.exit(130)
@@ -266,3 +273,12 @@ def test_in_the_watching_process_signals_are_as_before(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGINT)
     run([trial(tmp_path, "a", f"import os; os.kill({os.getpid()}, 0)")])
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_sweep_survives_all_that_can_go_wrong(tmp_path: Path) -> None:
+    pool = "from maskbench.sweep.pool import Pool\nengine = Pool(2, silence=3.0)"
+    text = chaos.survives(tmp_path, pool)
+    assert "killed by SIGKILL; last line: half way" in text
+    assert "no sign of life for" in text
+    assert text.count("is tried again after the others") == 4  # two of these in vain
+    assert text.count("as it was done before") >= 2

@@ -5,12 +5,13 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from maskbench.errors import RunError
-from maskbench.sweep.status import Status
+from maskbench.sweep.status import FILE, HEARTBEAT, LOST, OWNER, Status
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
@@ -57,10 +58,32 @@ def test_a_failed_write_leaves_the_old_file_alone(tmp_path: Path, monkeypatch: p
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_a_trial_is_cut_when_its_process_is_gone() -> None:
+def test_a_trial_is_cut_when_its_process_is_gone(tmp_path: Path) -> None:
     gone = subprocess.Popen([sys.executable, "-S", "-c", ""])
     gone.wait()
-    assert Status(pid=gone.pid).cut
-    assert not Status().cut
-    assert not Status(pid=gone.pid).done().cut
-    assert not Status(pid=gone.pid, host="elsewhere").cut
+    assert Status(pid=gone.pid).cut(tmp_path)
+    assert not Status().cut(tmp_path)
+    assert not Status(pid=gone.pid).done().cut(tmp_path)
+
+
+def test_on_another_machine_a_process_is_gone_when_nothing_is_heard_of_it_for_long(tmp_path: Path) -> None:
+    elsewhere = Status(host="elsewhere")
+    elsewhere.write(tmp_path)
+    assert not elsewhere.cut(tmp_path)
+    long_ago = time.time() - LOST - 60
+    os.utime(tmp_path / FILE, (long_ago, long_ago))
+    assert elsewhere.cut(tmp_path)
+    (tmp_path / HEARTBEAT).touch()
+    assert not elsewhere.cut(tmp_path)
+
+
+def test_who_runs_a_trial_once_at_a_time_knows_that_the_attempt_before_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(OWNER, "slurm 7_1")
+    before = Status(pid=1, host="elsewhere")
+    assert before.owner == "slurm 7_1"
+    before.write(tmp_path)
+    assert before.cut(tmp_path)
+    monkeypatch.setenv(OWNER, "slurm 7_2")
+    assert not before.cut(tmp_path)

@@ -1,5 +1,5 @@
 # No `from __future__ import annotations` here: Hydra reads the types of a plugin's dataclasses.
-"""The Hydra launcher `pool`: every job of a multirun becomes a single run in a process of its own.
+"""The Hydra launchers: every job of a multirun becomes a single run in a process of its own, wherever that runs.
 
 Torch stays out of this process: it composes, draws the data, starts and watches.
 """
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import get_args
+from typing import Any, get_args
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
@@ -26,20 +26,21 @@ from maskbench.runtime.console import console, say
 from maskbench.runtime.nvidia import visible_gpus
 from maskbench.runtime.trial import identify
 from maskbench.runtime.verb import config_folder, report_errors
-from maskbench.sweep.pool import End, Outcome, Trial, run_pool
+from maskbench.sweep.engine import Engine, run
+from maskbench.sweep.pool import Pool
+from maskbench.sweep.ray import Ray
+from maskbench.sweep.slurm import Slurm
+from maskbench.sweep.trial import End, Outcome, Trial
 
 TRIALS_FAILED = 3
 """Exit status of a sweep that ran and lost trials; 1 is one that could not start any, and has nothing to time."""
 
 
-class PoolLauncher(Launcher):
-    """Runs jobs as `python -m maskbench.train OVERRIDES`, some at once on this machine.
+class TrialLauncher(Launcher):
+    """Runs jobs as `python -m maskbench.train OVERRIDES`, on an engine that a subclass names.
 
     Args:
-        slots: jobs at once; None: one for each core's share of `threads`, or where jobs run on GPUs as many as these
-            are enough for.
         threads: CPU threads a job.
-        gpus: GPUs to share out among the jobs; None: all that this process can see.
         retries: how often a job that failed is tried again, unless its settings are at fault.
         silence_minutes: without a sign of life, after which a job is killed; None: never.
 
@@ -47,27 +48,34 @@ class PoolLauncher(Launcher):
         ConfigError: one of them is below what makes sense.
     """
 
-    def __init__(
-        self,
-        slots: int | None = None,
-        threads: int = 1,
-        gpus: int | None = None,
-        retries: int = 1,
-        silence_minutes: float | None = 60,
-    ) -> None:
-        for name, value in (("slots", slots), ("threads", threads), ("gpus", gpus)):
-            if value is not None and value < 1:
-                raise ConfigError(f"hydra.launcher.{name} is at least 1, found {value}")
+    def __init__(self, *, threads: int, retries: int, silence_minutes: float | None) -> None:
+        _require_some(threads=threads)
         if retries < 0:
             raise ConfigError(f"hydra.launcher.retries is at least 0, found {retries}")
         if silence_minutes is not None and silence_minutes <= 0:
             raise ConfigError(f"hydra.launcher.silence_minutes is above 0 or null, found {silence_minutes}")
-        self.slots, self.threads, self.gpus = slots, threads, gpus
-        self.retries, self.silence = retries, None if silence_minutes is None else 60 * silence_minutes
+        self.threads, self.retries = threads, retries
+        self.silence = None if silence_minutes is None else 60 * silence_minutes
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.context = hydra_context
         self.config = config
+
+    def engine(self, trainers: Sequence[DictConfig], study: Path) -> Engine:
+        """Where jobs run.
+
+        Args:
+            trainers: the settings `trainer` of all jobs.
+            study: the folder that all of them lie in.
+
+        Raises:
+            ConfigError: they can't run there.
+        """
+        raise NotImplementedError
+
+    def gpus_of(self, trainer: DictConfig) -> float:
+        """GPUs that a job takes where there are some."""
+        return 0 if trainer.get("accelerator") == "cpu" else _devices(trainer)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs and print a line of JSON; exits with 3 when some of them failed."""
@@ -80,44 +88,9 @@ class PoolLauncher(Launcher):
         setup_globals()
         with report_errors():
             jobs = [self._job(list(overrides)) for overrides in job_overrides]
-            slots, gpus = self.places([cfg.trainer for cfg, _ in jobs])
-            return run_pool(
-                _once([trial for _, trial in jobs]),
-                slots,
-                self.threads,
-                gpus=gpus,
-                retries=self.retries,
-                silence=self.silence,
-                console=console,
-            )
-
-    def places(self, trainers: Sequence[DictConfig]) -> tuple[int, list[str]]:
-        """How many of the jobs run at once, and the GPUs that they share: none where all of them keep to the CPU.
-
-        Raises:
-            ConfigError: fewer GPUs can be seen than were asked for, or than the jobs take.
-        """
-        wanted = [_devices(trainer) for trainer in trainers if trainer.get("accelerator") != "cpu"]
-        seen = visible_gpus() if wanted else []
-        named = {trainer.get("accelerator") for trainer in trainers} & {"gpu", "cuda"}
-        if named and not seen:
-            raise ConfigError(
-                f"trainer.accelerator={named.pop()}, but this process can see no GPU (it asks CUDA_VISIBLE_DEVICES and "
-                "nvidia-smi): set it to auto or cpu"
-            )
-        if wanted and self.gpus is not None and self.gpus > len(seen):
-            raise ConfigError(f"hydra.launcher.gpus={self.gpus}, but this process can see {len(seen)}")
-        gpus = seen[: self.gpus]
-        if not gpus:
-            return self.slots or max(1, cores() // self.threads), []
-        each = max(wanted)
-        slots = self.slots or max(1, len(gpus) // each)
-        if slots * each > len(gpus):
-            raise ConfigError(
-                f"{slots} trials at once of trainer.devices={each} take {slots * each} GPUs, but there are {len(gpus)} "
-                f"({', '.join(gpus)}): set trainer.devices or hydra.launcher.slots lower"
-            )
-        return slots, gpus
+            trials = _once([trial for _, trial in jobs])
+            engine = self.engine([cfg.trainer for cfg, _ in jobs], _shared(trial.folder for trial in trials))
+            return run(trials, engine, retries=self.retries, console=console)
 
     def _job(self, overrides: list[str]) -> tuple[DictConfig, Trial]:
         """The config and the process of one job; draws or finds its data, which its name depends on."""
@@ -127,7 +100,8 @@ class PoolLauncher(Launcher):
         refuse_parts(own, cfg.hydra.runtime.choices, config_folder())
         self._require_nothing_unheard(own, overrides)
         trial = identify(own, cfg.hydra.runtime.choices)
-        return own, Trial(name=trial.folder.name, command=self._command(overrides), folder=trial.folder)
+        gpus = self.gpus_of(own.trainer)
+        return own, Trial(trial.folder.name, self._command(overrides), trial.folder, gpus=gpus)
 
     def _require_nothing_unheard(self, cfg: DictConfig, overrides: Sequence[str]) -> None:
         """Raise `ConfigError` for a setting that `_command` would override."""
@@ -155,6 +129,153 @@ class PoolLauncher(Launcher):
         return [*folders, *searched]
 
 
+class PoolLauncher(TrialLauncher):
+    """Runs some jobs at once on this machine.
+
+    Args:
+        slots: jobs at once; None: one for each core's share of `threads`, or where jobs run on GPUs as many as these
+            are enough for.
+        gpus: GPUs to share out among the jobs; None: all that this process can see.
+        threads, retries, silence_minutes: as `TrialLauncher` has them.
+    """
+
+    def __init__(
+        self,
+        slots: int | None = None,
+        threads: int = 1,
+        gpus: int | None = None,
+        retries: int = 1,
+        silence_minutes: float | None = 60,
+    ) -> None:
+        super().__init__(threads=threads, retries=retries, silence_minutes=silence_minutes)
+        _require_some(slots=slots, gpus=gpus)
+        self.slots, self.gpus = slots, gpus
+
+    def engine(self, trainers: Sequence[DictConfig], study: Path) -> Engine:
+        slots, gpus = self.places(trainers)
+        return Pool(slots, self.threads, gpus=gpus, silence=self.silence)
+
+    def places(self, trainers: Sequence[DictConfig]) -> tuple[int, list[str]]:
+        """How many of the jobs run at once, and the GPUs that they share: none where all of them keep to the CPU.
+
+        Raises:
+            ConfigError: fewer GPUs can be seen than were asked for, or than the jobs take.
+        """
+        wanted = [_devices(trainer) for trainer in trainers if trainer.get("accelerator") != "cpu"]
+        seen = visible_gpus() if wanted else []
+        if (named := _named_gpu(trainers)) and not seen:
+            raise ConfigError(
+                f"trainer.accelerator={named.pop()}, but this process can see no GPU (it asks CUDA_VISIBLE_DEVICES and "
+                "nvidia-smi): set it to auto or cpu"
+            )
+        if wanted and self.gpus is not None and self.gpus > len(seen):
+            raise ConfigError(f"hydra.launcher.gpus={self.gpus}, but this process can see {len(seen)}")
+        gpus = seen[: self.gpus]
+        if not gpus:
+            return self.slots or max(1, cores() // self.threads), []
+        each = max(wanted)
+        slots = self.slots or max(1, len(gpus) // each)
+        if slots * each > len(gpus):
+            raise ConfigError(
+                f"{slots} trials at once of trainer.devices={each} take {slots * each} GPUs, but there are {len(gpus)} "
+                f"({', '.join(gpus)}): set trainer.devices or hydra.launcher.slots lower"
+            )
+        return slots, gpus
+
+
+class RayLauncher(TrialLauncher):
+    """Runs jobs on a Ray cluster: one that runs already, or one of this machine alone.
+
+    Args:
+        address: of the cluster, `auto` or as `ray start` tells it; None: this machine.
+        gpus: of a job, or a part of one: at 0.5 two jobs share a GPU; None: as `trainer.devices` says.
+        threads, retries, silence_minutes: as `TrialLauncher` has them.
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        threads: int = 1,
+        gpus: float | None = None,
+        retries: int = 1,
+        silence_minutes: float | None = 60,
+    ) -> None:
+        super().__init__(threads=threads, retries=retries, silence_minutes=silence_minutes)
+        if gpus is not None and (gpus <= 0 or (gpus > 1 and gpus != int(gpus))):
+            raise ConfigError(f"hydra.launcher.gpus is a part of one GPU or a number of them, found {gpus}")
+        self.address, self.gpus = address, gpus
+
+    def gpus_of(self, trainer: DictConfig) -> float:
+        own = super().gpus_of(trainer)
+        if self.gpus is None or not own:
+            return own
+        if own != max(1, self.gpus):
+            raise ConfigError(
+                f"hydra.launcher.gpus={self.gpus:g}, but a job takes {own:g} (trainer.devices): set one of them only"
+            )
+        return self.gpus
+
+    def engine(self, trainers: Sequence[DictConfig], study: Path) -> Engine:
+        return Ray(
+            self.threads,
+            address=self.address,
+            cpus=max(cores(), self.threads),
+            gpus=len(visible_gpus()) if any(map(self.gpus_of, trainers)) else 0,
+            need_gpus=bool(_named_gpu(trainers)),
+            silence=self.silence,
+        )
+
+
+class SlurmLauncher(TrialLauncher):
+    """Runs jobs as an array of a Slurm cluster; `trainer.devices` says how many GPUs each asks for.
+
+    Args:
+        slots: jobs at once; None: as many as Slurm admits.
+        hours: time limit of a job, which goes on in another one if it needs more.
+        sbatch: settings of `sbatch` by name, as `partition` or `account`.
+        threads, retries, silence_minutes: as `TrialLauncher` has them.
+    """
+
+    def __init__(
+        self,
+        slots: int | None = None,
+        hours: float = 24,
+        sbatch: dict[str, Any] | None = None,
+        threads: int = 1,
+        retries: int = 1,
+        silence_minutes: float | None = 60,
+    ) -> None:
+        super().__init__(threads=threads, retries=retries, silence_minutes=silence_minutes)
+        _require_some(slots=slots)
+        if hours <= 0:
+            raise ConfigError(f"hydra.launcher.hours is above 0, found {hours}")
+        self.slots, self.hours, self.sbatch = slots, hours, sbatch
+
+    def engine(self, trainers: Sequence[DictConfig], study: Path) -> Engine:
+        return Slurm(
+            study,
+            slots=self.slots,
+            threads=self.threads,
+            hours=self.hours,
+            settings=self.sbatch,
+            silence=self.silence,
+        )
+
+
+LAUNCHERS = (PoolLauncher, RayLauncher, SlurmLauncher)
+
+
+def _require_some(**counts: int | None) -> None:
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            raise ConfigError(f"hydra.launcher.{name} is at least 1, found {value}")
+
+
+def _named_gpu(trainers: Sequence[DictConfig]) -> set[str]:
+    """The words by which jobs ask for a GPU, and for nothing else."""
+    return {trainer.get("accelerator") for trainer in trainers} & {"gpu", "cuda"}
+
+
 def cores() -> int:
     """Cores that this process may use: a container or a scheduler may have given it a few of them."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -171,18 +292,19 @@ def _devices(trainer: DictConfig) -> int:
 
 
 def register() -> None:
-    """Make `hydra/launcher=pool` known; before `hydra.main`.
+    """Make `hydra/launcher=pool|ray|slurm` known; before `hydra.main`.
 
     Hydra starts launchers of the namespace `hydra_plugins` alone. A module installed there would be imported by every
     Hydra application of this environment; ours is put there in this process.
     """
     known = Plugins.instance()  # which finds installed plugins first
-    PoolLauncher.__module__ = "hydra_plugins.maskbench"
     plugins = sys.modules.setdefault("hydra_plugins", ModuleType("hydra_plugins"))
-    own = sys.modules[PoolLauncher.__module__] = ModuleType(PoolLauncher.__module__)
-    vars(own)["PoolLauncher"] = PoolLauncher
+    own = sys.modules["hydra_plugins.maskbench"] = ModuleType("hydra_plugins.maskbench")
     vars(plugins)["maskbench"] = own
-    known.register(PoolLauncher)
+    for launcher in LAUNCHERS:
+        launcher.__module__ = own.__name__
+        vars(own)[launcher.__name__] = launcher
+        known.register(launcher)
 
 
 def _once(trials: Sequence[Trial]) -> list[Trial]:

@@ -119,7 +119,7 @@ def attempt(folder: Path) -> Iterator[Callable[[], None]]:
         return
     with _alone(folder):
         before = Status.read(folder)
-        if before and before.state == "running" and not before.cut:
+        if before and before.state == "running" and not before.cut(folder):
             raise _taken(folder, before)
         this = _Attempt(folder)
         try:
@@ -173,7 +173,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 def _taken(folder: Path, status: Status | None) -> RunError:
     who = "another process is training it"
-    if status and status.state == "running" and not status.cut:
+    if status and status.state == "running" and not status.cut(folder):
         who = f"process {status.pid} on {status.host} is training it since {status.started}"
     return RunError(
         f"{folder}: {who}. Wait for it or stop it; if that machine is gone, delete status.json and start again."

@@ -156,7 +156,7 @@ def _read(folder: Path, name: TrialName) -> Run:
     status = Status.read(folder)
     metrics = _json(folder / "metrics.json")
     fairness = _json(folder / "fairness.json")
-    state, reason = _state(status, metrics)
+    state, reason = _state(folder, status, metrics)
     return Run(
         folder=folder,
         method=name.method,
@@ -176,7 +176,7 @@ def _read(folder: Path, name: TrialName) -> Run:
     )
 
 
-def _state(status: Status | None, metrics: dict[str, Any]) -> tuple[RunState, str | None]:
+def _state(folder: Path, status: Status | None, metrics: dict[str, Any]) -> tuple[RunState, str | None]:
     """As `Status.finished` has it: done is what says so and has its metrics."""
     if status is None:
         return "missing", "no status.json: it never began, or is to be run again"
@@ -184,7 +184,7 @@ def _state(status: Status | None, metrics: dict[str, Any]) -> tuple[RunState, st
         return ("done", None) if metrics else ("missing", "metrics.json is gone: the train command again makes it anew")
     if status.state == "failed":
         return "failed", status.reason or "no reason given"
-    return ("failed", "its process is gone") if status.cut else ("running", None)
+    return ("failed", "its process is gone") if status.cut(folder) else ("running", None)
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +21,10 @@ RESULTS = "metrics.json"
 """What a trial writes before it says that it is done."""
 HEARTBEAT = ".heartbeat"
 """The file that a trial touches while it works: when it was touched last is its last sign of life."""
+OWNER = "MASKBENCH_OWNER"
+"""The variable that names the engine's attempt to its process."""
+LOST = 600.0
+"""Seconds without a sign of life after which a process of another machine counts as gone."""
 
 
 def now() -> str:
@@ -37,6 +43,7 @@ class Status:
         earlier: why the attempts before failed, in their order.
         started, ended: of this attempt; UTC, ISO 8601.
         pid, host: the process of this attempt.
+        owner: who started it and starts no second one before it has ended; None for a single run.
     """
 
     state: State = "running"
@@ -47,6 +54,7 @@ class Status:
     ended: str | None = None
     pid: int | None = field(default_factory=os.getpid)
     host: str | None = field(default_factory=socket.gethostname)
+    owner: str | None = field(default_factory=lambda: os.environ.get(OWNER))
 
     @classmethod
     def begin(cls, folder: Path) -> Status:
@@ -95,11 +103,14 @@ class Status:
         status = cls.read(folder)
         return status if status and status.state == "done" and (folder / RESULTS).is_file() else None
 
-    @property
-    def cut(self) -> bool:
-        """Whether it says running, on this machine, and its process is gone."""
-        if self.state != "running" or self.pid is None or self.host != socket.gethostname():
+    def cut(self, folder: Path) -> bool:
+        """Whether it says running and its process is gone; of a process elsewhere only its signs of life are known."""
+        if self.state != "running" or self.pid is None:
             return False
+        if self.owner and self.owner == os.environ.get(OWNER) and self.pid != os.getpid():
+            return True
+        if self.host != socket.gethostname():
+            return time.time() - last_sign(folder / FILE, folder / HEARTBEAT) > LOST
         try:
             os.kill(self.pid, 0)
         except ProcessLookupError:
@@ -107,3 +118,12 @@ class Status:
         except PermissionError:
             return False
         return False
+
+
+def last_sign(*files: Path) -> float:
+    """When one of the files was written last, in seconds of the clock; 0 where there is none."""
+    signs = [0.0]
+    for file in files:
+        with suppress(OSError):
+            signs.append(file.stat().st_mtime)
+    return max(signs)

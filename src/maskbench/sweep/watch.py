@@ -70,6 +70,7 @@ class Row:
     name: str
     folder: Path
     phase: Phase = "waiting"
+    place: str = ""
     began: float | None = None
     seconds: float | None = None
     progress: Progress | None = None
@@ -78,7 +79,8 @@ class Row:
     _limits: tuple[int | None, int | None] | None = None
     _share_before: float = 0.0
 
-    def start(self) -> None:
+    def start(self, place: str) -> None:
+        self.place = place
         self.phase, self.began, self._since = "running", time.monotonic(), time.time()
         with suppress(OSError):
             self._share_before = self._share(self._read())
@@ -142,13 +144,13 @@ class Watch:
     """The rows of a sweep, shown on a console while the context is open."""
 
     rows: dict[str, Row]
-    slots: int
+    slots: int | None
     console: Console = field(default_factory=lambda: Console(stderr=True))
     _live: Live | None = None
     _looked: float = 0.0
 
     @classmethod
-    def over(cls, trials: Iterable[tuple[str, Path]], slots: int, console: Console | None = None) -> Watch:
+    def over(cls, trials: Iterable[tuple[str, Path]], slots: int | None, console: Console | None = None) -> Watch:
         rows = {name: Row(name, folder) for name, folder in trials}
         return cls(rows, slots, console) if console else cls(rows, slots)
 
@@ -166,9 +168,10 @@ class Watch:
             self._live.stop()
             self._live = None
 
-    def started(self, name: str) -> None:
-        self.rows[name].start()
-        self._say(name, "started")
+    def started(self, name: str, place: str = "") -> None:
+        """It began, at a place that tells it from others: a GPU, a machine."""
+        self.rows[name].start(place)
+        self._say(name, f"started on {place}" if place else "started")
 
     def finished(self, name: str, phase: Phase, detail: str = "") -> None:
         row = self.rows[name]
@@ -200,6 +203,9 @@ class Watch:
         table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
         table.add_column("Trial", no_wrap=True)
         table.add_column("State", no_wrap=True)
+        placed = any(row.place for row in self.rows.values())
+        if placed:
+            table.add_column("Where", no_wrap=True)
         for heading in ("Epoch", "AP", "Images/s", "Time", "Left"):
             table.add_column(heading, justify="right", no_wrap=True)
         shown = self._shown()
@@ -209,6 +215,7 @@ class Watch:
             table.add_row(
                 escape(row.name),
                 Text(f"{symbol} {row.phase}", style),
+                *([escape(row.place)] if placed else []),
                 found.epoch if found else "",
                 _percent(found.ap) if found else "",
                 f"{found.images_per_second:.0f}" if found and found.images_per_second else "",
@@ -235,7 +242,7 @@ class Watch:
         if not active or not lengths or any(rest is None for rest in rests):
             return None
         work = sum(rest for rest in rests if rest) + pending * sum(lengths) / len(lengths)
-        return max([work / self.slots, *(rest for rest in rests if rest)])
+        return max([work / (self.slots or len(active)), *(rest for rest in rests if rest)])
 
     def _shown(self) -> list[Row]:
         """All rows in their order, or those that matter most where the screen is too small."""

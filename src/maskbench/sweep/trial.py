@@ -1,0 +1,60 @@
+"""What engines run, and how it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from maskbench.errors import MaskbenchError
+
+End = Literal["done", "kept", "failed"]
+
+OWN_ERRORS = {error.__name__ for error in MaskbenchError.__subclasses__()}
+"""What fails so fails again: the settings, the data or the weights are to be mended first."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A run to be made.
+
+    Args:
+        name: of the trial, another one for each of a sweep.
+        command: what runs it.
+        folder: what it writes.
+        gpus: how many it takes where there are some, or a part of one.
+    """
+
+    name: str
+    command: Sequence[str]
+    folder: Path
+    gpus: float = 0
+
+    @property
+    def log(self) -> Path:
+        """Its output, all attempts one after another."""
+        return self.folder.parent / "logs" / f"{self.folder.name}.log"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial ended: done now, kept from before, or failed with a reason; the seconds that it took."""
+
+    trial: Trial
+    state: End
+    seconds: float = 0.0
+    reason: str | None = None
+
+    @property
+    def worth_another(self) -> bool:
+        """Whether it failed and may go well another time."""
+        return self.state == "failed" and (self.reason or "").split(":")[0] not in OWN_ERRORS
+
+
+@dataclass(frozen=True)
+class Started:
+    """A trial has begun, at a place that the engine names: a GPU, a machine."""
+
+    trial: Trial
+    place: str = ""

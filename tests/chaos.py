@@ -1,0 +1,150 @@
+"""A sweep of twelve trials in which everything goes wrong that can, the same on each engine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from maskbench.study.runs import read_runs
+from maskbench.sweep.trial import Trial
+
+TRIAL = """
+import json, os, pathlib, signal, sys, time
+fault, folder = sys.argv[1], pathlib.Path(sys.argv[2])
+folder.mkdir(parents=True, exist_ok=True)
+notes = folder.parent / "notes"
+def note(word):
+    with notes.open("a") as file:
+        file.write(f"{word} {folder.name} {os.getpid()}\\n")
+def status(state, **rest):
+    part = folder / f".part-{os.getpid()}"
+    part.write_text(json.dumps(dict(state=state, pid=os.getpid(), owner=os.environ["MASKBENCH_OWNER"], **rest)))
+    part.replace(folder / "status.json")
+first = f"begin {folder.name} " not in (notes.read_text() if notes.exists() else "")
+if not os.fork():  # as a loader's worker or another rank
+    note("child"); time.sleep(600)
+note("begin")
+status("running")
+time.sleep(0.4)
+if fault == "raises": raise ValueError("no luck today")
+if fault == "memory": raise MemoryError("tried to allocate 2.00 GiB")
+if fault == "killed" and first: print("half way", flush=True); os.kill(os.getpid(), signal.SIGKILL)
+if fault == "hangs" and first: time.sleep(600)
+(folder / "metrics.json").write_text('{"segm": {"AP": 0.5}}')
+status("done")
+note("done")
+"""
+
+FAULTS = ("", "raises", "", "", "", "killed", "hangs", "memory", "", "", "", "")
+"""The first sweep is gone before the sixth begins."""
+
+
+def trials(study: Path) -> list[Trial]:
+    named = [(f"solo-seed{seed}-0000000{seed % 10}", fault) for seed, fault in enumerate(FAULTS)]
+    return [
+        Trial(name, [sys.executable, "-S", "-c", TRIAL, fault, str(study / name)], study / name)
+        for name, fault in named
+    ]
+
+
+SWEEP = """
+import sys
+from pathlib import Path
+from rich.console import Console
+from chaos import trials
+from maskbench.sweep.engine import run
+{engine}
+outcomes = run(trials(Path(sys.argv[1])), engine, retries=1, console=Console(width=200))
+"""
+
+
+def sweep(study: Path, engine: str, environment: Mapping[str, str]) -> subprocess.Popen[str]:
+    """The sweep as a process of its own; `engine` is the code that makes one."""
+    paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    return subprocess.Popen(
+        [sys.executable, "-c", SWEEP.format(engine=engine), str(study)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONPATH": paths, **environment},
+    )
+
+
+def survives(
+    study: Path,
+    engine: str,
+    *,
+    meanwhile: Callable[[], None] = lambda: None,
+    environment: Mapping[str, str] | None = None,
+    orphans: bool = False,
+) -> str:
+    """Kill the sweep in the middle, start it again, and hold it to what a sweep promises; returns what it printed.
+
+    Args:
+        study: folder of the trials.
+        engine: code that makes one.
+        meanwhile: called once trials run in the second sweep.
+        environment: of the sweeps.
+        orphans: whether trials may live on when the sweep is gone (a cluster's do).
+    """
+    first = sweep(study, engine, environment or {})
+    wait_until(lambda: count(study, "done") >= 2, first)
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    if not orphans:
+        wait_until(lambda: not alive(study))
+    second = sweep(study, engine, environment or {})
+    wait_until(lambda: count(study, "done") >= 4, second)
+    meanwhile()
+    text, _ = second.communicate(timeout=240)
+    assert second.returncode == 0, text
+    wait_until(lambda: not alive(study))
+    done = Counter(name for word, name, _ in notes(study) if word == "done")
+    rows = {run.seed: run for run in read_runs(study)}
+    assert len(rows) == len(FAULTS)
+    assert all(times == 1 for times in done.values())
+    failing = {seed for seed, fault in enumerate(FAULTS) if fault in ("raises", "memory")}
+    assert {seed for seed, run in rows.items() if run.state == "failed"} == failing, text
+    assert {run.state for seed, run in rows.items() if seed not in failing} == {"done"}
+    assert {rows[seed].reason for seed in failing} == {
+        "ValueError: no luck today",
+        "MemoryError: tried to allocate 2.00 GiB",
+    }
+    return text
+
+
+def notes(study: Path) -> list[list[str]]:
+    """(word, trial, process) of all that trials noted."""
+    file = study / "notes"
+    return [line.split() for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def count(study: Path, word: str) -> int:
+    return sum(noted == word for noted, _, _ in notes(study))
+
+
+def alive(study: Path) -> list[str]:
+    """Processes of trials that still run; what no init has collected is dead all the same."""
+    found = []
+    for _, _, pid in notes(study):
+        stat = Path(f"/proc/{pid}/stat")
+        try:
+            if stat.read_text().rsplit(")", 1)[1].split()[0] not in "ZX":
+                found.append(pid)
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found
+
+
+def wait_until(come: Callable[[], bool], process: subprocess.Popen[str] | None = None, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not come():
+        assert process is None or process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.05)
