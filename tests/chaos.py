@@ -36,20 +36,29 @@ if fault == "raises": raise ValueError("no luck today")
 if fault == "memory": raise MemoryError("tried to allocate 2.00 GiB")
 if fault == "killed" and first: print("half way", flush=True); os.kill(os.getpid(), signal.SIGKILL)
 if fault == "hangs" and first: time.sleep(600)
+if fault == "slow" and first: time.sleep(2)
 (folder / "metrics.json").write_text('{"segm": {"AP": 0.5}}')
 status("done")
 note("done")
 """
 
-FAULTS = ("", "raises", "", "", "", "killed", "hangs", "memory", "", "", "", "")
+FAULTS = ("", "raises", "", "", "", "killed", "hangs", "memory", "slow", "", "", "")
 """The first sweep is gone before the sixth begins."""
 
 
+def name(seed: int) -> str:
+    return f"solo-seed{seed}-0000000{seed % 10}"
+
+
+SOUND = {name(seed) for seed, fault in enumerate(FAULTS) if not fault}
+SLOW = name(FAULTS.index("slow"))
+
+
 def trials(study: Path) -> list[Trial]:
-    named = [(f"solo-seed{seed}-0000000{seed % 10}", fault) for seed, fault in enumerate(FAULTS)]
+    command = [sys.executable, "-S", "-c", TRIAL]
     return [
-        Trial(name, [sys.executable, "-S", "-c", TRIAL, fault, str(study / name)], study / name)
-        for name, fault in named
+        Trial(name(seed), [*command, fault, str(study / name(seed))], study / name(seed))
+        for seed, fault in enumerate(FAULTS)
     ]
 
 
@@ -105,7 +114,7 @@ def survives(
     text, _ = second.communicate(timeout=240)
     assert second.returncode == 0, text
     wait_until(lambda: not alive(study))
-    done = Counter(name for word, name, _ in notes(study) if word == "done")
+    done = Counter(trial for word, trial, _ in notes(study) if word == "done")
     rows = {run.seed: run for run in read_runs(study)}
     assert len(rows) == len(FAULTS)
     assert all(times == 1 for times in done.values())
@@ -127,6 +136,12 @@ def notes(study: Path) -> list[list[str]]:
 
 def count(study: Path, word: str) -> int:
     return sum(noted == word for noted, _, _ in notes(study))
+
+
+def working(study: Path, trial: str) -> list[str]:
+    """The process that is at a trial."""
+    begun = [pid for word, noted, pid in notes(study) if (word, noted) == ("begin", trial)]
+    return [pid for pid in begun if pid in alive(study)]
 
 
 def alive(study: Path) -> list[str]:

@@ -276,7 +276,7 @@ def test_in_the_watching_process_signals_are_as_before(tmp_path: Path) -> None:
 
 
 def test_a_sweep_survives_all_that_can_go_wrong(tmp_path: Path) -> None:
-    pool = "from maskbench.sweep.pool import Pool\nengine = Pool(2, silence=3.0)"
+    pool = "from maskbench.sweep.pool import Pool\nengine = Pool(2, silence=5.0)"
     text = chaos.survives(tmp_path, pool)
     assert "killed by SIGKILL; last line: half way" in text
     assert "no sign of life for" in text

@@ -156,6 +156,8 @@ def run_alone(
     Raises:
         BaseException: whatever ends this process, once the trial has ended.
     """
+    if Status.finished(trial.folder):  # a cluster may have lost what came after its end, and start it again
+        return Outcome(trial, "done")
     os.environ.update(environment or {})
     process = TrialProcess.start(trial, threads, owner, folder=folder)
     try:
