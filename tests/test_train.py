@@ -86,11 +86,23 @@ def test_a_finished_run_is_left_as_it_is(run: Path, capsys: pytest.CaptureFixtur
     assert "done already" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("method", ["solov2", "mask_rcnn"])  # which draws nothing while it trains, and which does
-def test_an_interrupted_run_keeps_its_epochs_and_goes_on(
-    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("method", "settings", "told"),
+    [
+        ("solov2", [], "goes on after epoch 1\n"),
+        ("mask_rcnn", [], "goes on after epoch 1\n"),  # which draws while it trains
+        ("mask_rcnn", ["checkpoint_minutes=0", "data.workers=2"], "goes on after epoch 1 and 1 batches"),
+    ],
+)
+def test_an_interrupted_run_keeps_what_it_has_and_goes_on(
+    method: str,
+    settings: list[str],
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    line = (f"method=small/{method}", *TINY[1:], f"runs={tmp_path}", "logger=none", "speed.enabled=false")
+    line = (f"method=small/{method}", *TINY[1:], f"runs={tmp_path}", "logger=none", "speed.enabled=false", *settings)
     whole = Path(call(train, *line, "study=whole")["run"])
     step, calls = Segmenter.training_step, 0
 
@@ -112,9 +124,11 @@ def test_an_interrupted_run_keeps_its_epochs_and_goes_on(
 
     monkeypatch.undo()
     metrics = call(train, *line)
-    assert "goes on after epoch 1" in capsys.readouterr().err
+    assert told in capsys.readouterr().err
     assert (metrics["epochs"], metrics["images_seen"], Status.read(folder).attempts) == (2, 24, 2)
-    assert [row["epoch"] for row in read_rows(folder / "history.csv")] == ["0", "1"]
+    rows, of_whole = (read_rows(path / "history.csv") for path in (folder, whole))
+    assert [row["epoch"] for row in rows] == ["0", "1"]
+    assert [row["train/loss"] for row in rows] == [row["train/loss"] for row in of_whole]
     trained, resumed = (read_checkpoint(path / "checkpoints/last.ckpt")["state_dict"] for path in (whole, folder))
     assert all(torch.equal(trained[name], resumed[name]) for name in trained)
 

@@ -8,7 +8,7 @@ from lightning import LightningModule
 from torch import nn
 
 from maskbench.errors import ConfigError, WeightsError
-from maskbench.runtime.checkpoints import NOTE, chosen, fit_weights, newest, read_checkpoint
+from maskbench.runtime.checkpoints import BATCHES, NOTE, chosen, fit_weights, newest, read_checkpoint
 
 
 class Module(LightningModule):
@@ -18,7 +18,7 @@ class Module(LightningModule):
 
 
 def write(path: Path, **content: object) -> Path:
-    torch.save({"state_dict": Module().state_dict(), NOTE: {"classes": ["a"]}} | content, path)
+    torch.save({"state_dict": Module().state_dict(), NOTE: {"classes": ["a"]}, BATCHES: 0} | content, path)
     return path
 
 
@@ -75,15 +75,15 @@ def test_the_epoch_before_stands_in_for_a_checkpoint_that_cannot_be_read(
 ) -> None:
     assert newest(tmp_path) is None
     last, previous = write(tmp_path / "last.ckpt", epoch=4), write(tmp_path / "previous.ckpt", epoch=3)
-    assert newest(tmp_path) == (last, 5)
+    assert newest(tmp_path) == (last, 5, 0)
     assert capsys.readouterr().err == ""
     last.write_bytes(last.read_bytes()[:100])
-    assert newest(tmp_path) == (previous, 4)
+    assert newest(tmp_path) == (previous, 4, 0)
     told = capsys.readouterr().err
     assert "last.ckpt: not readable" in told
     assert "previous.ckpt is whole" in told
     last.unlink()  # killed between the two steps in which one takes the other's place
-    assert newest(tmp_path) == (previous, 4)
+    assert newest(tmp_path) == (previous, 4, 0)
     previous.write_bytes(b"")
     with pytest.raises(WeightsError, match=r"previous\.ckpt: not readable"):
         newest(tmp_path)

@@ -20,7 +20,7 @@ from maskbench.data.coco import CocoFile
 from maskbench.data.dataset import CocoDataset, Sample, collate
 from maskbench.data.fingerprint import fingerprint, list_files
 from maskbench.data.profile import Profile, profile
-from maskbench.data.sampler import EpochSampler, EverySampler
+from maskbench.data.sampler import EpochLoader, EpochSampler, EverySampler
 from maskbench.data.semantic import open_maps
 from maskbench.data.split import split_off
 from maskbench.data.transforms import Transforms
@@ -218,7 +218,8 @@ class CocoDataModule(LightningDataModule):
     def _loader(
         self, dataset: CocoDataset, sampler: Sampler, batch: int, dense_bytes: int | None = None
     ) -> DataLoader[Sample]:
-        return DataLoader(
+        kind = EpochLoader if isinstance(sampler, EpochSampler) else DataLoader
+        return kind(
             dataset,
             batch_size=batch,
             sampler=sampler,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
-from torch.utils.data import Dataset, DistributedSampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 
 class EpochSampler(DistributedSampler):
@@ -16,16 +17,45 @@ class EpochSampler(DistributedSampler):
     where the images don't divide by the devices, up to one image a device is repeated to keep them in step.
 
     It is a `DistributedSampler` so that Lightning sets its epoch and does not shard it a second time.
+
+    Attributes:
+        skip: how many of this device's images the next epoch leaves out, since they were trained on before.
     """
 
     def __init__(self, dataset: Dataset, *, seed: int, rank: int = 0, world: int = 1) -> None:
         super().__init__(dataset, num_replicas=world, rank=rank, seed=seed)
         self._length = len(dataset)  # type: ignore[arg-type]
+        self.skip = 0
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self._length)
         share = np.resize(order, self.total_size)[self.rank :: self.num_replicas]
-        return iter([(self.epoch, index) for index in share.tolist()])
+        left, self.skip = share[self.skip :], 0
+        return iter([(self.epoch, index) for index in left.tolist()])
+
+
+class EpochLoader(DataLoader):
+    """A loader over an `EpochSampler` that can go on within an epoch, as Lightning asks of one.
+
+    It draws nothing before its first batch is asked for, so that there is time to say where it goes on.
+    """
+
+    _batches = 0
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch names its own class
+        assert isinstance(self.sampler, EpochSampler)
+        self._batches = self.sampler.skip // (self.batch_size or 1)
+        for batch in super().__iter__():
+            self._batches += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """How far the epoch is; the same on every device. A whole one is the beginning of the next."""
+        return {"batches": self._batches % len(self)}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        assert isinstance(self.sampler, EpochSampler)
+        self.sampler.skip = state_dict["batches"] * (self.batch_size or 1)
 
 
 class EverySampler(DistributedSampler):

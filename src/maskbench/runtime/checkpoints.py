@@ -1,23 +1,33 @@
-"""last.ckpt after every epoch, with the one before as previous.ckpt, and best.ckpt on tune; each appears whole."""
+"""last.ckpt after every epoch and now and then within one, the one before as previous.ckpt, and best.ckpt on tune.
+
+Each appears whole, or not at all.
+"""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
+from maskbench.data.sampler import EpochLoader
 from maskbench.errors import ConfigError, WeightsError
 from maskbench.runtime.console import say
+from maskbench.structures import Batch
 from maskbench.sweep.status import FILE as STATUS
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 CHOICES = {"last": LAST, "best": BEST}
 NOTE = "maskbench"
 """Key of a checkpoint's note: method, classes and category ids, so that it can be used without its data set."""
+BATCHES = "batches"
+"""Key of the batches of the epoch that is not over; 0 after an epoch."""
+ASK = 20
+"""Batches between two questions to the first of several devices, whether it is time to save."""
 
 
 def chosen(checkpoint: str) -> str:
@@ -34,13 +44,17 @@ class Checkpoints(Checkpoint):
         folder: of the checkpoints.
         note: what the weights belong to; plain values.
         best: keep the epoch with the highest AP on tune too.
+        minutes: between two checkpoints; None: save after epochs alone.
     """
 
-    def __init__(self, folder: Path, note: dict[str, Any], *, best: bool = False) -> None:
+    def __init__(self, folder: Path, note: dict[str, Any], *, best: bool = False, minutes: float | None = None) -> None:
         self.folder = folder
         self.note = note
         self.best = best
         self.best_ap = -1.0
+        self.minutes = minutes
+        self._saved = time.monotonic()
+        self._batches = 0
 
     def state_dict(self) -> dict[str, Any]:
         return {"best_ap": self.best_ap}
@@ -50,8 +64,29 @@ class Checkpoints(Checkpoint):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint[NOTE] = self.note
+        checkpoint[BATCHES] = self._batches
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._batches = checkpoint[BATCHES]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Lightning asked for the loader before it read the checkpoint, and hands it no state any more
+        assert isinstance(trainer.train_dataloader, EpochLoader)
+        trainer.train_dataloader.load_state_dict({"batches": self._batches})
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        # not between two parts of a step, and not where the epoch's own checkpoint is about to come
+        whole = (batch_idx + 1) % trainer.accumulate_grad_batches == 0 and not trainer.is_last_batch
+        if self.minutes is None or not whole or (trainer.world_size > 1 and batch_idx % ASK):
+            return
+        if trainer.strategy.broadcast(time.monotonic() - self._saved >= 60 * self.minutes):
+            self._batches = batch_idx + 1
+            self._save(trainer, LAST)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._batches = 0
         ap = float(trainer.callback_metrics.get("tune/AP", -1.0))
         if self.best and (ap > self.best_ap or not (self.folder / BEST).exists()):
             self.best_ap = max(ap, self.best_ap)
@@ -66,10 +101,19 @@ class Checkpoints(Checkpoint):
             if name == LAST and path.exists():
                 path.replace(self.folder / PREVIOUS)
             part.replace(path)
+        self._saved = time.monotonic()
 
 
-def newest(folder: Path) -> tuple[Path, int] | None:
-    """The checkpoint to go on from and the number of its finished epochs; None before the first.
+class Newest(NamedTuple):
+    """The checkpoint to go on from, and how far it came: finished epochs, and batches of the next one."""
+
+    path: Path
+    epochs: int
+    batches: int
+
+
+def newest(folder: Path) -> Newest | None:
+    """The checkpoint to go on from; None before the first.
 
     Raises:
         WeightsError: there are some, but none can be read.
@@ -78,13 +122,14 @@ def newest(folder: Path) -> tuple[Path, int] | None:
     problems: list[WeightsError] = []
     for path in paths:
         try:
-            epochs = read_checkpoint(path)["epoch"] + 1
+            found = read_checkpoint(path)
         except WeightsError as problem:
             problems.append(problem)
             continue
         if problems:
-            say(f"{problems[0]}\n{path.name} is whole: the epoch after it is trained again.")
-        return path, epochs
+            say(f"{problems[0]}\n{path.name} is whole: what came after it is trained again.")
+        batches = found[BATCHES]
+        return Newest(path, found["epoch"] + (0 if batches else 1), batches)
     if problems:
         raise problems[0]
     return None

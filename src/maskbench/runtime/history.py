@@ -45,14 +45,19 @@ class History(Callback):
         self._validated = False
 
     def state_dict(self) -> dict[str, Any]:
-        return {"epochs": self.epochs, "images": self.images, "minutes": self.minutes}
+        done = {"epochs": self.epochs, "images": self.images, "minutes": self.minutes}
+        return done | {"epoch": {"losses": self._losses, "images": self._epoch_images, "seconds": self._seconds()}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.epochs, self.images, self.minutes = (state_dict[name] for name in ("epochs", "images", "minutes"))
+        # of an epoch that is not over; Lightning goes on in its middle without saying that it starts
+        self._losses, self._epoch_images, self._epoch_seconds = state_dict["epoch"].values()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
             write_rows(self.path, [row for row in read_rows(self.path) if int(row["epoch"]) < trainer.current_epoch])
+        self._losses = {name: value.to(pl_module.device) for name, value in self._losses.items()}
+        self._start()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._losses, self._epoch_images, self._epoch_seconds, self._validated = {}, 0, 0.0, False
@@ -100,13 +105,15 @@ class History(Callback):
             **tune,
         }
 
+    def _seconds(self) -> float:
+        """Of training in this epoch so far."""
+        return self._epoch_seconds + (0.0 if self._since is None else time.perf_counter() - self._since)
+
     def _start(self) -> None:
         self._since = time.perf_counter()
 
     def _stop(self) -> None:
-        if self._since is not None:
-            self._epoch_seconds += time.perf_counter() - self._since
-            self._since = None
+        self._epoch_seconds, self._since = self._seconds(), None
 
 
 def process_memory() -> float:

@@ -106,6 +106,8 @@ def _require_measurable(cfg: DictConfig) -> None:
         raise ConfigError(f"evaluation.iou_types={found}: expected one or more of {', '.join(known)}")
     if not isinstance(epochs := cfg.trainer.get("max_epochs"), int | None):
         raise ConfigError(f"trainer.max_epochs={epochs}: expected a whole number")
+    if cfg.checkpoint_minutes is not None and cfg.checkpoint_minutes < 0:
+        raise ConfigError(f"checkpoint_minutes={cfg.checkpoint_minutes}: expected 0 or more, or null")
     if cfg.speed.enabled and cfg.speed.images < 1:
         raise ConfigError(
             f"speed.images={cfg.speed.images}: expected at least 1 (speed.enabled=false leaves the stopwatch out)"
@@ -180,7 +182,7 @@ def _trainer(
         Heartbeat(run.path),
         *([TuneAP(data, method.point.max_instances), TuneOverlays(data)] if tune else []),
         history,
-        Checkpoints(run.checkpoints, note, best=cfg.checkpoint == "best"),
+        Checkpoints(run.checkpoints, note, best=cfg.checkpoint == "best", minutes=cfg.checkpoint_minutes),
     )
     given = {"logger": logger or False, "enable_checkpointing": True, "default_root_dir": str(run.path), **callbacks}
     return make_trainer(cfg.trainer, **given, **({} if tune else {"limit_val_batches": 0}))
@@ -189,8 +191,9 @@ def _trainer(
 def _fit(trainer: Trainer, method: Segmenter, data: CocoDataModule, run: RunFolder) -> None:
     resumed = None
     if found := newest(run.checkpoints):
-        resumed, epochs = found
-        say(f"{run.path} goes on after epoch {epochs}")
+        resumed = found.path
+        within = f" and {found.batches} batches" if found.batches else ""
+        say(f"{run.path} goes on after epoch {found.epochs}{within}")
     with interruptible():
         trainer.fit(method, datamodule=data, ckpt_path=resumed, weights_only=True)
 

@@ -8,10 +8,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-RESULT_VERSION = 8
+RESULT_VERSION = 9
 """Raised when the same settings and data begin to give other results, so that old and new runs never mix."""
 
 WITHOUT_EFFECT: dict[str, str] = {
+    "checkpoint_minutes": "how much of a run is lost when it is cut",
     "data.root": "where the data lie; what they are is the fingerprint",
     "data.workers": "draws are seeded by (seed, epoch, index), whichever process makes them",
     "data.pin_memory": "how bytes reach the device",
