@@ -23,3 +23,7 @@ class WeightsError(MaskbenchError):
 
 class DivergedError(MaskbenchError):
     """Training came to a loss that is no finite number."""
+
+
+class OutOfMemoryError(MaskbenchError):
+    """Memory ran out; what is asked for may fit another time, on a device that nobody shares or in smaller parts."""

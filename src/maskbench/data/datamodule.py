@@ -104,6 +104,8 @@ class CocoDataModule(LightningDataModule):
         self.batch, self.eval_batch, self.workers, self.seed, self.divisor = batch, eval_batch, workers, seed, divisor
         self.tune_share, self.limit = tune_share, limit
         self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
+        self.parts = 1
+        """In how many a device's share of a training batch comes, one after another."""
         self.collate: Callable[..., Batch] = partial(collate, divisor=divisor)
         self._root = root
         self._train_semantic = train_semantic
@@ -201,7 +203,7 @@ class CocoDataModule(LightningDataModule):
             raise ConfigError(f"data.batch is shared by the devices, but {self.batch} does not divide by {world}")
         dataset = self.dataset("train")
         sampler = EpochSampler(dataset, seed=self.seed, rank=rank, world=world)
-        return self._loader(dataset, sampler, self.batch // world)
+        return self._loader(dataset, sampler, self.batch // world // self.parts)
 
     def val_dataloader(self) -> DataLoader[Sample] | list[DataLoader[Sample]]:
         """Of the tune split; no loader where that is empty."""

@@ -1,4 +1,4 @@
-"""last.ckpt after every epoch and now and then within one, the one before as previous.ckpt, and best.ckpt on tune.
+"""last.ckpt after every epoch, the one before as previous.ckpt, best.ckpt on tune, and within.ckpt within an epoch.
 
 Each appears whole, or not at all.
 """
@@ -20,7 +20,7 @@ from maskbench.runtime.console import say
 from maskbench.structures import Batch
 from maskbench.sweep.status import FILE as STATUS
 
-LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
+LAST, PREVIOUS, BEST, WITHIN = "last.ckpt", "previous.ckpt", "best.ckpt", "within.ckpt"
 CHOICES = {"last": LAST, "best": BEST}
 NOTE = "maskbench"
 """Key of a checkpoint's note: method, classes and category ids, so that it can be used without its data set."""
@@ -83,7 +83,7 @@ class Checkpoints(Checkpoint):
             return
         if trainer.strategy.broadcast(time.monotonic() - self._saved >= 60 * self.minutes):
             self._batches = batch_idx + 1
-            self._save(trainer, LAST)
+            self._save(trainer, WITHIN)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._batches = 0
@@ -92,6 +92,8 @@ class Checkpoints(Checkpoint):
             self.best_ap = max(ap, self.best_ap)
             self._save(trainer, BEST)
         self._save(trainer, LAST)
+        if trainer.is_global_zero:
+            forget_within(self.folder)
 
     def _save(self, trainer: Trainer, name: str) -> None:
         # one name for all: every rank takes part in saving, and what a killed process left is written over
@@ -102,6 +104,11 @@ class Checkpoints(Checkpoint):
                 path.replace(self.folder / PREVIOUS)
             part.replace(path)
         self._saved = time.monotonic()
+
+
+def forget_within(folder: Path) -> None:
+    """The next attempt goes on after an epoch."""
+    (folder / WITHIN).unlink(missing_ok=True)
 
 
 class Newest(NamedTuple):
@@ -118,7 +125,7 @@ def newest(folder: Path) -> Newest | None:
     Raises:
         WeightsError: there are some, but none can be read.
     """
-    paths = [path for path in (folder / LAST, folder / PREVIOUS) if path.exists()]
+    paths = [path for path in (folder / WITHIN, folder / LAST, folder / PREVIOUS) if path.exists()]
     problems: list[WeightsError] = []
     for path in paths:
         try:

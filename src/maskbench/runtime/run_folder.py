@@ -78,6 +78,10 @@ class RunFolder:
         return self.path / "points.json"
 
     @property
+    def memory(self) -> Path:
+        return self.path / "memory.json"
+
+    @property
     def plan(self) -> Path:
         return self.path / "plan.json"
 

@@ -29,6 +29,7 @@ from maskbench.runtime.history import History
 from maskbench.runtime.interrupts import interruptible
 from maskbench.runtime.judging import judge
 from maskbench.runtime.media import TuneOverlays, build_logger, summarise
+from maskbench.runtime.memory import Parts, require_choice, told
 from maskbench.runtime.plan import make_plan
 from maskbench.runtime.progress import shown
 from maskbench.runtime.published import begin
@@ -61,6 +62,7 @@ def train(trial: Composed, done: Callable[[], None]) -> None:
     # what is wrong is told before training, not after
     file, precision = chosen(cfg.checkpoint), precision_name(cfg.trainer.precision)
     _require_measurable(cfg)
+    require_choice(cfg.out_of_memory)
     if leads():
         run.write_config(cfg)
     data, method = build(cfg)
@@ -72,22 +74,26 @@ def train(trial: Composed, done: Callable[[], None]) -> None:
         begin(method, cfg.weights.file)
     plan = make_plan(cfg, data, method, run)
     cfg = plan.applied(cfg)
+    parts = Parts.of(run)
+    data.parts = parts.count
     method.optim = make(cfg.optim)
     if file == BEST:
         _require_validation(cfg)
     with _logger(trial, method) as logger:
         history = History(run.history)
         trainer = _trainer(cfg, run, data, method, history, logger)
+        trainer.accumulate_grad_batches *= parts.count
         device = trainer.strategy.root_device
         if leads():
             _describe(trial, data, device)
             _tell_of_limit(data, method.point.max_instances)
             _tell_of_gpu(device)
-        _fit(trainer, method, data, run)
+        with told(run, cfg.out_of_memory, data.batch // trainer.world_size // parts.count, parts):
+            _fit(trainer, method, data, run)
         if file == BEST:
             fit_weights(method, read_checkpoint(run.checkpoints / BEST)["state_dict"], run.checkpoints / BEST)
         found = judge(cfg, method, data, run, Heartbeat(run.path))
-        metrics = _about(cfg, method, history) | {"plan": asdict(plan)} | found
+        metrics = _about(cfg, method, history) | {"plan": asdict(plan), "parts": asdict(parts)} | found
         if not trainer.is_global_zero:
             return
         write_json(run.metrics, metrics)  # which say at what threshold it is deployed

@@ -175,6 +175,14 @@ def remarks(found: Group) -> list[tuple[str, str]]:
         marks.append(
             ("†", f"Timed elsewhere than the others ({found.timing or 'not timed'}): these speeds can't be compared.")
         )
+    if found.methods["in_parts"].any():
+        marks.append(
+            (
+                "¶",
+                "Memory ran out: trained on parts of a batch, whose gradients were added up. Batch statistics and what "
+                "a loss is divided by are those of a part.",
+            )
+        )
     if found.methods["loaded"].any():
         marks.append(("‡", "Timed while other processes used the machine: slower than it is. Time it again, alone."))
     return marks
@@ -182,7 +190,8 @@ def remarks(found: Group) -> list[tuple[str, str]]:
 
 def marks(row: Any) -> str:
     """The marks of one row."""
-    return ("§" if row["guest"] else "") + ("†" if row["timed_elsewhere"] else "") + ("‡" if row["loaded"] else "")
+    kinds = {"guest": "§", "timed_elsewhere": "†", "loaded": "‡", "in_parts": "¶"}
+    return "".join(mark for kind, mark in kinds.items() if row[kind])
 
 
 def spread(column: Column, row: Any) -> str:
@@ -244,6 +253,7 @@ def _row(run: Run, paradigm: str | None, label: str) -> dict[str, Any]:
         "lr_factor": run.metrics.get("plan", {}).get("lr_factor", 1.0),
         "score_rule": run.metrics.get("score_rule"),
         "checkpoint": run.metrics.get("checkpoint"),
+        "in_parts": run.metrics.get("parts", {}).get("count", 1) > 1,
         **keys,
     }
 
@@ -332,6 +342,7 @@ def _method(rows: pd.DataFrame, place: str) -> dict[str, Any]:
         "guest": bool(first["guest"]),
         "timed_elsewhere": bool(timed["timed_elsewhere"].any()),
         "loaded": bool(timed["loaded"].any()),
+        "in_parts": bool(rows["in_parts"].any()),
     }
 
 

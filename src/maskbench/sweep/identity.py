@@ -21,6 +21,7 @@ WITHOUT_EFFECT: dict[str, str] = {
     "hydra": "how the trial was started",
     "logger": "who is told",
     "method_name": "the method's label; what it is stands in the group method",
+    "out_of_memory": "what the next attempt does; the run says when it did",
     "runs": "where results lie",
     "speed": "the stopwatch comes after training and evaluation",
     "study": "which folder the trial belongs to",

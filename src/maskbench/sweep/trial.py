@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from maskbench.errors import MaskbenchError
+from maskbench.errors import MaskbenchError, OutOfMemoryError
 
 End = Literal["done", "kept", "failed"]
 
-OWN_ERRORS = {error.__name__ for error in MaskbenchError.__subclasses__()}
+OWN_ERRORS = {error.__name__ for error in MaskbenchError.__subclasses__()} - {OutOfMemoryError.__name__}
 """What fails so fails again: the settings, the data or the weights are to be mended first."""
 
 
