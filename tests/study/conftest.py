@@ -66,6 +66,7 @@ def write_run(
     failed: str | None = None,
     machine: str = "AMD EPYC 9554",
     loaded: bool = False,
+    commit: str = "0f" * 20,
     pictures: bool = True,
     found: float | None = None,
     fingerprint: str = "d41d8cd98f",
@@ -77,7 +78,7 @@ def write_run(
     cfg = config(method, seed, **changes)
     folder = study / trial_name(method, seed, trial_hash(cfg, fingerprint))
     folder.mkdir(parents=True)
-    keys = fairness(cfg, fingerprint, {"device": machine, "threads": 1, "commit": "0f" * 20, **VERSIONS})
+    keys = fairness(cfg, fingerprint, {"device": machine, "threads": 1, "commit": commit, **VERSIONS})
     write(folder / "fairness.json", keys)
     # JSON is YAML as well.
     write(folder / "config.yaml", cfg)

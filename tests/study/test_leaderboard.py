@@ -120,6 +120,19 @@ def test_a_busy_machine_is_marked(writer: Any) -> None:
     assert marks(found.methods.iloc[0]) == "‡"
 
 
+def test_a_study_of_several_commits_is_marked(writer: Any) -> None:
+    for seed in (0, 1):
+        folder = writer("solov2-small", seed)
+    writer("mask_rcnn-small", commit="ab" * 20)
+    (found,) = group(tabulate(read_runs(folder.parent)))
+    assert {row["method"]: marks(row) for _, row in found.methods.iterrows()} == {
+        "solov2-small": "",
+        "mask_rcnn-small": "*",
+    }
+    ((mark, meaning),) = remarks(found)
+    assert (mark, "0f0f0f0" in meaning) == ("*", True)
+
+
 def test_a_trial_that_was_not_timed_is_tabled_without_speed(writer: Any) -> None:
     folder = writer("solov2-small")
     (folder / "speed.json").unlink()

@@ -11,6 +11,7 @@ import pytest
 from maskbench.errors import RunError
 from maskbench.study.runs import read_runs
 from maskbench.sweep.status import Status
+from maskbench.sweep.trial import Trial, announce, announced
 
 
 def test_runs_are_read_in_whatever_state_they_are(study: Path) -> None:
@@ -86,6 +87,16 @@ def test_a_broken_config_is_named_when_it_is_needed(writer: Any) -> None:
     (folder / "config.yaml").write_text("a: [")
     with pytest.raises(RunError, match=r"config\.yaml: not readable"):
         _ = read_runs(folder.parent)[0].config
+
+
+def test_a_trial_that_a_sweep_has_not_begun_is_missing(writer: Any) -> None:
+    folder = writer("solov2-small")
+    names = [folder.name, "solov2-small-seed7-00000000"]
+    announce(Trial(name, [], folder.parent / name) for name in names)
+    announce([Trial("x", [], folder.parent / "htc-small-seed0-00000000")])
+    assert announced(folder.parent) == [*sorted(names), "htc-small-seed0-00000000"]
+    found = {(run.method, run.seed): run.state for run in read_runs(folder.parent)}
+    assert found == {("solov2-small", 0): "done", ("solov2-small", 7): "missing", ("htc-small", 0): "missing"}
 
 
 def test_no_study_and_no_run_are_told_apart(tmp_path: Path) -> None:

@@ -109,6 +109,7 @@ class Group:
         methods: a row a method, settings and operating point: means over seeds, `NAME_std` beside `NAME`, `n`; best AP
             first.
         timing: where most trials were timed; the speeds of others are flagged in `timed_elsewhere`.
+        commit: of maskbench, that most were trained with; others are flagged in `other_commit`.
         uncertainty: of the rows' AP, as far as their matches are known.
     """
 
@@ -116,6 +117,7 @@ class Group:
     trials: pd.DataFrame
     methods: pd.DataFrame
     timing: str
+    commit: str
     uncertainty: Uncertainty | None = None
 
     @property
@@ -175,6 +177,14 @@ def remarks(found: Group) -> list[tuple[str, str]]:
         marks.append(
             ("†", f"Timed elsewhere than the others ({found.timing or 'not timed'}): these speeds can't be compared.")
         )
+    if found.methods["other_commit"].any():
+        marks.append(
+            (
+                "*",
+                f"Trained with maskbench as it was at another commit than the others' ({found.commit[:7]}). A change "
+                "that is known to move results makes other trials; this tells of the rest.",
+            )
+        )
     if found.methods["in_parts"].any():
         marks.append(
             (
@@ -190,7 +200,7 @@ def remarks(found: Group) -> list[tuple[str, str]]:
 
 def marks(row: Any) -> str:
     """The marks of one row."""
-    kinds = {"guest": "§", "timed_elsewhere": "†", "loaded": "‡", "in_parts": "¶"}
+    kinds = {"guest": "§", "timed_elsewhere": "†", "loaded": "‡", "other_commit": "*", "in_parts": "¶"}
     return "".join(mark for kind, mark in kinds.items() if row[kind])
 
 
@@ -253,6 +263,7 @@ def _row(run: Run, paradigm: str | None, label: str) -> dict[str, Any]:
         "lr_factor": run.metrics.get("plan", {}).get("lr_factor", 1.0),
         "score_rule": run.metrics.get("score_rule"),
         "checkpoint": run.metrics.get("checkpoint"),
+        "commit": (run.keys["environment"].fields.get("commit") or "") if "environment" in run.keys else "",
         "in_parts": run.metrics.get("parts", {}).get("count", 1) > 1,
         **keys,
     }
@@ -310,12 +321,14 @@ def _threads(count: int | None) -> str:
 def _group(footing: str, rows: pd.DataFrame) -> Group:
     place = _most_common(rows.loc[~rows["guest"], "timing"])
     elsewhere = (rows["timing"] != place) & (rows["timing"] != "")
-    trials = rows.assign(timed_elsewhere=elsewhere).reset_index(drop=True)
+    commit = _most_common(rows["commit"])
+    others = (rows["commit"] != commit) & (rows["commit"] != "")
+    trials = rows.assign(timed_elsewhere=elsewhere, other_commit=others).reset_index(drop=True)
     methods = [_method(found, place) for _, found in trials.groupby(ROW, sort=True)]
     table = _frame(methods).sort_values("AP", ascending=False, ignore_index=True, kind="stable")
     rank = {label: place for place, label in enumerate(table["label"])}
     trials = trials.sort_values(["label", "seed"], key=lambda values: values.replace(rank), ignore_index=True)
-    return Group(footing, trials, table, place)
+    return Group(footing, trials, table, place, commit)
 
 
 def _method(rows: pd.DataFrame, place: str) -> dict[str, Any]:
@@ -342,6 +355,7 @@ def _method(rows: pd.DataFrame, place: str) -> dict[str, Any]:
         "guest": bool(first["guest"]),
         "timed_elsewhere": bool(timed["timed_elsewhere"].any()),
         "loaded": bool(timed["loaded"].any()),
+        "other_commit": bool(rows["other_commit"].any()),
         "in_parts": bool(rows["in_parts"].any()),
     }
 

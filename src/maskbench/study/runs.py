@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,7 @@ from maskbench.errors import RunError
 from maskbench.evaluation.matches import FILE, Matches, read_matches
 from maskbench.sweep.identity import TrialName, parse_trial_name
 from maskbench.sweep.status import Status
+from maskbench.sweep.trial import announced
 
 RunState = Literal["done", "running", "failed", "missing"]
 GUESTS = "guests"
@@ -132,22 +134,23 @@ class Run:
 
 
 def read_runs(study: Path) -> list[Run]:
-    """All runs in the folder of a study, by method, seed and hash; guests after them.
+    """All runs in the folder of a study, begun or not, by method, seed and hash; guests after them.
 
     Raises:
         RunError: when the folder has no run, or a file in it can't be read.
     """
     if not study.is_dir():
         raise RunError(f"{study}: no such folder; a study is what `train -m` writes, runs/STUDY")
-    runs = _in(study)
+    runs = _in(study, announced(study))
     if not runs:
         raise RunError(f"{study}: no run in it; expected folders named METHOD-seedS-HASH8, found {_listing(study)}")
     return [*runs, *_in(study / GUESTS)]
 
 
-def _in(folder: Path) -> list[Run]:
-    paths = folder.iterdir() if folder.is_dir() else ()
-    named = [(path, parse_trial_name(path.name)) for path in paths if path.is_dir()]
+def _in(folder: Path, announced: Sequence[str] = ()) -> list[Run]:
+    paths = [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+    paths += [folder / name for name in announced if not (folder / name).is_dir()]
+    named = [(path, parse_trial_name(path.name)) for path in paths]
     runs = [_read(path, name) for path, name in named if name]
     return sorted(runs, key=lambda run: (run.method, run.seed, run.hash))
 
@@ -179,7 +182,7 @@ def _read(folder: Path, name: TrialName) -> Run:
 def _state(folder: Path, status: Status | None, metrics: dict[str, Any]) -> tuple[RunState, str | None]:
     """As `Status.finished` has it: done is what says so and has its metrics."""
     if status is None:
-        return "missing", "no status.json: it never began, or is to be run again"
+        return "missing", "no status.json: it has not begun, or is to be run again"
     if status.state == "done":
         return ("done", None) if metrics else ("missing", "metrics.json is gone: the train command again makes it anew")
     if status.state == "failed":

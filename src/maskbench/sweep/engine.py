@@ -16,7 +16,7 @@ from rich.console import Console
 from maskbench.errors import ConfigError
 from maskbench.sweep.process import POLL
 from maskbench.sweep.status import Status
-from maskbench.sweep.trial import Outcome, Started, Trial
+from maskbench.sweep.trial import Outcome, Started, Trial, announce
 from maskbench.sweep.watch import Watch
 
 
@@ -81,6 +81,7 @@ def run(
         ConfigError: two trials have one name, or the engine can't run them.
     """
     _require_unique([trial.name for trial in trials])
+    announce(trials)
     outcomes: dict[str, Outcome] = {}
     watch = Watch.over([(trial.name, trial.folder) for trial in trials], engine.slots, console)
     with watch, _stop_signals() as stops:

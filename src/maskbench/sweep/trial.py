@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from maskbench.atomic import replace_text
 from maskbench.errors import MaskbenchError, OutOfMemoryError
 
 End = Literal["done", "kept", "failed"]
+
+ANNOUNCED = "trials.json"
+"""The file of a study that names the trials which sweeps were to make, begun or not."""
 
 OWN_ERRORS = {error.__name__ for error in MaskbenchError.__subclasses__()} - {OutOfMemoryError.__name__}
 """What fails so fails again: the settings, the data or the weights are to be mended first."""
@@ -58,3 +64,21 @@ class Started:
 
     trial: Trial
     place: str = ""
+
+
+def announce(trials: Iterable[Trial]) -> None:
+    """Write down in their studies which trials there are to be, beside those of earlier sweeps."""
+    studies: dict[Path, list[str]] = {}
+    for trial in trials:
+        studies.setdefault(trial.folder.parent, []).append(trial.folder.name)
+    for study, names in studies.items():
+        before = announced(study)
+        if new := sorted({*before, *names} - set(before)):
+            replace_text(study / ANNOUNCED, json.dumps([*before, *new], indent=2) + "\n")
+
+
+def announced(study: Path) -> list[str]:
+    """Folder names of the trials that sweeps of this study were to make; none where it is not known."""
+    with suppress(OSError, ValueError):
+        return list(json.loads((study / ANNOUNCED).read_text(encoding="utf-8")))
+    return []
