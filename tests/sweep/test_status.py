@@ -64,3 +64,13 @@ def test_a_trial_is_cut_when_its_process_is_gone() -> None:
     assert not Status().cut
     assert not Status(pid=gone.pid).done().cut
     assert not Status(pid=gone.pid, host="elsewhere").cut
+
+
+def test_a_trial_is_alive_while_its_process_is_there() -> None:
+    gone = subprocess.Popen([sys.executable, "-S", "-c", ""])
+    gone.wait()
+    assert Status().alive
+    assert not Status().failed("x").alive
+    assert not Status(pid=gone.pid).alive
+    assert not Status(host="elsewhere").alive
+    assert not Status(pid=None).alive

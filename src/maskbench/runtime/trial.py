@@ -100,6 +100,12 @@ def _fingerprint(data: DictConfig) -> str:
     return fingerprint(root, dataset_files(root, splits, data.train_semantic))
 
 
+def planned_epochs(cfg: DictConfig) -> int | None:
+    """Epochs where the budget is images; None where the trainer is told otherwise how long (`max_steps`)."""
+    epochs: int | None = cfg.trainer.get("max_epochs")
+    return epochs if epochs is None or cfg.protocol.share == 1 else max(1, round(cfg.protocol.share * epochs))
+
+
 @contextmanager
 def attempt(folder: Path) -> Iterator[Callable[[], None]]:
     """One attempt at the trial in `folder`, with its outcome in status.json.
@@ -117,7 +123,7 @@ def attempt(folder: Path) -> Iterator[Callable[[], None]]:
     if not leads():
         yield lambda: None
         return
-    with _alone(folder):
+    with alone(folder, lambda: _taken(folder, Status.read(folder))):
         before = Status.read(folder)
         if before and before.state == "running" and not before.cut:
             raise _taken(folder, before)
@@ -154,11 +160,14 @@ class _Attempt:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path, taken: Callable[[], RunError]) -> Iterator[None]:
     """Hold the folder's lock, which ends with the process, however that ends; the file stays.
 
     The status alone can't keep two apart that start at once. It is a lock of the process (`lockf`): one of the open
     file (`flock`) would live on in loader workers that outlive a killed run.
+
+    Raises:
+        RunError: another process has it; `taken` says what that means.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK).open("wb") as file:
@@ -167,7 +176,7 @@ def _alone(folder: Path) -> Iterator[None]:
         except OSError as error:
             # a file system without locks leaves the status, which tells all but two that start at once
             if error.errno in (errno.EACCES, errno.EAGAIN):
-                raise _taken(folder, Status.read(folder)) from None
+                raise taken() from None
         yield
 
 

@@ -181,18 +181,19 @@ def _require_unique(names: Sequence[str]) -> None:
 def _unfinished(trials: Sequence[Trial], outcomes: dict[str, Outcome], watch: Watch) -> Iterator[Trial]:
     for trial in trials:
         if Status.finished(trial.folder):
-            outcomes[trial.name] = Outcome(trial, "kept", _log(trial))
+            outcomes[trial.name] = Outcome(trial, "kept", log_file(trial))
             watch.finished(trial.name, "kept", "as it was done before")
         else:
             yield trial
 
 
-def _log(trial: Trial) -> Path:
+def log_file(trial: Trial) -> Path:
+    """Where the output of all attempts at a trial goes."""
     return trial.folder.parent / "logs" / f"{trial.folder.name}.log"
 
 
 def _start(trial: Trial, slot: int, threads: int, gpus: Sequence[str]) -> _Running:
-    log = _log(trial)
+    log = log_file(trial)
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         offset = output.tell()

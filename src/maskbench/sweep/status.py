@@ -107,3 +107,9 @@ class Status:
         except PermissionError:
             return False
         return False
+
+    @property
+    def alive(self) -> bool:
+        """Whether it says running, on this machine, and its process is there."""
+        here = self.state == "running" and self.pid is not None and self.host == socket.gethostname()
+        return here and not self.cut
