@@ -27,6 +27,7 @@ def project(root: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def requirements(project: dict[str, Any]) -> list[Requirement]:
     stated = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
+    stated += [line for extra in project["project"]["optional-dependencies"].values() for line in extra]
     return [Requirement(line) for line in [*stated, *project["build-system"]["requires"]]]
 
 

@@ -131,6 +131,14 @@ def test_there_is_no_less_than_one_of_anything(name: str) -> None:
         launcher.PoolLauncher(**{name: 0})
 
 
+def test_what_a_launcher_cannot_take_is_told_in_a_line(
+    started: list[Trial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        sweep(monkeypatch, *SEEDS, f"runs={tmp_path}", "hydra.launcher.retries=-1")
+    assert capsys.readouterr().err == "hydra.launcher.retries is at least 0, found -1\n"
+
+
 def on(accelerator: str, devices: Any) -> DictConfig:
     return OmegaConf.create({"accelerator": accelerator, "devices": devices})
 

@@ -10,11 +10,9 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any, get_args
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
@@ -24,6 +22,7 @@ from maskbench.errors import ConfigError
 from maskbench.runtime.command_line import refuse_parts
 from maskbench.runtime.console import console, say
 from maskbench.runtime.nvidia import visible_gpus
+from maskbench.runtime.plugins import plug_in
 from maskbench.runtime.trial import identify
 from maskbench.runtime.verb import config_folder, report_errors
 from maskbench.sweep.engine import Engine, run
@@ -87,14 +86,18 @@ class TrialLauncher(Launcher):
         """Run the jobs; an outcome for each different trial among them, in their order."""
         setup_globals()
         with report_errors():
-            jobs = [self._job(list(overrides)) for overrides in job_overrides]
+            jobs = [self.job(overrides) for overrides in job_overrides]
             trials = _once([trial for _, trial in jobs])
             engine = self.engine([cfg.trainer for cfg, _ in jobs], _shared(trial.folder for trial in trials))
             return run(trials, engine, retries=self.retries, console=console)
 
-    def _job(self, overrides: list[str]) -> tuple[DictConfig, Trial]:
-        """The config and the process of one job; draws or finds its data, which its name depends on."""
-        cfg = self.context.config_loader.load_sweep_config(self.config, overrides)
+    def job(self, overrides: Sequence[str]) -> tuple[DictConfig, Trial]:
+        """The config and the process of one job; draws or finds its data, which its name depends on.
+
+        Raises:
+            MaskbenchError: it can't be run, or not as it says.
+        """
+        cfg = self.context.config_loader.load_sweep_config(self.config, list(overrides))
         HydraConfig.instance().set_config(cfg)
         own = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
         refuse_parts(own, cfg.hydra.runtime.choices, config_folder())
@@ -116,13 +119,13 @@ class TrialLauncher(Launcher):
                 "out, and time them afterwards with `benchmark study=DIR`"
             )
 
-    def _command(self, overrides: list[str]) -> list[str]:
+    def _command(self, overrides: Sequence[str]) -> list[str]:
         # timing while neighbours train would time the neighbours: `benchmark study=DIR` does it afterwards, alone
         own = [f"threads={self.threads}", "speed.enabled=false"]
-        return [sys.executable, "-m", "maskbench.train", *self._searched(), *overrides, *own]
+        return [sys.executable, "-m", "maskbench.train", *self.searchpath(), *overrides, *own]
 
-    def _searched(self) -> list[str]:
-        """Where configs of somebody else's methods lie, as this process was told."""
+    def searchpath(self) -> list[str]:
+        """The words that say where configs of somebody else's methods lie, as this process was told."""
         sources = self.config.hydra.runtime.config_sources
         folders = [f"--config-dir={source.path}" for source in sources if source.provider == "command-line"]
         searched = [word for word in self.config.hydra.overrides.hydra if word.startswith("hydra.searchpath")]
@@ -262,9 +265,6 @@ class SlurmLauncher(TrialLauncher):
         )
 
 
-LAUNCHERS = (PoolLauncher, RayLauncher, SlurmLauncher)
-
-
 def _require_some(**counts: int | None) -> None:
     for name, value in counts.items():
         if value is not None and value < 1:
@@ -292,19 +292,9 @@ def _devices(trainer: DictConfig) -> int:
 
 
 def register() -> None:
-    """Make `hydra/launcher=pool|ray|slurm` known; before `hydra.main`.
-
-    Hydra starts launchers of the namespace `hydra_plugins` alone. A module installed there would be imported by every
-    Hydra application of this environment; ours is put there in this process.
-    """
-    known = Plugins.instance()  # which finds installed plugins first
-    plugins = sys.modules.setdefault("hydra_plugins", ModuleType("hydra_plugins"))
-    own = sys.modules["hydra_plugins.maskbench"] = ModuleType("hydra_plugins.maskbench")
-    vars(plugins)["maskbench"] = own
-    for launcher in LAUNCHERS:
-        launcher.__module__ = own.__name__
-        vars(own)[launcher.__name__] = launcher
-        known.register(launcher)
+    """Make `hydra/launcher=pool|ray|slurm` known; before `hydra.main`."""
+    for launcher in (PoolLauncher, RayLauncher, SlurmLauncher):
+        plug_in(launcher)
 
 
 def _once(trials: Sequence[Trial]) -> list[Trial]:

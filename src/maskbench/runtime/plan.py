@@ -35,6 +35,7 @@ from maskbench.runtime.published import begin
 from maskbench.runtime.ranks import leads
 from maskbench.runtime.run_folder import RunFolder, read_json, write_json
 from maskbench.runtime.timing import pick_device
+from maskbench.runtime.trial import planned_epochs
 from maskbench.runtime.tuning import TuneAP
 from maskbench.structures import Batch
 
@@ -153,8 +154,7 @@ def _measured(cfg: DictConfig, data: CocoDataModule, method: Segmenter) -> Plan:
     elif protocol.minutes is not None:
         unit, budget, cost = "minutes", protocol.minutes, _seconds(cfg, data, method) / 60
     else:
-        epochs = cfg.trainer.get("max_epochs")
-        planned = epochs if protocol.share == 1 else max(1, round(protocol.share * epochs))
+        planned = planned_epochs(cfg)
         return Plan(protocol.name, planned, tuning_epochs=max(1, round(protocol.tuning_share * (planned or 1))))
     epochs = protocol.share * budget / (cost * images)
     if epochs < 0.5:

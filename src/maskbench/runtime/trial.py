@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +21,10 @@ from maskbench.errors import RunError, WeightsError
 from maskbench.evaluation.precision import precision_name
 from maskbench.runtime.ranks import leads, require_one_node
 from maskbench.sweep.identity import method_name, trial_hash, trial_name
-from maskbench.sweep.status import Status
+from maskbench.sweep.status import OWNER, Status
+
+DYING = 30.0
+"""Seconds that a killed process may take to give back what it holds, a GPU's memory first of all."""
 
 LOCK = ".lock"
 """The file of a run's folder that its process holds a lock on while it is at it."""
@@ -100,6 +105,12 @@ def _fingerprint(data: DictConfig) -> str:
     return fingerprint(root, dataset_files(root, splits, data.train_semantic))
 
 
+def planned_epochs(cfg: DictConfig) -> int | None:
+    """Epochs where the budget is images; None where the trainer is told otherwise how long (`max_steps`)."""
+    epochs: int | None = cfg.trainer.get("max_epochs")
+    return epochs if epochs is None or cfg.protocol.share == 1 else max(1, round(cfg.protocol.share * epochs))
+
+
 @contextmanager
 def attempt(folder: Path) -> Iterator[Callable[[], None]]:
     """One attempt at the trial in `folder`, with its outcome in status.json.
@@ -117,7 +128,7 @@ def attempt(folder: Path) -> Iterator[Callable[[], None]]:
     if not leads():
         yield lambda: None
         return
-    with _alone(folder):
+    with alone(folder, lambda: _taken(folder, Status.read(folder)), patience=_patience(folder)):
         before = Status.read(folder)
         if before and before.state == "running" and not before.cut(folder):
             raise _taken(folder, before)
@@ -133,6 +144,12 @@ def attempt(folder: Path) -> Iterator[Callable[[], None]]:
             this.fail(f"{type(error).__name__}: {error}")
             raise
         this.done()
+
+
+def _patience(folder: Path) -> float:
+    """Seconds to wait for the process of the attempt before, where its engine says that it has ended."""
+    before = Status.read(folder)
+    return DYING if before and before.cut(folder) and before.owner == os.environ.get(OWNER) else 0.0
 
 
 class _Attempt:
@@ -154,21 +171,32 @@ class _Attempt:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path, taken: Callable[[], RunError], patience: float = 0.0) -> Iterator[None]:
     """Hold the folder's lock, which ends with the process, however that ends; the file stays.
 
     The status alone can't keep two apart that start at once. It is a lock of the process (`lockf`): one of the open
     file (`flock`) would live on in loader workers that outlive a killed run.
+
+    Raises:
+        RunError: another process has it, and after `patience` seconds still; `taken` says what that means.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK).open("wb") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            # a file system without locks leaves the status, which tells all but two that start at once
-            if error.errno in (errno.EACCES, errno.EAGAIN):
-                raise _taken(folder, Status.read(folder)) from None
+        end = time.monotonic() + patience
+        while not _locked(file.fileno()):
+            if time.monotonic() >= end:
+                raise taken()
+            time.sleep(0.1)
         yield
+
+
+def _locked(file: int) -> bool:
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        # a file system without locks leaves the status, which tells all but two that start at once
+        return error.errno not in (errno.EACCES, errno.EAGAIN)
+    return True
 
 
 def _taken(folder: Path, status: Status | None) -> RunError:

@@ -13,7 +13,7 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import ConfigCompositionException, OverrideParseException
+from hydra.errors import ConfigCompositionException, InstantiationException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
@@ -59,6 +59,11 @@ def run(name: str, task: Task) -> None:
         raise SystemExit(INTERRUPTED) from None
     except (ConfigCompositionException, OverrideParseException) as error:  # Hydra's others may be bugs of ours
         complain(explain(error, config_folder()))
+        raise SystemExit(1) from None
+    except InstantiationException as error:  # of a launcher or sweeper, which says what is wrong with its settings
+        if not isinstance(error.__cause__, MaskbenchError):
+            raise
+        complain(str(error.__cause__))
         raise SystemExit(1) from None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -107,9 +108,8 @@ class Row:
         return self.progress is not None and (before is None or before.epochs != self.progress.epochs)
 
     def _read(self) -> Progress | None:
-        """What the history says, whichever attempt wrote it; `OSError` where there is none."""
-        with (self.folder / "history.csv").open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+        """As `progress`, but config and plan are read once."""
+        rows = _rows(self.folder)
         if self._limits is None:
             self._limits = _limits(self.folder)
         return _progress(rows, *self._limits)
@@ -262,6 +262,16 @@ class Watch:
             self.console.print(f"{clock}  {name}  {message}", markup=False, highlight=False, soft_wrap=True)
 
 
+def progress(folder: Path) -> Progress | None:
+    """What the history of a trial says, whichever attempt wrote it; `OSError` where there is none."""
+    return _progress(_rows(folder), *_limits(folder))
+
+
+def _rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "history.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
 def _limits(folder: Path) -> tuple[int | None, int | None]:
     """Epochs and steps of a trial: as its plan says, by what is equal for all, or as its config asks for."""
     try:
@@ -300,7 +310,7 @@ def _float(text: str | None) -> float | None:
         value = float(text or "")
     except ValueError:
         return None
-    return value if value == value else None
+    return value if math.isfinite(value) else None
 
 
 def _percent(value: float | None) -> str:
