@@ -23,3 +23,7 @@ class WeightsError(MaskbenchError):
 
 class DivergedError(MaskbenchError):
     """Training came to a loss that is no finite number."""
+
+
+class DashboardError(MaskbenchError):
+    """W&B can't be reached, knows nobody by this login, or did not take a dashboard."""
