@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
+import wandb
 
-from maskbench.errors import RunError
+from logged import logged
+from maskbench.errors import ConfigError, DashboardError, RunError
 from maskbench.report import report
+from shown import shown
 from trained import call, run
 
 __all__ = ["run"]
@@ -47,3 +51,45 @@ def test_a_study_that_is_not_there_is_told_before_anything_is_written(run: Path,
     with pytest.raises(RunError, match="nowhere: no such folder"):
         call(report, f"study={study}", f"against={tmp_path / 'nowhere'}", "logger=none")
     assert not (study / "report").exists()
+
+
+def test_all_that_the_dashboards_show_is_logged(run: Path, tmp_path: Path) -> None:
+    study = shutil.copytree(run, tmp_path / "trained" / run.name).parent
+    told = call(report, f"study={study}")
+    (folder,) = (run.parent / "wandb").glob(f"offline-run-*-trained-{run.name}")
+    trial, board = logged(folder), logged(Path(told["wandb"]))
+    found = shown(json.loads(Path(told["dashboard"]).read_text()))
+
+    assert {("images", "tune/AP"), ("hours", "tune/AP"), ("tune/photos",)} < found.together
+    assert {"summary:speed/fps", "summary:test/segm/AP", "summary:test/segm/APs"} < found.over_runs
+    assert found.tables == {"methods", "ap_against_fps_table"}
+    rows = [{name.partition(".")[0] for name in row} for row in trial.history]  # media and tables are told in parts
+    assert [names for names in found.together if not any(row.issuperset(names) for row in rows)] == []
+    known = {f"summary:{name}" for name in trial.summary} | {f"config:{name}.value" for name in trial.config}
+    assert found.over_runs - known == set()
+    assert found.tables - {name.partition(".")[0] for name in board.summary} == set()
+
+
+def test_a_push_without_a_login_says_what_to_do_and_leaves_the_report(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(*_: object, **__: object) -> None:
+        raise wandb.errors.UsageError("No API key configured.")
+
+    monkeypatch.setattr(wandb, "Api", unknown)
+    study = shutil.copytree(run, tmp_path / "trained" / run.name).parent
+    with pytest.raises(DashboardError, match=r"No API key configured.* needs a network and a login \(`wandb login`"):
+        call(report, f"study={study}", "wandb=push")
+    assert {path.name for path in (study / "report").iterdir()} == {"index.html", "dashboard.json"}
+    assert list((study / "wandb").glob("offline-run-*"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [(["wandb=sent"], "wandb=sent: expected push"), (["wandb=push", "logger=none"], "leave one out")],
+)
+def test_what_can_not_be_pushed_is_told_before_anything_is_written(
+    tmp_path: Path, settings: list[str], told: str
+) -> None:
+    with pytest.raises(ConfigError, match=told):
+        call(report, f"study={tmp_path / 'nowhere'}", *settings)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from logged import logged
 from maskbench import train as verb
 from maskbench.data.datamodule import CocoDataModule
 from maskbench.errors import ConfigError, RunError
@@ -75,6 +76,14 @@ def test_wandb_files_lie_in_the_study_and_are_named_after_the_run(run: Path) -> 
     (folder,) = (run.parent / "wandb").glob(f"offline-run-*-trained-{run.name}")
     assert list((folder / "files/media/images/tune").glob("photos_*.png"))
     assert list((folder / "files/media/images/mask/tune").glob("*.mask.png"))
+
+
+def test_ap_on_tune_is_logged_with_what_it_took_until_then(run: Path) -> None:
+    (folder,) = (run.parent / "wandb").glob(f"offline-run-*-trained-{run.name}")
+    rows = [row for row in logged(folder).history if "tune/AP" in row]
+    assert [row["images"] for row in rows] == [12, 24, 24]  # after each epoch, and as it is judged
+    assert 0 < rows[0]["hours"] < rows[1]["hours"] <= rows[2]["hours"] < 1
+    assert rows[1]["tune/AP"] == pytest.approx(rows[2]["tune/AP"], abs=1e-6)
 
 
 def test_a_finished_run_is_left_as_it_is(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,6 +24,7 @@ TINY = (
     "data.root.size=64",
     "data.tune_share=0.25",
     "trainer.max_epochs=2",
+    "trainer.log_every_n_steps=1",
     "optim.optimiser.lr=1e-4",
     "threads=1",
     "speed.images=2",

@@ -27,3 +27,7 @@ class DivergedError(MaskbenchError):
 
 class OutOfMemoryError(MaskbenchError):
     """Memory ran out; what is asked for may fit another time, on a device that nobody shares or in smaller parts."""
+
+
+class DashboardError(MaskbenchError):
+    """W&B can't be reached, knows nobody by this login, or did not take a dashboard."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from maskbench.errors import ConfigError
 from maskbench.runtime import verb
 from maskbench.runtime.console import percent, say, show
 from maskbench.runtime.run_folder import read_json
@@ -17,15 +18,15 @@ if TYPE_CHECKING:
 
 
 def report(cfg: DictConfig) -> dict[str, Any]:
-    """Write leaderboard.{csv,md,json} and report/index.html into the study's folder, and its W&B run.
+    """Write leaderboard.{csv,md,json} and report/index.html into the study's folder, its W&B run and its dashboards.
 
     Works at any moment: what is not finished is named. With `against` it is held against an earlier study as well;
     `guests` are other systems' predictions on the same test split, which stay in the table from then on.
     """
     from maskbench.study.board import Board, write_leaderboard
-    from maskbench.study.dashboard import log_study
     from maskbench.study.report import write_report
 
+    _require_known_push(cfg)
     if cfg.guests:
         from maskbench.runtime.guests import invite
 
@@ -40,9 +41,34 @@ def report(cfg: DictConfig) -> dict[str, Any]:
     for run in table["unfinished"]:
         say(f"{run['run']}: {run['state']}, {run['reason']}")
     moved = _against(board, before) if before else {}
-    logged = log_study(board, mode=cfg.logger.mode, project=cfg.logger.project) if cfg.logger else None
     say(f"{page} holds {'the table, the plots and the photos side by side' if board.groups else 'what went wrong'}")
-    return {**table, "study": str(board.study), "report": str(page), "wandb": logged, **moved}
+    shown = _in_wandb(board, page.with_name("dashboard.json"), cfg) if cfg.logger else {"wandb": None}
+    return {**table, "study": str(board.study), "report": str(page), **shown, **moved}
+
+
+def _require_known_push(cfg: DictConfig) -> None:
+    """Raise where nothing can be pushed."""
+    if cfg.wandb not in (None, "push"):
+        raise ConfigError(f"wandb={cfg.wandb}: expected push, or nothing; how runs are logged says logger.mode")
+    if cfg.wandb and not cfg.logger:
+        raise ConfigError("wandb=push shows what runs have logged, and logger=none says they have not: leave one out")
+
+
+def _in_wandb(board: Board, path: Path, cfg: DictConfig) -> dict[str, Any]:
+    """Log the study's own run, write its dashboards and, if asked to, push them."""
+    from maskbench.study.dashboard import make, push, write
+    from maskbench.study.wandb_run import log_study
+
+    place = {"project": cfg.logger.project, "entity": cfg.logger.get("entity")}
+    dashboards = make(board, **place)
+    write(dashboards, path)
+    found: dict[str, Any] = {"wandb": log_study(board, mode=cfg.logger.mode, **place), "dashboard": str(path)}
+    if cfg.wandb:
+        found["pushed"] = push(dashboards, path)
+        say(f"{found['pushed']['workspace']} and {found['pushed']['report']} show what W&B has of the runs")
+        if cfg.logger.mode == "offline":
+            say(f"wandb sync {board.study}/wandb/offline-run-* sends it those that were logged offline")
+    return found
 
 
 def _listed(guests: Any) -> list[Any]:

@@ -66,6 +66,11 @@ class History(Callback):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._stop()
 
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log what training took so far beside AP: W&B draws one against the other where they are logged at once."""
+        hours = (self.minutes + self._epoch_seconds / 60) / 60
+        pl_module.log_dict({"images": float(self.images + self._epoch_images), "hours": hours})
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._validated = True
         self._start()

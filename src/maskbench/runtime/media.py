@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -109,11 +110,25 @@ def class_map(instances: Instances, score: float = 0.3) -> UInt8[ndarray, "H W"]
     return painted
 
 
+def end_curve(logger: WandbLogger, metrics: Mapping[str, Any], step: int) -> None:
+    """Log AP on tune of the weights that are judged, where they are those that training ends with.
+
+    The last epoch may have had no validation, and then nothing else says where the curve ends.
+    """
+    tune = metrics.get("tune", {}).get("segm")
+    if tune and metrics["checkpoint"] == "last":
+        taken = {"images": metrics["images_seen"], "hours": metrics["minutes"] / 60}
+        logger.log_metrics({"tune/AP": tune["AP"], "tune/AP50": tune["AP50"], **taken}, step)
+
+
 def summarise(experiment: wandb.Run, run: RunFolder) -> None:
-    """The numbers of a finished run's folder as the summary of its W&B run."""
+    """The numbers of a finished run's folder as the summary of its W&B run, as far as there are such objects."""
     metrics = read_json(run.metrics)
     summary = {
-        f"test/{kind}/{name}": value for kind in ("segm", "bbox") for name, value in metrics.get(kind, {}).items()
+        f"test/{kind}/{name}": value
+        for kind in ("segm", "bbox")
+        for name, value in metrics.get(kind, {}).items()
+        if value >= 0  # COCO writes −1 where there is nothing to find
     }
     summary |= {name: metrics[name] for name in ("epochs", "images_seen", "minutes")}
     speed = read_json(run.speed) if run.speed.exists() else {}

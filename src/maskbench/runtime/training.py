@@ -28,7 +28,7 @@ from maskbench.runtime.heartbeat import Heartbeat
 from maskbench.runtime.history import History
 from maskbench.runtime.interrupts import interruptible
 from maskbench.runtime.judging import judge
-from maskbench.runtime.media import TuneOverlays, build_logger, summarise
+from maskbench.runtime.media import TuneOverlays, build_logger, end_curve, summarise
 from maskbench.runtime.memory import Parts, require_choice, told
 from maskbench.runtime.plan import make_plan
 from maskbench.runtime.progress import shown
@@ -101,6 +101,7 @@ def train(trial: Composed, done: Callable[[], None]) -> None:
             time_runs({run: method}, data, precision, Conditions(device, cfg.speed.images, cfg.threads or 1))
         done()
         if logger is not None:
+            end_curve(logger, metrics, trainer.global_step)
             summarise(logger.experiment, run)
     show_scores(run.path.name, metrics)
 
