@@ -174,23 +174,6 @@ def test_a_killed_run_goes_on_after_its_last_epoch(tmp_path: Path) -> None:
     assert (Status.read(folder).state, Status.read(folder).attempts) == ("done", 2)
 
 
-@pytest.mark.slow
-def test_two_devices_are_one_run(tmp_path: Path) -> None:
-    """Two processes of a CPU, each with half of every batch: one status, one set of files, one line of JSON."""
-    settings = ["data.root.images=16", "data.root.val_images=7", "data.root.size=64", "data.eval_batch=1"]
-    settings += ["data.tune_share=0.25", "trainer.max_epochs=1", "speed.images=1", f"runs={tmp_path}", "logger=none"]
-    devices = ["trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu"]
-    command = [sys.executable, "-m", "maskbench.train", "method=small/solov2", *settings, *devices]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert ended.returncode == 0, ended.stderr
-    (line,) = [line for line in ended.stdout.splitlines() if line.startswith("{")]
-    run = Path(json.loads(line)["run"])
-    assert (Status.read(run).state, Status.read(run).attempts) == ("done", 1)
-    assert read_json(run / "metrics.json")["images_seen"] == 12
-    assert len(list((run / "thumbnails").glob("*.jpg"))) == 7
-    assert [row["epoch"] for row in read_rows(run / "history.csv")] == ["0"]
-
-
 def test_the_best_weights_are_marked_as_chosen_on_tune(tmp_path: Path) -> None:
     line = (*TINY, "checkpoint=best", "trainer.max_epochs=1", f"runs={tmp_path}", "logger=none", "speed.enabled=false")
     metrics = call(train, *line)
