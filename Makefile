@@ -73,8 +73,8 @@ sweep: $(READY) ## Train METHODS over SEEDS, time them one against the other, an
 	}; \
 	step $(RUN) -m maskbench.train -m experiment=$(EXPERIMENT) method=$(CHOICE) seed=$(SEEDS) runs=$(RUNS) study=$(STUDY) $(ARGS); \
 	case $$status in 0|3) ;; *) exit $$status;; esac; \
-	step $(RUN) -m maskbench.benchmark study=$(RUNS)/$(STUDY); \
-	step $(RUN) -m maskbench.report study=$(RUNS)/$(STUDY); \
+	step $(RUN) -m maskbench.benchmark study=$(RUNS)/$(STUDY) again=false; \
+	step $(RUN) -m maskbench.report study=$(RUNS)/$(STUDY) again=false; \
 	exit $$status
 
 train: $(READY) ## Train one method: make train ARGS="method=small/solov2 data=coco data.root=PATH"

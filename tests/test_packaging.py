@@ -118,8 +118,8 @@ def test_a_sweep_trains_then_times_then_reports(root: Path, size: str, expected:
     planned = make(root, "-n", "-o", ".venv/.stamp", "sweep", *settings)
     train, benchmark, report = re.findall(r"-m maskbench\.(.+?) *;", planned)
     assert train.split() == ["train", "-m", "experiment=shapes", expected, "seed=0,1", "runs=/big", "study=mine"]
-    assert benchmark.split() == ["benchmark", "study=/big/mine"]
-    assert report.split() == ["report", "study=/big/mine"]
+    assert benchmark.split() == ["benchmark", "study=/big/mine", "again=false"]
+    assert report.split() == ["report", "study=/big/mine", "again=false"]
 
 
 @pytest.mark.parametrize("verb", ["benchmark", "report"])

@@ -9,7 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from maskbench.errors import ConfigError
 from maskbench.runtime import verb
-from maskbench.runtime.console import percent, show
+from maskbench.runtime.console import percent, say, show
+from maskbench.study.receipt import Receipt, read_by_stopwatch
 
 if TYPE_CHECKING:
     from maskbench.runtime.timing import Conditions
@@ -25,11 +26,15 @@ def benchmark(cfg: DictConfig) -> dict[str, Any]:
         raise ConfigError("name what is to be timed: either run=DIR, or study=DIR, or weights=FILE data=...")
     if cfg.weights is None and (cfg.get("data") is not None or cfg.get("transforms") is not None):
         raise ConfigError("data and transforms belong to weights=FILE; runs are timed on the photos of their own data")
+    settings = {name: cfg[name] for name in ("images", "threads", "batch", "execution", "precision")}
+    receipt = _receipt(cfg, settings)
+    if receipt and receipt.holds and not cfg.again:
+        say(f"{cfg.study}: timed together already, and nothing has changed since; again=true times it again")
+        return {"runs": {}}
     from maskbench.runtime.media import log_again
     from maskbench.runtime.run_folder import RunFolder
     from maskbench.runtime.timing import Conditions, finished_runs, pick_device, time_together, time_weights
 
-    settings = {name: cfg[name] for name in ("images", "threads", "batch", "execution", "precision")}
     conditions = Conditions(pick_device(cfg.device), **settings)
     if cfg.sizes is not None or cfg.papers:
         return _at_points(cfg, conditions)
@@ -40,6 +45,8 @@ def benchmark(cfg: DictConfig) -> dict[str, Any]:
         speeds = time_together(runs, conditions)
         for run in runs if conditions.usual else ():
             log_again(RunFolder(run))
+    if receipt:
+        receipt.write()
     numbers = {name: speed.as_dict() for name, speed in speeds.items()}
     rows = [
         [name, speed["precision"], f"{speed['latency_ms']:.1f}", f"{speed['p95_ms']:.1f}", f"{speed['fps']:.1f}"]
@@ -50,6 +57,14 @@ def benchmark(cfg: DictConfig) -> dict[str, Any]:
     return {
         "runs": {name: {key: speed[key] for key in ("latency_ms", "p95_ms", "fps")} for name, speed in numbers.items()}
     }
+
+
+def _receipt(cfg: DictConfig, settings: dict[str, Any]) -> Receipt | None:
+    """Of the timing of a whole study under the leaderboard's conditions."""
+    if cfg.study is None or not Path(cfg.study).is_dir() or cfg.sizes is not None or cfg.papers:
+        return None
+    study = Path(cfg.study)
+    return Receipt(study / ".timed.json", read_by_stopwatch(study), settings | {"device": cfg.device})
 
 
 def _at_points(cfg: DictConfig, conditions: Conditions) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from maskbench.errors import ConfigError
 from maskbench.runtime import verb
 from maskbench.runtime.console import percent, say, show
 from maskbench.runtime.run_folder import read_json
+from maskbench.study.receipt import Receipt, read_by_report
 
 if TYPE_CHECKING:
     from maskbench.study.board import Board
@@ -23,16 +24,22 @@ def report(cfg: DictConfig) -> dict[str, Any]:
     Works at any moment: what is not finished is named. With `against` it is held against an earlier study as well;
     `guests` are other systems' predictions on the same test split, which stay in the table from then on.
     """
+    _require_known_push(cfg)
+    study = Path(cfg.study)
+    receipt = _receipt(cfg, study)
+    if receipt and receipt.holds:
+        page = study / "report" / "index.html"
+        say(f"{page} is made of all that there is; again=true makes it anew")
+        return {**read_json(study / "leaderboard.json"), "study": str(study), "report": str(page)}
     from maskbench.study.board import Board, write_leaderboard
     from maskbench.study.report import write_report
 
-    _require_known_push(cfg)
     if cfg.guests:
         from maskbench.runtime.guests import invite
 
         invite(Path(cfg.study), _listed(cfg.guests))
     before = Board.read(Path(cfg.against), certain=False) if cfg.against else None
-    board = Board.read(Path(cfg.study))
+    board = Board.read(study)
     files = write_leaderboard(board)
     page = write_report(board)
     table = read_json(files["json"])
@@ -43,7 +50,17 @@ def report(cfg: DictConfig) -> dict[str, Any]:
     moved = _against(board, before) if before else {}
     say(f"{page} holds {'the table, the plots and the photos side by side' if board.groups else 'what went wrong'}")
     shown = _in_wandb(board, page.with_name("dashboard.json"), cfg) if cfg.logger else {"wandb": None}
+    if receipt and not table["unfinished"]:  # who has a trial to wait for looks at the clock as well as at files
+        receipt.write()
     return {**table, "study": str(board.study), "report": str(page), **shown, **moved}
+
+
+def _receipt(cfg: DictConfig, study: Path) -> Receipt | None:
+    """Of a report that is asked for in case that something has changed; None where it is to be made in any case."""
+    if cfg.again or cfg.wandb or cfg.against or cfg.guests or not study.is_dir():
+        return None
+    settings = {"logger": OmegaConf.to_container(cfg.logger) if cfg.logger else None}
+    return Receipt(study / "report" / ".made_of.json", read_by_report(study), settings)
 
 
 def _require_known_push(cfg: DictConfig) -> None:
