@@ -9,11 +9,15 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
+import fake_slurm
 from maskbench import train
 from maskbench.errors import ConfigError
 from maskbench.runtime import launcher
+from maskbench.sweep.engine import Engine
 from maskbench.sweep.identity import parse_trial_name
 from maskbench.sweep.pool import Pool
+from maskbench.sweep.ray import Ray
+from maskbench.sweep.slurm import Slurm
 from maskbench.sweep.status import Status
 from maskbench.sweep.trial import Outcome, Trial
 from trained import TINY
@@ -193,3 +197,50 @@ def test_two_trials_from_end_to_end(tmp_path: Path) -> None:
     assert all(Status.read(tmp_path / "swept" / name).state == "done" for name in done)
     again = subprocess.run([*command, f"runs={tmp_path}"], check=True, capture_output=True, text=True, timeout=60)
     assert json.loads(again.stdout.splitlines()[-1])["kept"] == done
+
+
+@pytest.fixture
+def engines(monkeypatch: pytest.MonkeyPatch) -> list[Engine]:
+    """The engines that sweeps would have run on."""
+    made: list[Engine] = []
+
+    def pretend(given: list[Trial], engine: Engine, **_: object) -> list[Outcome]:
+        made.append(engine)
+        return [Outcome(trial, "done") for trial in given]
+
+    monkeypatch.setattr(launcher, "run", pretend)
+    return made
+
+
+def test_the_same_command_runs_on_a_ray_cluster(
+    engines: list[Engine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ["hydra/launcher=ray", "hydra.launcher.address=auto", "hydra.launcher.threads=2"]
+    monkeypatch.setattr("sys.argv", ["train", "-m", *TINY[:-2], *settings, f"runs={tmp_path}"])
+    train.main()
+    (engine,) = engines
+    assert isinstance(engine, Ray)
+    assert (engine.address, engine.threads, engine.silence) == ("auto", 2, 3600)
+
+
+def test_the_same_command_runs_on_a_slurm_cluster(
+    engines: list[Engine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", fake_slurm.install(tmp_path / "bin")["PATH"])
+    settings = ["hydra/launcher=slurm", "hydra.launcher.slots=3", "+hydra.launcher.sbatch.partition=gpu"]
+    monkeypatch.setattr("sys.argv", ["train", "-m", *TINY, *settings, f"runs={tmp_path}"])
+    train.main()
+    (engine,) = engines
+    assert isinstance(engine, Slurm)
+    assert engine.slots == 3
+    assert engine._given == {"time": 1440, "cpus_per_task": 1, "additional_parameters": {"partition": "gpu"}}
+
+
+def test_a_job_takes_as_many_gpus_as_devices_or_a_part_of_one() -> None:
+    assert launcher.RayLauncher().gpus_of(on("auto", 2)) == 2
+    assert launcher.RayLauncher(gpus=0.5).gpus_of(on("gpu", 1)) == 0.5
+    assert launcher.RayLauncher(gpus=0.5).gpus_of(on("cpu", 1)) == 0
+    with pytest.raises(ConfigError, match=r"gpus=0\.5, but a job takes 2 \(trainer\.devices\)"):
+        launcher.RayLauncher(gpus=0.5).gpus_of(on("gpu", 2))
+    with pytest.raises(ConfigError, match=r"a part of one GPU or a number of them, found 1\.5"):
+        launcher.RayLauncher(gpus=1.5)

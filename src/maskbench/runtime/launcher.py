@@ -7,7 +7,7 @@ Torch stays out of this process: it composes, draws the data, starts and watches
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -243,7 +243,7 @@ class SlurmLauncher(TrialLauncher):
         self,
         slots: int | None = None,
         hours: float = 24,
-        sbatch: dict[str, Any] | None = None,
+        sbatch: Mapping[str, Any] | None = None,
         threads: int = 1,
         retries: int = 1,
         silence_minutes: float | None = 60,
