@@ -71,6 +71,26 @@ class TestTraining:
         # unit vectors times five: of the photos' cells the mean over two components of 25 a moving one, halved
         assert method.loss(batch)["flow"].item() == pytest.approx(0.5 * 25 * moving / 2, rel=0.02)
 
+    def test_small_objects_are_heard(self, method: FlowField, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Of two objects and their background, the small one alone is wrong: a third, however few its cells are."""
+        target = rectangles((64, 64), (0, 0, 60, 64), (60, 0, 64, 8), labels=[0, 1])
+        batch = Batch(torch.zeros(1, 3, 64, 64, dtype=torch.uint8), (target,), (FRAME,))
+        raw = answer(method, [target])
+        still = raw.flow.clone()
+        still[:, :, :2, 15] = 0
+        monkeypatch.setattr(method, "forward", lambda images: raw._replace(flow=still))
+        by_cells = method.loss(batch)["flow"].item()
+        method.balance = "objects"
+        by_objects = method.loss(batch)["flow"].item()
+        moving = float(torch.linalg.vector_norm(raw.flow[0, :, :2, 15], dim=0).square().sum())
+        assert by_cells == pytest.approx(0.5 * moving / 2 / 256)
+        assert by_objects == pytest.approx(0.5 * moving / 2 / 2 / 3)
+
+
+def test_a_balance_is_one_of_two(method: FlowField) -> None:
+    with pytest.raises(ConfigError, match="balance='photos': expected one of cells, objects"):
+        FlowField(backbone=method.backbone, classes=method.classes, balance="photos")
+
 
 def test_a_window_has_a_middle(method: FlowField) -> None:
     with pytest.raises(ConfigError, match="window=4: expected an odd number"):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple, Unpack
+from typing import Literal, NamedTuple, Unpack, get_args
 
 import torch
 from jaxtyping import Float
@@ -23,7 +23,7 @@ from maskbench.nn.blocks import predictor
 from maskbench.nn.decoders import Decoder, semantic_fpn
 from maskbench.ops.cluster import nearest
 from maskbench.ops.flows import flows, followed, sinks
-from maskbench.ops.grouping import Groups, SemanticMap, shared_out
+from maskbench.ops.grouping import Groups, SemanticMap, TrueMaps, shared_out
 from maskbench.structures import Batch, Instances
 
 
@@ -34,6 +34,9 @@ class Raw(NamedTuple):
     flow: Float[Tensor, "B 2 h w"]
     features: Float[Tensor, "B F h w"] | None = None
     """What is seen there, if masks are scored by it."""
+
+
+Balance = Literal["cells", "objects"]
 
 
 class FlowField(BottomUp):
@@ -47,6 +50,8 @@ class FlowField(BottomUp):
         decoder: from the backbone's maps to the one that classes and flow are read from.
         flow_scale: what the unit vectors are multiplied by to be learnt.
         weights: of semantic and flow loss.
+        balance: what the flow loss is the mean over: "cells", as in the paper, whose objects are of one size, or
+            "objects", each the mean over its own cells and an image's background one of them, so that small ones count.
         steps: for which the flow is followed.
         window: cells a side of the square in which a sink gathers what ends, an odd number.
         smallest: cells that an instance must have.
@@ -62,6 +67,7 @@ class FlowField(BottomUp):
         decoder: Decoder = semantic_fpn,
         flow_scale: float = 5.0,
         weights: tuple[float, float] = (1.0, 0.5),
+        balance: str = "cells",
         steps: int = 200,
         window: int = 5,
         smallest: int = 4,
@@ -72,8 +78,10 @@ class FlowField(BottomUp):
         super().__init__(decoder=decoder, coordinates=(False,), smallest=smallest, score=score, **common)
         if window % 2 == 0:
             raise ConfigError(f"window={window}: expected an odd number of cells, so that it has a middle")
-        self.flow_scale, self.weights, self.steps, self.window = flow_scale, weights, steps, window
-        self.largest_error = largest_error
+        if balance not in get_args(Balance):
+            raise ConfigError(f"balance={balance!r}: expected one of {', '.join(get_args(Balance))}")
+        self.flow_scale, self.weights, self.balance = flow_scale, weights, balance
+        self.steps, self.window, self.largest_error = steps, window, largest_error
         self.classify = predictor(self.decoder.width, len(self.classes) + 1, kernel=1)
         self.lead = predictor(self.decoder.width, 2, kernel=1)
 
@@ -94,7 +102,7 @@ class FlowField(BottomUp):
         apart = ((raw.flow.float() - self.flow_scale * flows(cells)) ** 2).mean(dim=1)
         return {
             "semantic": semantic * F.cross_entropy(raw.semantic.float(), classes),
-            "flow": flow * apart[truth.inside].mean(),
+            "flow": flow * (apart[truth.inside].mean() if self.balance == "cells" else _by_object(apart, truth)),
             **self.quality_loss(raw, batch, truth),
         }
 
@@ -127,3 +135,12 @@ class FlowField(BottomUp):
             return super().given(raw, batch, oracle)
         maps = self.maps(raw, batch.frames)
         return self.drawn(raw, maps, self._followed(maps, flows(self.true_maps(batch).cells)))
+
+
+def _by_object(values: Float[Tensor, "B h w"], truth: TrueMaps) -> Float[Tensor, ""]:
+    """The mean over objects, and each image's background, of the mean over their cells."""
+    first = (truth.cells.amax() + 2) * torch.arange(len(values), device=values.device)
+    owner = (truth.cells + 1 + first[:, None, None])[truth.inside]
+    _, member, cells = owner.unique(return_inverse=True, return_counts=True)
+    sums = values.new_zeros(len(cells)).index_add(0, member, values[truth.inside])
+    return (sums / cells).mean()
