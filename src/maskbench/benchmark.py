@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from maskbench.errors import ConfigError
 from maskbench.runtime import verb
 from maskbench.runtime.console import percent, say, show
-from maskbench.study.receipt import Receipt, read_by_stopwatch
+from maskbench.runtime.receipt import Receipt, read_by_stopwatch
 
 if TYPE_CHECKING:
     from maskbench.runtime.timing import Conditions
@@ -64,7 +64,9 @@ def _receipt(cfg: DictConfig, settings: dict[str, Any]) -> Receipt | None:
     if cfg.study is None or not Path(cfg.study).is_dir() or cfg.sizes is not None or cfg.papers:
         return None
     study = Path(cfg.study)
-    return Receipt(study / ".timed.json", read_by_stopwatch(study), settings | {"device": cfg.device})
+    read = read_by_stopwatch(study)
+    makes = [file.with_name("speed.json") for file in read if file.name == "config.yaml"]
+    return Receipt(study / ".timed.json", read, makes, settings | {"device": cfg.device})
 
 
 def _at_points(cfg: DictConfig, conditions: Conditions) -> dict[str, Any]:

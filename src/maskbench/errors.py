@@ -1,8 +1,17 @@
 """The package's own errors: each says what was found, what was expected, and what to do."""
 
+from __future__ import annotations
+
+from typing import Literal
+
+Again = Literal["no", "maybe", "yes"]
+"""Whether another attempt may go well: never, if it was bad luck, or since something is other than it was."""
+
 
 class MaskbenchError(Exception):
     """Base of every error that is the user's to mend; a verb prints it without a traceback."""
+
+    again: Again = "no"
 
 
 class DataError(MaskbenchError):
@@ -25,8 +34,16 @@ class DivergedError(MaskbenchError):
     """Training came to a loss that is no finite number."""
 
 
+class TakenError(RunError):
+    """Another process is at a run: it may end."""
+
+    again: Again = "maybe"
+
+
 class OutOfMemoryError(MaskbenchError):
     """Memory ran out; what is asked for may fit another time, on a device that nobody shares or in smaller parts."""
+
+    again: Again = "maybe"
 
 
 class DashboardError(MaskbenchError):

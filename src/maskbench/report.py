@@ -11,8 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from maskbench.errors import ConfigError
 from maskbench.runtime import verb
 from maskbench.runtime.console import percent, say, show
+from maskbench.runtime.receipt import Receipt, read_by_report
 from maskbench.runtime.run_folder import read_json
-from maskbench.study.receipt import Receipt, read_by_report
 
 if TYPE_CHECKING:
     from maskbench.study.board import Board
@@ -60,7 +60,8 @@ def _receipt(cfg: DictConfig, study: Path) -> Receipt | None:
     if cfg.again or cfg.wandb or cfg.against or cfg.guests or not study.is_dir():
         return None
     settings = {"logger": OmegaConf.to_container(cfg.logger) if cfg.logger else None}
-    return Receipt(study / "report" / ".made_of.json", read_by_report(study), settings)
+    makes = [study / "report" / "index.html", study / "leaderboard.json"]
+    return Receipt(study / "report" / ".made_of.json", read_by_report(study), makes, settings)
 
 
 def _require_known_push(cfg: DictConfig) -> None:

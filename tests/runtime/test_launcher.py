@@ -233,14 +233,14 @@ def test_the_same_command_runs_on_a_slurm_cluster(
     (engine,) = engines
     assert isinstance(engine, Slurm)
     assert engine.slots == 3
-    assert engine._given == {"time": 1440, "cpus_per_task": 1, "additional_parameters": {"partition": "gpu"}}
+    assert (engine._given["time"], engine._given["additional_parameters"]) == (1440, {"partition": "gpu"})
 
 
 def test_a_job_takes_as_many_gpus_as_devices_or_a_part_of_one() -> None:
     assert launcher.RayLauncher().gpus_of(on("auto", 2)) == 2
-    assert launcher.RayLauncher(gpus=0.5).gpus_of(on("gpu", 1)) == 0.5
-    assert launcher.RayLauncher(gpus=0.5).gpus_of(on("cpu", 1)) == 0
-    with pytest.raises(ConfigError, match=r"gpus=0\.5, but a job takes 2 \(trainer\.devices\)"):
-        launcher.RayLauncher(gpus=0.5).gpus_of(on("gpu", 2))
-    with pytest.raises(ConfigError, match=r"a part of one GPU or a number of them, found 1\.5"):
-        launcher.RayLauncher(gpus=1.5)
+    assert launcher.RayLauncher(share=0.5).gpus_of(on("gpu", 1)) == 0.5
+    assert launcher.RayLauncher(share=0.5).gpus_of(on("cpu", 1)) == 0
+    with pytest.raises(ConfigError, match=r"share=0\.5, but trainer\.devices=2"):
+        launcher.RayLauncher(share=0.5).gpus_of(on("gpu", 2))
+    with pytest.raises(ConfigError, match="a part of a GPU, above 0 and at most 1, found 2"):
+        launcher.RayLauncher(share=2)

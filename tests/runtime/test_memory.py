@@ -14,7 +14,6 @@ from maskbench.structures import Batch
 from maskbench.study import leaderboard
 from maskbench.study.runs import read_runs
 from maskbench.sweep.status import Status
-from maskbench.sweep.trial import Outcome, Trial
 from maskbench.train import train
 from trained import TINY, call
 
@@ -53,10 +52,25 @@ def test_another_error_stays_what_it_is(tmp_path: Path) -> None:
     assert not isinstance(raised.value, OutOfMemoryError)
 
 
-def test_it_is_worth_another_attempt(tmp_path: Path) -> None:
-    trial = Trial("a", [], tmp_path)
-    assert Outcome(trial, "failed", reason="OutOfMemoryError: memory ran out").worth_another
-    assert not Outcome(trial, "failed", reason="ConfigError: no such setting").worth_another
+def test_the_first_process_tells_what_happened_to_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunFolder(tmp_path)
+
+    def other() -> None:
+        monkeypatch.setenv("LOCAL_RANK", "1")
+        with pytest.raises(OutOfMemoryError), told(run, "halve", 8, Parts()):
+            raise CUDA
+        monkeypatch.setenv("LOCAL_RANK", "0")
+
+    def first() -> None:
+        with told(run, "halve", 8, Parts()):
+            other()
+            raise RuntimeError("Connection closed by peer")
+
+    with pytest.raises(OutOfMemoryError, match=r"2\.50 GiB more .* on 4 in the next attempt") as raised:
+        first()
+    assert raised.value.again == "yes"
+    with pytest.raises(RuntimeError, match="Connection closed"), told(run, "halve", 4, Parts(2)):
+        raise RuntimeError("Connection closed by peer")
 
 
 def test_the_choices() -> None:
@@ -80,7 +94,9 @@ def test_a_run_goes_on_in_smaller_parts_and_is_marked(tmp_path: Path, monkeypatc
     with pytest.raises(OutOfMemoryError):
         call(train, *line)
     (folder,) = (tmp_path / "try").iterdir()
-    assert Status.read(folder).reason.startswith("OutOfMemoryError: memory ran out when 2.50 GiB more were asked for")
+    status = Status.read(folder)
+    assert status.reason.startswith("OutOfMemoryError: memory ran out when 2.50 GiB more were asked for")
+    assert status.again == "yes"
     metrics = call(train, *line)
     assert sizes == [8, 4, 8, 4, 4, 4]  # twelve images an epoch
     assert metrics["parts"] == {"count": 2, "since_epoch": 1}

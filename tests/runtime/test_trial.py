@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from maskbench.errors import ConfigError, RunError
+from maskbench.errors import ConfigError, OutOfMemoryError, RunError, TakenError
 from maskbench.runtime.trial import attempt, identify
 from maskbench.sweep.identity import parse_trial_name
-from maskbench.sweep.status import Status
+from maskbench.sweep.status import OWNER, Status
 from trained import TINY, composed
 
 CHOICES = {"method": "small/solov2", "data": "shapes"}
@@ -86,8 +86,6 @@ def test_what_goes_wrong_when_it_is_done_makes_no_failure(tmp_path: Path, late: 
 def test_attempts_are_counted_and_end_in_a_status(tmp_path: Path) -> None:
     with attempt(tmp_path):
         assert Status.read(tmp_path).state == "running"
-        with pytest.raises(RunError, match="is training it since"), attempt(tmp_path):
-            pass
     assert (Status.read(tmp_path).state, Status.read(tmp_path).attempts) == ("done", 1)
     with pytest.raises(ZeroDivisionError), attempt(tmp_path):
         _ = 1 / 0
@@ -117,3 +115,40 @@ def test_who_is_at_a_trial_has_it_alone_until_its_process_ends(tmp_path: Path) -
         other.kill()
     with attempt(tmp_path):
         assert Status.read(tmp_path).attempts == 1
+
+
+def test_a_process_elsewhere_has_a_trial_while_it_gives_signs_of_life(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Status(host="elsewhere").write(tmp_path)
+    with pytest.raises(TakenError, match="on elsewhere is training it since"), attempt(tmp_path):
+        pass
+    monkeypatch.setenv(OWNER, "pool")  # in a sweep it has time to end
+
+    def ends(seconds: float) -> None:
+        Status(host="elsewhere").failed("its machine was lost").write(tmp_path)
+
+    monkeypatch.setattr("maskbench.runtime.trial.time.sleep", ends)
+    with attempt(tmp_path):
+        assert Status.read(tmp_path).earlier == ["its machine was lost"]
+
+
+def test_a_process_that_had_the_number_of_a_living_one_is_gone_all_the_same(tmp_path: Path) -> None:
+    """As in a container that was started anew: who is at a trial on this machine holds its lock."""
+    Status(pid=1).write(tmp_path)
+    with attempt(tmp_path):
+        assert Status.read(tmp_path).attempts == 2
+
+
+def test_the_engine_knows_that_the_attempt_before_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(OWNER, "slurm 7_1")
+    Status(host="elsewhere").write(tmp_path)
+    with attempt(tmp_path):
+        assert Status.read(tmp_path).attempts == 2
+
+
+@pytest.mark.parametrize(("error", "again"), [(ConfigError, "no"), (OutOfMemoryError, "maybe"), (ValueError, "maybe")])
+def test_a_failure_says_whether_another_attempt_may_go_well(tmp_path: Path, error: type[Exception], again: str) -> None:
+    with pytest.raises(error), attempt(tmp_path):
+        raise error("x")
+    assert Status.read(tmp_path).again == again

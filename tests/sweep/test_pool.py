@@ -130,10 +130,34 @@ if times == 2: raise ValueError("out of luck")
 
 
 def test_what_its_settings_are_at_fault_for_is_not_tried_again(tmp_path: Path) -> None:
-    code = noting(tmp_path, "a") + "; raise SystemExit('ConfigError: no such setting')"
+    own = {"state": "failed", "reason": "ConfigError: no such setting", "again": "no"}
+    code = f"import json, os, sys; {noting(tmp_path, 'a')}; "
+    code += f"json.dump({own} | dict(pid=os.getpid()), open({str(tmp_path / 'a' / 'status.json')!r}, 'w')); sys.exit(1)"
     outcomes, _ = run([trial(tmp_path, "a", code)], retries=3)
     assert outcomes[0].reason == "ConfigError: no such setting"
     assert (tmp_path / "notes").read_text() == "+a -a "
+
+
+def test_what_has_seen_to_it_that_the_next_attempt_is_another_needs_no_retries(tmp_path: Path) -> None:
+    """It halves its batch three times."""
+    code = f"""
+import json, os, sys
+open({str(tmp_path / "notes")!r}, "a").write("a ")
+if len(open({str(tmp_path / "notes")!r}).read()) < 8:
+    own = dict(state="failed", reason="OutOfMemoryError: x", again="yes", pid=os.getpid())
+    json.dump(own, open({str(tmp_path / "a" / "status.json")!r}, "w"))
+    sys.exit(1)
+"""
+    outcomes, _ = run([trial(tmp_path, "a", code)], retries=0)
+    assert outcomes[0].state == "done"
+    assert (tmp_path / "notes").read_text() == "a a a a "
+
+
+def test_a_status_that_cannot_be_read_ends_no_sweep(tmp_path: Path) -> None:
+    code = f"open({str(tmp_path / 'a' / 'status.json')!r}, 'w'); raise SystemExit(1)"
+    outcomes, _ = run([trial(tmp_path, "a", code), trial(tmp_path, "b", noting(tmp_path, "b"))])
+    assert [outcome.state for outcome in outcomes] == ["failed", "done"]
+    assert "not a trial's status" in (outcomes[0].reason or "")
 
 
 def test_a_trial_without_a_sign_of_life_is_killed(tmp_path: Path) -> None:
@@ -209,7 +233,9 @@ study = Path(sys.argv[1])
 codes = {"quick": "", "polite": sys.argv[2], "stubborn": sys.argv[3], "later": ""}
 trials = [Trial(name, [sys.executable, "-S", "-c", code], study / name) for name, code in codes.items()]
 try:
-    run(trials, Pool(2), console=Console(width=200), patience=1.2)
+    pool = Pool(2)
+    pool.patience = 1.2
+    run(trials, pool, console=Console(width=200))
 except KeyboardInterrupt as interruption:
     print(interruption)
     sys.exit(130)

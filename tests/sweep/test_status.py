@@ -80,10 +80,10 @@ def test_on_another_machine_a_process_is_gone_when_nothing_is_heard_of_it_for_lo
 def test_who_runs_a_trial_once_at_a_time_knows_that_the_attempt_before_has_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert not Status().ours
     monkeypatch.setenv(OWNER, "slurm 7_1")
     before = Status(pid=1, host="elsewhere")
     assert before.owner == "slurm 7_1"
-    before.write(tmp_path)
-    assert before.cut(tmp_path)
+    assert before.ours
     monkeypatch.setenv(OWNER, "slurm 7_2")
-    assert not before.cut(tmp_path)
+    assert not before.ours

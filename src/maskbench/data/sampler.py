@@ -35,27 +35,27 @@ class EpochSampler(DistributedSampler):
 
 
 class EpochLoader(DataLoader):
-    """A loader over an `EpochSampler` that can go on within an epoch, as Lightning asks of one.
+    """A loader over an `EpochSampler` that can go on within an epoch.
 
     It draws nothing before its first batch is asked for, so that there is time to say where it goes on.
     """
 
-    _batches = 0
-
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch names its own class
-        assert isinstance(self.sampler, EpochSampler)
-        self._batches = self.sampler.skip // (self.batch_size or 1)
-        for batch in super().__iter__():
-            self._batches += 1
-            yield batch
+        yield from super().__iter__()
 
-    def state_dict(self) -> dict[str, int]:
-        """How far the epoch is; the same on every device. A whole one is the beginning of the next."""
-        return {"batches": self._batches % len(self)}
-
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+    def go_on(self, batches: int) -> None:
+        """Leave out so many batches of the next epoch."""
         assert isinstance(self.sampler, EpochSampler)
-        self.sampler.skip = state_dict["batches"] * (self.batch_size or 1)
+        self.sampler.skip = batches * (self.batch_size or 1)
+
+    # Lightning takes a loader with these two for one that can go on. It restores their state too late for that, and the
+    # number of batches stands in its checkpoint anyway.
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """There is none."""
 
 
 class EverySampler(DistributedSampler):

@@ -27,7 +27,7 @@ NOTE = "maskbench"
 BATCHES = "batches"
 """Key of the batches of the epoch that is not over; 0 after an epoch."""
 ASK = 20
-"""Batches between two questions to the first of several devices, whether it is time to save."""
+"""Steps between two questions to the first of several devices, whether it is time to save."""
 
 
 def chosen(checkpoint: str) -> str:
@@ -72,16 +72,17 @@ class Checkpoints(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Lightning asked for the loader before it read the checkpoint, and hands it no state any more
         assert isinstance(trainer.train_dataloader, EpochLoader)
-        trainer.train_dataloader.load_state_dict({"batches": self._batches})
+        trainer.train_dataloader.go_on(self._batches)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         # not between two parts of a step, and not where the epoch's own checkpoint is about to come
-        whole = (batch_idx + 1) % trainer.accumulate_grad_batches == 0 and not trainer.is_last_batch
-        if self.minutes is None or not whole or (trainer.world_size > 1 and batch_idx % ASK):
+        every = trainer.accumulate_grad_batches * (ASK if trainer.world_size > 1 else 1)
+        if self.minutes is None or trainer.is_last_batch or (batch_idx + 1) % every:
             return
-        if trainer.strategy.broadcast(time.monotonic() - self._saved >= 60 * self.minutes):
+        due = time.monotonic() - self._saved >= 60 * self.minutes
+        if trainer.strategy.broadcast(due and bool(trainer.callback_metrics["train/loss"].isfinite())):
             self._batches = batch_idx + 1
             self._save(trainer, WITHIN)
 

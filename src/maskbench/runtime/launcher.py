@@ -7,6 +7,7 @@ Torch stays out of this process: it composes, draws the data, starts and watches
 import json
 import os
 import sys
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -60,6 +61,7 @@ class TrialLauncher(Launcher):
         self.context = hydra_context
         self.config = config
 
+    @abstractmethod
     def engine(self, trainers: Sequence[DictConfig], study: Path) -> Engine:
         """Where jobs run.
 
@@ -70,7 +72,6 @@ class TrialLauncher(Launcher):
         Raises:
             ConfigError: they can't run there.
         """
-        raise NotImplementedError
 
     def gpus_of(self, trainer: DictConfig) -> float:
         """GPUs that a job takes where there are some."""
@@ -104,7 +105,7 @@ class TrialLauncher(Launcher):
         self._require_nothing_unheard(own, overrides)
         trial = identify(own, cfg.hydra.runtime.choices)
         gpus = self.gpus_of(own.trainer)
-        return own, Trial(trial.folder.name, self._command(overrides), trial.folder, gpus=gpus)
+        return own, Trial(trial.folder.name, self._command(overrides), trial.folder.absolute(), gpus=gpus)
 
     def _require_nothing_unheard(self, cfg: DictConfig, overrides: Sequence[str]) -> None:
         """Raise `ConfigError` for a setting that `_command` would override."""
@@ -191,7 +192,7 @@ class RayLauncher(TrialLauncher):
 
     Args:
         address: of the cluster, `auto` or as `ray start` tells it; None: this machine.
-        gpus: of a job, or a part of one: at 0.5 two jobs share a GPU; None: as `trainer.devices` says.
+        share: of a GPU, for jobs on one: at 0.5 two share it.
         threads, retries, silence_minutes: as `TrialLauncher` has them.
     """
 
@@ -199,24 +200,22 @@ class RayLauncher(TrialLauncher):
         self,
         address: str | None = None,
         threads: int = 1,
-        gpus: float | None = None,
+        share: float = 1,
         retries: int = 1,
         silence_minutes: float | None = 60,
     ) -> None:
         super().__init__(threads=threads, retries=retries, silence_minutes=silence_minutes)
-        if gpus is not None and (gpus <= 0 or (gpus > 1 and gpus != int(gpus))):
-            raise ConfigError(f"hydra.launcher.gpus is a part of one GPU or a number of them, found {gpus}")
-        self.address, self.gpus = address, gpus
+        if not 0 < share <= 1:
+            raise ConfigError(f"hydra.launcher.share is a part of a GPU, above 0 and at most 1, found {share}")
+        self.address, self.share = address, share
 
     def gpus_of(self, trainer: DictConfig) -> float:
         own = super().gpus_of(trainer)
-        if self.gpus is None or not own:
-            return own
-        if own != max(1, self.gpus):
+        if own > 1 and self.share < 1:
             raise ConfigError(
-                f"hydra.launcher.gpus={self.gpus:g}, but a job takes {own:g} (trainer.devices): set one of them only"
+                f"hydra.launcher.share={self.share:g}, but trainer.devices={own:g}: a job on several GPUs shares none"
             )
-        return self.gpus
+        return own * self.share
 
     def engine(self, trainers: Sequence[DictConfig], study: Path) -> Engine:
         return Ray(

@@ -10,11 +10,16 @@ from typing import Literal, get_args
 
 import torch
 
+from maskbench.atomic import replace_text
 from maskbench.errors import ConfigError, OutOfMemoryError
 from maskbench.runtime.checkpoints import forget_within, newest
+from maskbench.runtime.ranks import leads
 from maskbench.runtime.run_folder import RunFolder, read_json, write_json
 
 Choice = Literal["fail", "halve"]
+
+NOTE = ".out_of_memory"
+"""The file in which a process of a run leaves that it ran out of memory."""
 
 ASKED = re.compile(r"[Tt]ried to allocate ([\d.]+ \w+)")
 """What torch says of the amount, on a GPU as on a CPU."""
@@ -47,6 +52,9 @@ def require_choice(choice: str) -> None:
 def told(run: RunFolder, choice: str, images: int, parts: Parts) -> Iterator[None]:
     """Give memory that runs out a name and a number; halve the parts of the next attempt if that is the choice.
 
+    Where several devices train, the first tells what has happened to any of them: it sees a connection that ends, and
+    the other has left a note.
+
     Args:
         run: the run's folder.
         choice: one of `Choice`.
@@ -56,12 +64,19 @@ def told(run: RunFolder, choice: str, images: int, parts: Parts) -> Iterator[Non
     Raises:
         OutOfMemoryError: memory ran out.
     """
+    note = run.path / NOTE
+    if leads():
+        note.unlink(missing_ok=True)
     try:
         yield
     except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError, and so is a CPU's
-        if not ran_out(error):
+        if ran_out(error):
+            replace_text(note, f"{_amount(error)}; {_next(run, choice, images, parts)}")
+        elif not note.exists():
             raise
-        raise OutOfMemoryError(f"{_amount(error)}; {_next(run, choice, images, parts)}") from error
+        told = OutOfMemoryError(note.read_text(encoding="utf-8"))
+        told.again = "yes" if Parts.of(run) != parts else "maybe"
+        raise told from error
 
 
 def ran_out(error: BaseException) -> bool:

@@ -219,6 +219,7 @@ def _tune_ap(cfg: DictConfig, data: CocoDataModule, run: RunFolder) -> float:
     once.check_val_every_n_epoch = once.max_epochs
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trainer = make_trainer(once, callbacks=[Draws(cfg.seed), Heartbeat(run.path), tune], **quiet)
+    trainer.accumulate_grad_batches *= data.parts
     with interruptible():
         trainer.fit(method, datamodule=data)
     return float(tune.scores().summary["AP"])

@@ -19,5 +19,7 @@ def hush() -> None:
     warnings.filterwarnings("ignore", r"The number of training batches \(\d+\) is smaller than the logging interval")
     # AP and counts after an epoch are of all devices already; loss and memory are the first one's, enough for a curve
     warnings.filterwarnings("ignore", r"It is recommended to use `self\.log\(.*sync_dist=True")
+    # a trial on a Slurm cluster is one task, and starts its other processes itself
+    warnings.filterwarnings("ignore", r"The `srun` command is available on your system but is not used")
     # a resumed run writes into the folder that it has left
     warnings.filterwarnings("ignore", r"Checkpoint directory .* exists and is not empty")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from typing import Any, get_args
 
 import cv2
@@ -72,10 +73,12 @@ def train(trial: Composed, done: Callable[[], None]) -> None:
             _require_validation(cfg)
     if "weights" in cfg:
         begin(method, cfg.weights.file)
-    plan = make_plan(cfg, data, method, run)
-    cfg = plan.applied(cfg)
     parts = Parts.of(run)
     data.parts = parts.count
+    within = partial(told, run, cfg.out_of_memory, parts=parts)
+    with within(images=data.batch // parts.count):
+        plan = make_plan(cfg, data, method, run)
+    cfg = plan.applied(cfg)
     method.optim = make(cfg.optim)
     if file == BEST:
         _require_validation(cfg)
@@ -88,7 +91,7 @@ def train(trial: Composed, done: Callable[[], None]) -> None:
             _describe(trial, data, device)
             _tell_of_limit(data, method.point.max_instances)
             _tell_of_gpu(device)
-        with told(run, cfg.out_of_memory, data.batch // trainer.world_size // parts.count, parts):
+        with within(images=data.batch // trainer.world_size // parts.count):
             _fit(trainer, method, data, run)
         if file == BEST:
             fit_weights(method, read_checkpoint(run.checkpoints / BEST)["state_dict"], run.checkpoints / BEST)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,11 +19,11 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from maskbench.data.fingerprint import dataset_files, fingerprint
-from maskbench.errors import RunError, WeightsError
+from maskbench.errors import Again, RunError, TakenError, WeightsError
 from maskbench.evaluation.precision import precision_name
 from maskbench.runtime.ranks import leads, require_one_node
 from maskbench.sweep.identity import method_name, trial_hash, trial_name
-from maskbench.sweep.status import OWNER, Status
+from maskbench.sweep.status import LOST, OWNER, Status
 
 DYING = 30.0
 """Seconds that a killed process may take to give back what it holds, a GPU's memory first of all."""
@@ -67,7 +69,7 @@ def identify(cfg: DictConfig, choices: Mapping[str, Any]) -> Composed:
         # a run folder is read from wherever its reader stands
         settings["data"]["root"] = str(Path(settings["data"]["root"]).expanduser().resolve())
     _settle_start(settings)
-    content = _fingerprint(DictConfig(settings["data"]))
+    content = _fingerprint(json.dumps(settings["data"]))
     name = trial_name(settings["method_name"], settings["seed"], trial_hash(settings, content))
     folder = Path(settings["runs"]) / settings["study"] / name
     return Composed(DictConfig(settings), choices["data"], content, folder)
@@ -80,14 +82,18 @@ def _settle_start(settings: dict[str, Any]) -> None:
         return
     path = Path(weights).expanduser()
     if path.is_file():
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        settings["weights"] = {"file": str(path.resolve()), "content": content}
+        settings["weights"] = {"file": str(path.resolve()), "content": _digest(path.resolve())}
     elif weights.startswith("torchvision/"):
         settings["weights"] = {"file": weights, "content": weights}
     else:
         raise WeightsError(f"weights={weights}: no such file; maskbench convert makes one")
     settings["backbone"]["weights"] = "scratch"  # it is among them
+
+
+@cache
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def data_root(data: DictConfig) -> Path:
@@ -96,8 +102,10 @@ def data_root(data: DictConfig) -> Path:
     return root() if callable(root) else Path(root)
 
 
-def _fingerprint(data: DictConfig) -> str:
-    """Of the files that `data` names, as CocoDataModule has it, without building one."""
+@cache  # a sweep asks for each of its trials, and millions of files may be looked at
+def _fingerprint(settings: str) -> str:
+    """Of the files that the JSON of `data` names, as CocoDataModule has it, without building one."""
+    data = DictConfig(json.loads(settings))
     splits = [(data.train_annotations, data.train_images), (data.test_annotations, data.test_images)]
     if data.tune_annotations is not None:
         splits.append((data.tune_annotations, data.tune_images or data.train_images))
@@ -122,16 +130,16 @@ def attempt(folder: Path) -> Iterator[Callable[[], None]]:
         told of it. It is done at the latest when the block ends.
 
     Raises:
-        RunError: another process is at it.
+        TakenError: another process is at it. In a sweep that is said only when it has had time to end.
         KeyboardInterrupt: says how to go on.
     """
     if not leads():
         yield lambda: None
         return
-    with alone(folder, lambda: _taken(folder, Status.read(folder)), patience=_patience(folder)):
-        before = Status.read(folder)
-        if before and before.state == "running" and not before.cut(folder):
-            raise _taken(folder, before)
+    swept = OWNER in os.environ
+    taken = partial(_taken, folder)
+    with alone(folder, taken, patience=DYING if swept else 0.0) as locked:
+        _await(folder, taken, locked, patience=LOST if swept else 0.0)
         this = _Attempt(folder)
         try:
             yield this.done
@@ -141,15 +149,24 @@ def attempt(folder: Path) -> Iterator[Callable[[], None]]:
             kept = "is done; W&B may not know all of it" if this.status.state == "done" else kept
             raise KeyboardInterrupt(f"Interrupted. {folder} {kept}.") from None
         except BaseException as error:
-            this.fail(f"{type(error).__name__}: {error}")
+            this.fail(f"{type(error).__name__}: {error}", getattr(error, "again", "maybe"))
             raise
         this.done()
 
 
-def _patience(folder: Path) -> float:
-    """Seconds to wait for the process of the attempt before, where its engine says that it has ended."""
-    before = Status.read(folder)
-    return DYING if before and before.cut(folder) and before.owner == os.environ.get(OWNER) else 0.0
+def _await(folder: Path, taken: Callable[[], RunError], locked: bool, patience: float) -> None:
+    """Wait until nobody is at the trial whom the lock does not tell of: on another machine, or where it can't be had.
+
+    Raises:
+        RunError: somebody is, after `patience` seconds still.
+    """
+    end = time.monotonic() + patience
+    while (before := Status.read(folder)) and not before.ours and not (before.here and locked):
+        if before.state != "running" or before.cut(folder):
+            return
+        if time.monotonic() >= end:
+            raise taken()
+        time.sleep(1)
 
 
 class _Attempt:
@@ -161,8 +178,8 @@ class _Attempt:
     def done(self) -> None:
         self._end(self.status.done())
 
-    def fail(self, reason: str) -> None:
-        self._end(self.status.failed(reason))
+    def fail(self, reason: str, again: Again = "maybe") -> None:
+        self._end(self.status.failed(reason, again))
 
     def _end(self, status: Status) -> None:
         if self.status.state == "running":
@@ -171,11 +188,14 @@ class _Attempt:
 
 
 @contextmanager
-def alone(folder: Path, taken: Callable[[], RunError], patience: float = 0.0) -> Iterator[None]:
+def alone(folder: Path, taken: Callable[[], RunError], patience: float = 0.0) -> Iterator[bool]:
     """Hold the folder's lock, which ends with the process, however that ends; the file stays.
 
     The status alone can't keep two apart that start at once. It is a lock of the process (`lockf`): one of the open
     file (`flock`) would live on in loader workers that outlive a killed run.
+
+    Yields:
+        Whether it is held; a file system without locks leaves the status, which tells all but two that start at once.
 
     Raises:
         RunError: another process has it, and after `patience` seconds still; `taken` says what that means.
@@ -183,26 +203,27 @@ def alone(folder: Path, taken: Callable[[], RunError], patience: float = 0.0) ->
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK).open("wb") as file:
         end = time.monotonic() + patience
-        while not _locked(file.fileno()):
+        while (locked := _lock(file.fileno())) is None:
             if time.monotonic() >= end:
                 raise taken()
             time.sleep(0.1)
-        yield
+        yield locked
 
 
-def _locked(file: int) -> bool:
+def _lock(file: int) -> bool | None:
+    """Whether it is held now: not where there are no locks, and None while another process has it."""
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        # a file system without locks leaves the status, which tells all but two that start at once
-        return error.errno not in (errno.EACCES, errno.EAGAIN)
+        return None if error.errno in (errno.EACCES, errno.EAGAIN) else False
     return True
 
 
-def _taken(folder: Path, status: Status | None) -> RunError:
+def _taken(folder: Path) -> RunError:
+    status = Status.read(folder)
     who = "another process is training it"
     if status and status.state == "running" and not status.cut(folder):
         who = f"process {status.pid} on {status.host} is training it since {status.started}"
-    return RunError(
+    return TakenError(
         f"{folder}: {who}. Wait for it or stop it; if that machine is gone, delete status.json and start again."
     )

@@ -6,21 +6,47 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 from maskbench.errors import RunError
 from maskbench.sweep.status import Status
-from maskbench.sweep.trial import Started, Trial
+from maskbench.sweep.trial import Outcome, Started, Trial
 
 EVERY = 2.0
-"""Seconds between two looks at the files of trials that have not begun."""
+"""Seconds between two looks at the files of a shared file system; longer where they are many."""
 
-PASSED_ON = re.compile(r"(MASKBENCH|WANDB|HF|TORCH|PYTORCH|CUBLAS|NCCL)_\w+")
+PASSED_ON = re.compile(r"PYTHONPATH|(MASKBENCH|WANDB|HF|TORCH|PYTORCH|CUBLAS|NCCL)_\w+")
 """Variables that a trial on another machine needs as this process has them."""
 
 
 def passed_on() -> dict[str, str]:
     """What of this process's environment goes to trials that do not inherit it."""
     return {name: value for name, value in os.environ.items() if PASSED_ON.fullmatch(name)}
+
+
+def lost(trial: Trial, owner: str, reason: str, *, interrupted: bool = False) -> Outcome:
+    """The outcome of an attempt that ended without a word: written down for it, so that nobody waits for it."""
+    with suppress(RunError, OSError):
+        if Status.finished(trial.folder):
+            return Outcome(trial, "done")
+        status = Status.read(trial.folder)
+        if status and status.state == "running" and status.owner == owner:
+            status.failed(reason).write(trial.folder)
+    return Outcome(trial, "failed", reason=reason, interrupted=interrupted)
+
+
+class Gate:
+    """Opens now and then, so that a shared file system is not asked all the time."""
+
+    def __init__(self) -> None:
+        self._opened = 0.0
+
+    def opens(self, files: int) -> bool:
+        """Whether it is time to look at so many files: each second at a hundred of them at the most."""
+        if time.monotonic() - self._opened < max(EVERY, files / 100):
+            return False
+        self._opened = time.monotonic()
+        return True
 
 
 class Arrivals:
@@ -32,11 +58,12 @@ class Arrivals:
 
     def __init__(self, own: Callable[[Trial, str], bool]) -> None:
         self._own = own
-        self._expected: dict[str, Trial] = {}
-        self._looked = 0.0
+        self._expected: dict[str, tuple[Trial, int]] = {}
+        """With the number of attempts before."""
+        self._gate = Gate()
 
     def expect(self, trial: Trial) -> None:
-        self._expected[trial.name] = trial
+        self._expected[trial.name] = (trial, _attempts(trial)[0])
 
     def forget(self, trial: Trial) -> None:
         self._expected.pop(trial.name, None)
@@ -46,14 +73,17 @@ class Arrivals:
         return trial.name in self._expected
 
     def look(self) -> Iterator[Started]:
-        if time.monotonic() - self._looked < EVERY:
+        if not self._expected or not self._gate.opens(len(self._expected)):
             return
-        self._looked = time.monotonic()
-        for trial in list(self._expected.values()):
-            try:
-                status = Status.read(trial.folder)
-            except RunError:  # its own process is going to tell of it
-                continue
-            if status and status.owner and self._own(trial, status.owner):
+        for trial, before in list(self._expected.values()):
+            attempts, status = _attempts(trial)
+            if status and attempts > before and status.owner and self._own(trial, status.owner):
                 self.forget(trial)
                 yield Started(trial, status.host or "")
+
+
+def _attempts(trial: Trial) -> tuple[int, Status | None]:
+    with suppress(RunError):  # of which its own process is going to tell
+        if status := Status.read(trial.folder):
+            return status.attempts, status
+    return 0, None

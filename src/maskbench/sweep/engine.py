@@ -26,6 +26,9 @@ class Engine(ABC):
     slots: int | None = None
     """Trials at once, where that is known."""
 
+    patience = 30.0
+    """Seconds that a trial has, once it is interrupted, to write down what it has."""
+
     def __enter__(self) -> Engine:
         return self
 
@@ -43,12 +46,12 @@ class Engine(ABC):
         """What has happened since the last look."""
 
     @abstractmethod
-    def stop(self, stops: Sequence[int], patience: float) -> list[Outcome]:
+    def stop(self, stops: Sequence[int]) -> list[Outcome]:
         """End what runs and forget what waits.
 
         Args:
-            stops: the signals that asked for it; it grows when somebody asks again, which means: at once.
-            patience: seconds that a trial has to write down what it has.
+            stops: the signals that asked for it, none after an error of ours; it grows when somebody asks again, which
+                means: at once.
 
         Returns:
             The outcomes of those that ran.
@@ -61,7 +64,6 @@ def run(
     *,
     retries: int = 0,
     console: Console | None = None,
-    patience: float = 30.0,
 ) -> list[Outcome]:
     """Run the trials in their order and return their outcomes in the same order.
 
@@ -73,7 +75,6 @@ def run(
         engine: where.
         retries: how often a trial that failed is tried again, after the others, unless it is its settings' fault.
         console: where to show progress (default: standard error).
-        patience: seconds that a trial has, once it is interrupted, to write down what it has.
 
     Raises:
         KeyboardInterrupt: after Ctrl-C, a termination signal or a hang-up, when every trial has been stopped; says
@@ -88,7 +89,7 @@ def run(
         if waiting := list(_unfinished(trials, outcomes, watch)):
             with engine:
                 engine.submit(waiting)
-                _attend(engine, len(trials), retries, outcomes, watch, stops, patience)
+                _attend(engine, len(trials), retries, outcomes, watch, stops)
     _show_failures(list(outcomes.values()), watch.console)
     if stops:
         raise KeyboardInterrupt(_interruption(len(trials), list(outcomes.values())))
@@ -102,7 +103,6 @@ def _attend(
     outcomes: dict[str, Outcome],
     watch: Watch,
     stops: Sequence[int],
-    patience: float,
 ) -> None:
     """Until every trial has an outcome, or somebody asks for an end."""
     tries = Counter[str]()
@@ -118,16 +118,16 @@ def _attend(
                 outcomes[name] = event
                 again.discard(name)
                 watch.finished(name, event.state, event.reason or "")
-                tries[name] += 1
-                if event.worth_another and tries[name] <= retries:
+                tries[name] += event.again == "maybe"  # what has seen to it that the next is another needs no luck
+                if event.state == "failed" and event.again != "no" and tries[name] <= retries:
                     again.add(name)
                     engine.submit([event.trial])
                     watch.waits(name)
             watch.tick()
     finally:
-        for outcome in engine.stop(stops, patience):
+        for outcome in engine.stop(stops):
             outcomes[outcome.trial.name] = outcome
-            watch.finished(outcome.trial.name, "stopped")
+            watch.finished(outcome.trial.name, "stopped" if outcome.interrupted else outcome.state)
 
 
 def _require_unique(names: Sequence[str]) -> None:
@@ -167,7 +167,7 @@ def _stop_signals() -> Iterator[list[int]]:
 
 
 def _show_failures(outcomes: Sequence[Outcome], console: Console) -> None:
-    failed = [outcome for outcome in outcomes if outcome.state == "failed" and outcome.reason != "interrupted"]
+    failed = [outcome for outcome in outcomes if outcome.state == "failed" and not outcome.interrupted]
     if not failed:
         return
     console.print(f"\n{len(failed)} of {len(outcomes)} trials failed:", style="red", highlight=False)

@@ -17,6 +17,9 @@ def main(fd: int, command: list[str]) -> None:
         _wait(fd)
         os.killpg(os.getpgrp(), signal.SIGKILL)
     os.close(fd)
+    # Ray blocks the signal that asks for an end, and a shell ignores it for what it starts in the background
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.execvp(command[0], command)
 
 

@@ -47,12 +47,17 @@ class Pool(Engine):
         while self._waiting and self._free:
             slot, trial = self._free.pop(), self._waiting.popleft()
             gpus = self._shares[slot]
-            self._running[slot] = TrialProcess.start(trial, self.threads, self._owner, gpus=gpus)
+            try:
+                self._running[slot] = TrialProcess.start(trial, self.threads, self._owner, gpus=gpus)
+            except OSError as error:  # the disk is full, say: that ends no other trial
+                self._free.append(slot)
+                yield Outcome(trial, "failed", reason=f"{type(error).__name__}: {error}")
+                continue
             yield Started(trial, ",".join(gpus))
 
-    def stop(self, stops: Sequence[int], patience: float) -> list[Outcome]:
+    def stop(self, stops: Sequence[int]) -> list[Outcome]:
         ended = list(self._running.values())
-        stop(ended, stops, patience)
+        stop(ended, stops, self.patience)
         self._waiting.clear()
         self._running.clear()
         return [process.end(interrupted=True) for process in ended]

@@ -14,9 +14,10 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from maskbench.errors import RunError
 from maskbench.sweep import leash
 from maskbench.sweep.status import HEARTBEAT, OWNER, Status, last_sign
 from maskbench.sweep.trial import Outcome, Trial
@@ -44,8 +45,10 @@ class TrialProcess:
     offset: int
     """Where its output begins in the log."""
     began: float
-    since: float
-    """When it began, by the clock of the files."""
+    sign: float = 0.0
+    """Its last sign of life that was seen, by the clock of the files …"""
+    heard: float = field(default_factory=time.monotonic)
+    """… and when it was seen, by a clock that stands still while the machine sleeps."""
     silent: bool = False
     """Whether it was killed since nothing was heard of it."""
 
@@ -82,7 +85,7 @@ class TrialProcess:
             raise
         finally:
             os.close(held)
-        return cls(trial, process, kept, offset, time.monotonic(), time.time())
+        return cls(trial, process, kept, offset, time.monotonic())
 
     @property
     def alive(self) -> bool:
@@ -90,7 +93,9 @@ class TrialProcess:
 
     def quiet_for(self) -> float:
         """Seconds since its last sign of life: its heartbeat or a line of its output."""
-        return time.time() - max(self.since, last_sign(self.trial.folder / HEARTBEAT, self.trial.log))
+        if (sign := last_sign(self.trial.folder / HEARTBEAT, self.trial.log)) != self.sign:
+            self.sign, self.heard = sign, time.monotonic()
+        return time.monotonic() - self.heard
 
     def kill_if_silent(self, silence: float | None) -> None:
         """Kill it when nothing was heard of it for so many seconds."""
@@ -109,13 +114,20 @@ class TrialProcess:
         code = self.process.wait()
         os.close(self.leash)
         seconds = time.monotonic() - self.began
+        try:
+            return self._outcome(code, seconds, interrupted)
+        except (RunError, OSError) as error:  # one trial's file, or a full disk, ends no sweep
+            return Outcome(self.trial, "failed", seconds, f"{type(error).__name__}: {error}", interrupted=interrupted)
+
+    def _outcome(self, code: int, seconds: float, interrupted: bool) -> Outcome:
         folder = self.trial.folder
         if Status.finished(folder):
             return Outcome(self.trial, "done", seconds)
         status = Status.read(folder)
         own = status if status and status.pid == self.process.pid else None
         if own and own.state == "failed":
-            return Outcome(self.trial, "failed", seconds, own.reason or self._reason(code))
+            reason = own.reason or self._reason(code)
+            return Outcome(self.trial, "failed", seconds, reason, own.again, interrupted)
         reason = "interrupted" if interrupted else self._reason(code)
         # Somebody else's process may be at the trial, and this one was refused: then that status is not ours to write.
         if own or not (status and status.state == "running" and not status.cut(folder)):
@@ -123,11 +135,11 @@ class TrialProcess:
             attempts, earlier = (status.attempts + 1, status.reasons) if status else (1, [])
             new = Status(pid=self.process.pid, attempts=attempts, earlier=earlier)
             (own or new).failed(reason).write(folder)
-        return Outcome(self.trial, "failed", seconds, reason)
+        return Outcome(self.trial, "failed", seconds, reason, interrupted=interrupted)
 
     def _reason(self, code: int) -> str:
         lines = _tail(self.trial.log, self.offset)
-        error = next((line for line in reversed(lines) if ERROR_LINE.match(line)), lines[-1] if lines else "no output")
+        error = error_line(lines)
         if self.silent:
             return f"no sign of life for {self.quiet_for():.0f} s, so it was killed; last line: {error}"
         if code < 0:
@@ -193,6 +205,11 @@ def _environment(threads: int, gpus: Sequence[str]) -> dict[str, str]:
     if gpus:
         env["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
     return env
+
+
+def error_line(lines: Sequence[str]) -> str:
+    """The last that says what went wrong, or else the last."""
+    return next((line for line in reversed(lines) if ERROR_LINE.match(line)), lines[-1] if lines else "no output")
 
 
 def _tail(log: Path, offset: int) -> list[str]:

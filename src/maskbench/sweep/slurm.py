@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,19 +17,20 @@ from typing import Any
 
 from maskbench.atomic import replace_text
 from maskbench.errors import ConfigError
-from maskbench.sweep.cluster import Arrivals
+from maskbench.sweep.cluster import Arrivals, Gate, lost
 from maskbench.sweep.engine import Engine
-from maskbench.sweep.process import POLL, run_alone
+from maskbench.sweep.process import POLL, error_line, run_alone
+from maskbench.sweep.status import Status
 from maskbench.sweep.trial import Outcome, Started, Trial
 
 MOST = 1000
 """Jobs of an array, which a cluster as it is installed admits."""
 
-EVERY = 30.0
-"""Seconds between two questions to Slurm's accounting, for jobs that ended without a result."""
+REQUEUES = 100
+"""How often a job that came to its time limit is put back into the queue."""
 
-PATIENCE = 60.0
-"""Seconds that a preempted trial has to write down what it has; submitit has asked Slurm for 90."""
+ASK = 30.0
+"""Seconds between two questions to Slurm's accounting, for jobs that ended without a result."""
 
 
 class SlurmTrial:
@@ -39,13 +41,17 @@ class SlurmTrial:
         threads: CPUs that it has.
         folder: that the command is run in.
         silence: seconds without a sign of life after which it is killed; None: never.
+        patience: seconds that it has, once the job is to end, to write down what it has.
     """
 
-    def __init__(self, trial: Trial, threads: int, folder: str, silence: float | None) -> None:
-        self.trial, self.threads, self.folder, self.silence = trial, threads, folder, silence
+    def __init__(self, trial: Trial, threads: int, folder: str, silence: float | None, patience: float) -> None:
+        self.trial, self.threads, self.folder = trial, threads, folder
+        self.silence, self.patience = silence, patience
 
     def __call__(self) -> Outcome:
-        return run_alone(self.trial, self.threads, owner(), folder=self.folder, silence=self.silence, patience=PATIENCE)
+        return run_alone(
+            self.trial, self.threads, owner(), folder=self.folder, silence=self.silence, patience=self.patience
+        )
 
     def checkpoint(self) -> Any:
         """What submitit puts back into the queue: the same again, since the run folder knows how far it came."""
@@ -99,15 +105,24 @@ class Slurm(Engine):
         self.slots, self.threads, self.silence = slots, threads, silence
         self._folder = study.absolute() / "slurm"
         self._given = {
-            "time": round(60 * hours),
+            "time": max(1, round(60 * hours)),
             "cpus_per_task": threads,
+            "srun_args": [f"--cpus-per-task={threads}"],  # which a job's steps do not inherit
             "additional_parameters": dict(settings or {}),
         }
         self._jobs: dict[str, tuple[Trial, Any]] = {}
+        self._held: list[Trial] = []
+        """Retries, which wait until there is a slot for a job outside of the array."""
         self._arrivals = Arrivals(lambda trial, owner: owner == _owner(self._jobs[trial.name][1].job_id))
-        self._asked = time.monotonic()
+        self._gate, self._asked = Gate(), time.monotonic()
 
     def submit(self, trials: Sequence[Trial]) -> None:
+        if self._jobs and self.slots:
+            self._held += trials
+        else:
+            self._submit(trials)
+
+    def _submit(self, trials: Sequence[Trial]) -> None:
         new = [trial for trial in trials if not self._found(trial)]
         for gpus in sorted({trial.gpus for trial in new}):
             alike = [trial for trial in new if trial.gpus == gpus]
@@ -116,22 +131,28 @@ class Slurm(Engine):
 
     def _found(self, trial: Trial) -> bool:
         """Whether an earlier sweep's job is still at the trial, or in the queue for it."""
-        try:
-            job_id = self._note(trial).read_text(encoding="utf-8")
-        except FileNotFoundError:
+        note = self._note(trial)
+        if not note.exists():
             return False
-        job: Any = self._submitit.SlurmJob(self._folder, job_id)
-        if trial.name in self._jobs or job.done(force_check=True):
+        job: Any = self._submitit.SlurmJob(self._folder, note.read_text(encoding="utf-8"))
+        if job.done():
+            lost(trial, _owner(job.job_id), f"Slurm's job {job.job_id} ended without a word")
+            note.unlink()
             return False
         self._expect(trial, job)
         return True
 
     def _array(self, trials: Sequence[Trial], gpus: int) -> None:
-        executor = self._submitit.SlurmExecutor(self._folder, max_num_timeout=MOST)
+        from submitit.helpers import clean_env
+
+        executor = self._submitit.SlurmExecutor(self._folder, max_num_timeout=REQUEUES)
         at_once = {"array_parallelism": self.slots or len(trials)}
         executor.update_parameters(**self._given, **at_once, **({"gpus_per_node": gpus} if gpus else {}))
-        with executor.batch():
-            jobs = [executor.submit(SlurmTrial(trial, self.threads, os.getcwd(), self.silence)) for trial in trials]
+        with clean_env(), executor.batch():
+            jobs = [
+                executor.submit(SlurmTrial(trial, self.threads, os.getcwd(), self.silence, self.patience))
+                for trial in trials
+            ]
         for trial, job in zip(trials, jobs, strict=True):
             replace_text(self._note(trial), job.job_id)
             self._expect(trial, job)
@@ -145,32 +166,60 @@ class Slurm(Engine):
 
     def look(self) -> Iterator[Started | Outcome]:
         yield from self._arrivals.look()
-        ask = time.monotonic() - self._asked > EVERY
-        if ask and self._jobs:
+        if not self._gate.opens(len(self._jobs)):
+            return
+        for trial, job in self._ended():
+            del self._jobs[trial.name]
+            self._arrivals.forget(trial)
+            self._note(trial).unlink(missing_ok=True)
+            yield self._outcome(trial, job)
+        if self._held and (room := (self.slots or 0) - len(self._jobs)) > 0:
+            held, self._held = self._held[:room], self._held[room:]
+            self._submit(held)
+
+    def _ended(self) -> list[tuple[Trial, Any]]:
+        """Jobs that left a result, or of which Slurm says that they are over."""
+        if self._jobs and time.monotonic() - self._asked > ASK:
             self._asked = time.monotonic()
             next(iter(self._jobs.values()))[1].watcher.update()
-        for trial, job in list(self._jobs.values()):
-            if job.done():
-                del self._jobs[trial.name]
-                self._arrivals.forget(trial)
-                yield self._outcome(trial, job)
+        there = {entry.name for entry in os.scandir(self._folder)} if self._folder.is_dir() else set()
+        return [
+            (trial, job)
+            for trial, job in self._jobs.values()
+            if job.paths.result_pickle.name in there or job.watcher.is_done(job.job_id, mode="cache")
+        ]
 
     def _outcome(self, trial: Trial, job: Any) -> Outcome:
         try:
             return job.result()
-        except (self._submitit.core.utils.UncompletedJobError, self._submitit.core.utils.FailedJobError) as error:
-            return Outcome(trial, "failed", reason=f"Slurm's job {job.job_id}: {str(error).strip().splitlines()[-1]}")
+        except Exception as error:  # whatever its own process met with, or a file that can't be read
+            lines = [line for line in str(error).splitlines() if line.strip()]
+            reason = f"Slurm's job {job.job_id}: {error_line(lines)} (log: {job.paths.stdout})"
+            return lost(trial, _owner(job.job_id), reason)
 
-    def stop(self, stops: Sequence[int], patience: float) -> list[Outcome]:
-        """Cancel the jobs, unless it is the terminal that is gone: then they stay, and the same command finds them."""
+    def stop(self, stops: Sequence[int]) -> list[Outcome]:
+        """Cancel the jobs where somebody asks for it; where the terminal is gone, or we have failed, they stay.
+
+        The same command finds those that stay.
+        """
         left = dict(self._jobs)
         self._jobs.clear()
-        if not left or signal.SIGHUP in stops:
+        self._held.clear()
+        if not left or not stops or signal.SIGHUP in stops:
             return []
-        for _, job in left.values():
-            job.cancel(check=False)
-        begun = [trial for trial, _ in left.values() if not self._arrivals.awaits(trial)]
-        end = time.monotonic() + patience
-        while time.monotonic() < end and not all(job.done(force_check=True) for _, job in left.values()):
-            time.sleep(10 * POLL)
-        return [Outcome(trial, "failed", reason="interrupted") for trial in begun]
+        names, asked = [job.job_id for _, job in left.values()], len(stops)
+        begun = [name for name, (trial, _) in left.items() if not self._arrivals.awaits(trial)]
+        if begun:
+            subprocess.run(["scancel", "--signal=INT", *(left[name][1].job_id for name in begun)], check=False)
+        end = time.monotonic() + self.patience
+        while begun and time.monotonic() < end and len(stops) == asked:
+            if all(not _running(left[name][0]) for name in begun):
+                break
+            time.sleep(POLL)
+        subprocess.run(["scancel", *names], check=False)
+        return [lost(left[name][0], _owner(left[name][1].job_id), "interrupted", interrupted=True) for name in begun]
+
+
+def _running(trial: Trial) -> bool:
+    status = Status.read(trial.folder)
+    return status is not None and status.state == "running"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from maskbench.atomic import replace_text
-from maskbench.errors import RunError
+from maskbench.errors import Again, RunError
 
 State = Literal["running", "done", "failed"]
 FILE = "status.json"
@@ -40,6 +40,7 @@ class Status:
         state: running, done or failed.
         attempts: how often it was started, this time included.
         reason: why it failed.
+        again: whether another attempt may go well.
         earlier: why the attempts before failed, in their order.
         started, ended: of this attempt; UTC, ISO 8601.
         pid, host: the process of this attempt.
@@ -49,6 +50,7 @@ class Status:
     state: State = "running"
     attempts: int = 1
     reason: str | None = None
+    again: Again = "maybe"
     earlier: list[str] = field(default_factory=list)
     started: str = field(default_factory=now)
     ended: str | None = None
@@ -94,8 +96,8 @@ class Status:
     def done(self) -> Status:
         return replace(self, state="done", reason=None, ended=now())
 
-    def failed(self, reason: str) -> Status:
-        return replace(self, state="failed", reason=reason, ended=now())
+    def failed(self, reason: str, again: Again = "maybe") -> Status:
+        return replace(self, state="failed", reason=reason, again=again, ended=now())
 
     @classmethod
     def finished(cls, folder: Path) -> Status | None:
@@ -107,17 +109,29 @@ class Status:
         """Whether it says running and its process is gone; of a process elsewhere only its signs of life are known."""
         if self.state != "running" or self.pid is None:
             return False
-        if self.owner and self.owner == os.environ.get(OWNER) and self.pid != os.getpid():
-            return True
-        if self.host != socket.gethostname():
-            return time.time() - last_sign(folder / FILE, folder / HEARTBEAT) > LOST
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:
-            return False
+        if self.here:
+            return not _exists(self.pid)
+        return time.time() - last_sign(folder / FILE, folder / HEARTBEAT) > LOST
+
+    @property
+    def here(self) -> bool:
+        """Whether its process is, or was, on this machine."""
+        return self.host == socket.gethostname()
+
+    @property
+    def ours(self) -> bool:
+        """Whether whoever started this process started that one: it has ended, then."""
+        return self.owner is not None and self.owner == os.environ.get(OWNER)
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
         return False
+    except PermissionError:
+        return True
+    return True
 
 
 def last_sign(*files: Path) -> float:

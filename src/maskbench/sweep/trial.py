@@ -10,15 +10,12 @@ from pathlib import Path
 from typing import Literal
 
 from maskbench.atomic import replace_text
-from maskbench.errors import MaskbenchError, OutOfMemoryError
+from maskbench.errors import Again
 
 End = Literal["done", "kept", "failed"]
 
 ANNOUNCED = "trials.json"
 """The file of a study that names the trials which sweeps were to make, begun or not."""
-
-OWN_ERRORS = {error.__name__ for error in MaskbenchError.__subclasses__()} - {OutOfMemoryError.__name__}
-"""What fails so fails again: the settings, the data or the weights are to be mended first."""
 
 
 @dataclass(frozen=True)
@@ -45,17 +42,23 @@ class Trial:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a trial ended: done now, kept from before, or failed with a reason; the seconds that it took."""
+    """How a trial ended: done now, kept from before, or failed with a reason; the seconds that it took.
+
+    Args:
+        trial: which.
+        state: done, kept or failed.
+        seconds: of this attempt.
+        reason: why it failed.
+        again: whether another attempt may go well.
+        interrupted: whether it failed since somebody asked for an end.
+    """
 
     trial: Trial
     state: End
     seconds: float = 0.0
     reason: str | None = None
-
-    @property
-    def worth_another(self) -> bool:
-        """Whether it failed and may go well another time."""
-        return self.state == "failed" and (self.reason or "").split(":")[0] not in OWN_ERRORS
+    again: Again = "maybe"
+    interrupted: bool = False
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +10,27 @@ import pytest
 
 from maskbench.benchmark import benchmark
 from maskbench.report import report
-from maskbench.study.receipt import Receipt, read_by_report, read_by_stopwatch
+from maskbench.runtime.receipt import Receipt, read_by_report, read_by_stopwatch
 from maskbench.sweep.status import Status
 from trained import call, run
 
 __all__ = ["run"]
 
 
+@pytest.fixture
+def writer(run: Path, tmp_path: Path) -> Callable[[str], Path]:
+    """Makes a finished run of a method in a study."""
+    return lambda method: shutil.copytree(run, tmp_path / "study" / f"{method}-seed0-00000000")
+
+
 def test_it_holds_while_files_and_settings_are_the_same(tmp_path: Path) -> None:
     file = tmp_path / "a"
-    file.write_text("one")
+    made = tmp_path / "made"
+    for one in (file, made):
+        one.write_text("one")
 
     def receipt(**settings: Any) -> Receipt:
-        return Receipt(tmp_path / "receipt.json", [file], settings)
+        return Receipt(tmp_path / "receipt.json", [file], [made], settings)
 
     assert not receipt().holds
     receipt().write()
@@ -32,11 +41,15 @@ def test_it_holds_while_files_and_settings_are_the_same(tmp_path: Path) -> None:
     receipt().write()
     os.utime(file, (1, 1))
     assert not receipt().holds
+    receipt().write()
+    made.unlink()
+    assert not receipt().holds
+    made.touch()
     (tmp_path / "receipt.json").write_text("{")
     assert not receipt().holds
 
 
-def test_what_a_step_writes_itself_is_not_what_it_reads(writer: Any) -> None:
+def test_what_a_step_writes_itself_is_not_what_it_reads(writer: Callable[[str], Path]) -> None:
     folder = writer("solov2-small")
     before = read_by_report(folder.parent)
     assert folder / "metrics.json" in before
@@ -45,14 +58,17 @@ def test_what_a_step_writes_itself_is_not_what_it_reads(writer: Any) -> None:
         (folder.parent / own).touch()
     assert read_by_report(folder.parent) == before
     timed = read_by_stopwatch(folder.parent)
-    assert timed == [folder / "config.yaml"]
+    assert timed[0] == folder / "config.yaml"
+    assert folder / "checkpoints" / "last.ckpt" in timed
     (folder / "speed.json").write_text("{}")
     assert read_by_stopwatch(folder.parent) == timed
     (folder / "status.json").unlink()
     assert read_by_stopwatch(folder.parent) == []
 
 
-def test_a_report_is_made_anew_when_something_has_changed(writer: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_report_is_made_anew_when_something_has_changed(
+    writer: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = writer("solov2-small")
     words = (f"study={folder.parent}", "again=false", "logger=none")
     page = folder.parent / "report" / "index.html"
@@ -69,7 +85,7 @@ def test_a_report_is_made_anew_when_something_has_changed(writer: Any, capsys: p
     assert page.stat().st_mtime_ns > second
 
 
-def test_a_report_with_a_trial_to_wait_for_is_made_anew(writer: Any) -> None:
+def test_a_report_with_a_trial_to_wait_for_is_made_anew(writer: Callable[[str], Path]) -> None:
     folder = writer("solov2-small")
     Status().write(writer("mask_rcnn-small"))
     words = (f"study={folder.parent}", "again=false", "logger=none")
@@ -80,9 +96,9 @@ def test_a_report_with_a_trial_to_wait_for_is_made_anew(writer: Any) -> None:
 
 
 def test_a_study_is_timed_again_when_something_has_changed(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    writer: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = shutil.copytree(run, tmp_path / "study" / run.name)
+    folder = writer("solov2-small")
     words = (f"study={folder.parent}", "images=1", "again=false", "device=cpu")
     call(benchmark, *words)
     first = (folder / "speed.json").stat().st_mtime_ns
