@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from maskbench.study.runs import read_runs
+from maskbench.sweep.status import Status
 from maskbench.sweep.trial import Trial
 
 TRIAL = """
@@ -73,15 +74,17 @@ outcomes = run(trials(Path(sys.argv[1])), engine, retries=1, console=Console(wid
 """
 
 
-def sweep(study: Path, engine: str, environment: Mapping[str, str]) -> subprocess.Popen[str]:
-    """The sweep as a process of its own; `engine` is the code that makes one."""
+def sweep(study: Path, code: str, environment: Mapping[str, str]) -> subprocess.Popen[str]:
+    """A sweep as a process of its own."""
     paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
-        [sys.executable, "-c", SWEEP.format(engine=engine), str(study)],
+        [sys.executable, "-c", code, str(study)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         env={**os.environ, "PYTHONPATH": paths, **environment},
+        # a shell's background jobs ignore it, and what they start with them
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 
@@ -102,13 +105,14 @@ def survives(
         environment: of the sweeps.
         orphans: whether trials may live on when the sweep is gone (a cluster's do).
     """
-    first = sweep(study, engine, environment or {})
+    code = SWEEP.format(engine=engine)
+    first = sweep(study, code, environment or {})
     wait_until(lambda: count(study, "done") >= 2, first)
     first.send_signal(signal.SIGKILL)
     first.communicate()
     if not orphans:
         wait_until(lambda: not alive(study))
-    second = sweep(study, engine, environment or {})
+    second = sweep(study, code, environment or {})
     wait_until(lambda: count(study, "done") >= 4, second)
     meanwhile()
     text, _ = second.communicate(timeout=240)
@@ -126,6 +130,55 @@ def survives(
         "MemoryError: tried to allocate 2.00 GiB",
     }
     return text
+
+
+POLITE = """
+import json, os, pathlib, sys, time
+folder = pathlib.Path(sys.argv[1])
+folder.mkdir(parents=True, exist_ok=True)
+own = dict(state="running", pid=os.getpid(), owner=os.environ["MASKBENCH_OWNER"])
+(folder / "status.json").write_text(json.dumps(own))
+with (folder.parent / "notes").open("a") as file: file.write(f"begin {folder.name} {os.getpid()}\\n")
+try:
+    time.sleep(600)
+except KeyboardInterrupt:
+    (folder / "written").touch()
+"""
+
+ENDED = """
+import sys
+from pathlib import Path
+from rich.console import Console
+from chaos import POLITE
+from maskbench.sweep.engine import run
+from maskbench.sweep.trial import Trial
+{engine}
+folder = Path(sys.argv[1]) / name
+engine.patience = 20
+try:
+    run([Trial(name, [sys.executable, "-S", "-c", POLITE, str(folder)], folder)], engine, console=Console(width=200))
+except KeyboardInterrupt as interruption:
+    print(interruption)
+    sys.exit(130)
+"""
+
+
+def is_ended(study: Path, engine: str, number: signal.Signals, environment: Mapping[str, str] | None = None) -> None:
+    """Ask a sweep for an end, and see its trial write down what it has."""
+    code = ENDED.format(engine=f"name = {name(0)!r}\n{engine}")
+    asked = sweep(study, code, environment or {})
+    wait_until(lambda: bool(working(study, name(0))), asked)
+    time.sleep(1)  # it sleeps by now
+    began = time.monotonic()
+    asked.send_signal(number)
+    text, _ = asked.communicate(timeout=60)
+    assert asked.returncode == 130, text
+    assert "0 of 1 trials are done and stay" in text
+    assert time.monotonic() - began < 20
+    assert (study / name(0) / "written").exists()
+    status = Status.read(study / name(0))
+    assert (status.state, status.reason) == ("failed", "interrupted")
+    wait_until(lambda: not alive(study))
 
 
 def notes(study: Path) -> list[list[str]]:

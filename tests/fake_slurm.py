@@ -6,6 +6,7 @@ writes the state of each where `sacct` finds it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -94,15 +95,18 @@ def sacct(*words: str) -> None:
             print(f"{file.stem}|{read(file.stem)}|here")
 
 
-def scancel(name: str, flag: str = "", number: str = "") -> None:
-    """Of the whole job, or with `--signal` a signal to what it runs."""
-    pid = (jobs() / f"{name}.state").read_text().split()[1]
-    if flag == "--signal":
-        subprocess.run(["pkill", f"-{number}", "-P", pid])
-        return
-    write(name, "CANCELLED", int(pid))
-    if int(pid):
-        os.killpg(int(pid), signal.SIGKILL)
+def scancel(*words: str) -> None:
+    """Of whole jobs, or with `--signal` a signal to what they run."""
+    asked = [word.partition("=")[2] or words[place + 1] for place, word in enumerate(words) if "--signal" in word]
+    for name in [word for word in words if (jobs() / f"{word}.state").exists()]:
+        pid = (jobs() / f"{name}.state").read_text().split()[1]
+        if asked:
+            subprocess.run(["pkill", f"-{asked[0]}", "-P", pid])
+            continue
+        write(name, "CANCELLED", int(pid))
+        if int(pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(int(pid), signal.SIGKILL)
 
 
 def scontrol(word: str, name: str) -> None:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ from maskbench.errors import ConfigError
 from maskbench.sweep.engine import run
 from maskbench.sweep.ray import Ray
 from maskbench.sweep.trial import Trial
+from trained import TINY
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::ResourceWarning")]
 
@@ -39,6 +42,47 @@ def test_a_sweep_survives_all_that_can_go_wrong_and_the_loss_of_a_worker(tmp_pat
     assert text.count("as it was done before") >= 2
     assert sum(noted[:2] == ["begin", chaos.SLOW] for noted in chaos.notes(tmp_path)) == 2
     chaos.wait_until(lambda: not pids("-f", "ray::run_alone"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_who_asks_for_an_end_lets_trials_write_down_what_they_have(tmp_path: Path, number: signal.Signals) -> None:
+    chaos.is_ended(tmp_path, LOCAL, number)
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a cluster that was started in another folder."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    (tmp_path / "cluster").mkdir()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    start = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", f"--port={port}", "--num-cpus=1"]
+    with (tmp_path / "cluster.log").open("w+") as log:
+        head = subprocess.Popen(
+            [*start, "--include-dashboard=false", "--disable-usage-stats"],
+            cwd=tmp_path / "cluster",
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        try:
+            chaos.wait_until(lambda: "Ray runtime started" in Path(log.name).read_text())
+            yield f"127.0.0.1:{port}"
+        finally:
+            os.killpg(head.pid, signal.SIGTERM)
+            head.wait()
+
+
+def test_a_cluster_that_was_started_in_another_folder_runs_trials_of_this_one(tmp_path: Path, cluster: str) -> None:
+    (tmp_path / "here").mkdir()
+    settings = ["hydra/launcher=ray", f"hydra.launcher.address={cluster}", "runs=relative", "logger=none"]
+    command = [sys.executable, "-m", "maskbench.train", "-m", *TINY, "trainer.max_epochs=1", *settings]
+    ended = subprocess.run(command, cwd=tmp_path / "here", capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stderr
+    (done,) = json.loads(ended.stdout.splitlines()[-1])["done"]
+    assert (tmp_path / "here" / "relative" / "try" / done / "metrics.json").is_file()
+    assert (tmp_path / "here" / "relative" / "try" / "logs" / f"{done}.log").is_file()
 
 
 GPUS = """

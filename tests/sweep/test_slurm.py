@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from maskbench.sweep.slurm import Slurm
 
 ENGINE = """
 from maskbench.sweep import cluster, slurm
-cluster.EVERY = slurm.EVERY = 0.5
+cluster.EVERY = slurm.ASK = 0.5
 engine = slurm.Slurm(Path(sys.argv[1]), slots=2, silence=5.0)
 """
 
@@ -40,3 +41,10 @@ def test_a_sweep_survives_all_that_can_go_wrong_and_preemption(tmp_path: Path) -
     begun = [trial for word, trial, _ in chaos.notes(study) if word == "begin"]
     assert begun.count(chaos.SLOW) == 2
     assert all(begun.count(trial) == 1 for trial in chaos.SOUND)  # what the lost sweep started was waited for
+
+
+@pytest.mark.slow
+def test_who_asks_for_an_end_lets_trials_write_down_what_they_have(tmp_path: Path) -> None:
+    environment = fake_slurm.install(tmp_path / "bin")
+    (tmp_path / "study").mkdir()
+    chaos.is_ended(tmp_path / "study", ENGINE, signal.SIGINT, environment)
