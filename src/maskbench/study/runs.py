@@ -182,7 +182,7 @@ def _read(folder: Path, name: TrialName) -> Run:
 def _state(folder: Path, status: Status | None, metrics: dict[str, Any]) -> tuple[RunState, str | None]:
     """As `Status.finished` has it: done is what says so and has its metrics."""
     if status is None:
-        return "missing", "no status.json: it has not begun, or is to be run again"
+        return "missing", "no status.json: it has not begun, or is to be run again (trials.json names what is to be)"
     if status.state == "done":
         return ("done", None) if metrics else ("missing", "metrics.json is gone: the train command again makes it anew")
     if status.state == "failed":

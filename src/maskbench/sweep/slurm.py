@@ -20,7 +20,7 @@ from maskbench.errors import ConfigError
 from maskbench.sweep.cluster import Arrivals, Gate, lost
 from maskbench.sweep.engine import Engine
 from maskbench.sweep.process import POLL, error_line, run_alone
-from maskbench.sweep.status import Status
+from maskbench.sweep.status import FILE, HEARTBEAT, Status, last_sign
 from maskbench.sweep.trial import Outcome, Started, Trial
 
 MOST = 1000
@@ -28,6 +28,9 @@ MOST = 1000
 
 REQUEUES = 100
 """How often a job that came to its time limit is put back into the queue."""
+
+FORGOTTEN = 24 * 3600.0
+"""Seconds without a sign of life after which a job counts as over that Slurm's accounting does not know."""
 
 ASK = 30.0
 """Seconds between two questions to Slurm's accounting, for jobs that ended without a result."""
@@ -123,24 +126,38 @@ class Slurm(Engine):
             self._submit(trials)
 
     def _submit(self, trials: Sequence[Trial]) -> None:
-        new = [trial for trial in trials if not self._found(trial)]
+        new = self._without_job(trials)
         for gpus in sorted({trial.gpus for trial in new}):
             alike = [trial for trial in new if trial.gpus == gpus]
             for first in range(0, len(alike), MOST):
                 self._array(alike[first : first + MOST], int(gpus))
 
-    def _found(self, trial: Trial) -> bool:
-        """Whether an earlier sweep's job is still at the trial, or in the queue for it."""
-        note = self._note(trial)
-        if not note.exists():
-            return False
-        job: Any = self._submitit.SlurmJob(self._folder, note.read_text(encoding="utf-8"))
-        if job.done():
-            lost(trial, _owner(job.job_id), f"Slurm's job {job.job_id} ended without a word")
-            note.unlink()
-            return False
-        self._expect(trial, job)
-        return True
+    def _without_job(self, trials: Sequence[Trial]) -> list[Trial]:
+        """Those that no earlier sweep's job is at, or in the queue for; the others are waited for."""
+        notes = {trial.name: self._note(trial) for trial in trials}
+        jobs: dict[str, Any] = {
+            name: self._submitit.SlurmJob(self._folder, note.read_text(encoding="utf-8"))
+            for name, note in notes.items()
+            if note.exists()
+        }
+        for job in list(jobs.values())[:1]:
+            job.watcher.update()  # of all at once
+        for trial in trials:
+            if not (job := jobs.get(trial.name)):
+                continue
+            if self._over(trial, job):
+                lost(trial, _owner(job.job_id), f"Slurm's job {job.job_id} ended without a word")
+                notes[trial.name].unlink()
+            else:
+                self._expect(trial, job)
+        return [trial for trial in trials if trial.name not in self._jobs]
+
+    def _over(self, trial: Trial, job: Any) -> bool:
+        """Whether an earlier sweep's job has ended; one that Slurm has forgotten has, when nothing is heard of it."""
+        if job.watcher.get_state(job.job_id, mode="cache") == "UNKNOWN":
+            signs = (self._note(trial), trial.folder / FILE, trial.folder / HEARTBEAT)
+            return time.time() - last_sign(*signs) > FORGOTTEN
+        return job.paths.result_pickle.exists() or job.watcher.is_done(job.job_id, mode="cache")
 
     def _array(self, trials: Sequence[Trial], gpus: int) -> None:
         from submitit.helpers import clean_env
