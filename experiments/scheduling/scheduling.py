@@ -7,7 +7,8 @@ order is what the person says; an engine is who starts what where (`simulation`)
 
     pool    each machine has a list of its own, and a free slot takes the next: somebody cuts the sweep into eight
     ray     one queue for all machines; a trial that finds no room lets those of other sizes past it
-    slurm   a job array: at most so many at once, and each holds its place for half a minute before its first step
+    slurm   job arrays, one for each number of GPUs: at most so many trials at once, and each holds its place for half a
+            minute before its first step
 
 Idle is the share of GPU time without training, from the sweep's beginning to its end. Prints markdown tables: means of
 the draws, and what 95 of 100 lie between where the order is random. Without --table it draws the picture too, and the
@@ -40,6 +41,7 @@ from simulation import (
     makespan,
     pool,
     schedule,
+    slurm,
     work,
 )
 
@@ -94,8 +96,8 @@ GUESS = 0.5
 Engine = Callable[[Sequence[Trial]], list[Run]]
 ENGINES: dict[str, Engine] = {
     "ray": schedule,
-    "slurm": partial(schedule, latency=30.0),
-    "slurm, 32 at once": partial(schedule, latency=30.0, at_most=32),
+    "slurm": slurm,
+    "slurm, 32 at once": partial(slurm, at_most=32),
     "pool, dealt out": partial(pool, parts=dealt),
     "pool, cut in eight": partial(pool, parts=cut),
 }
@@ -264,8 +266,8 @@ def by_engine(draws: int) -> Table:
 
 MIXED: dict[str, Engine] = {
     "ray": schedule,
-    "one queue, nobody passes": partial(schedule, overtaking=False),
-    "slurm, an array a size": partial(schedule, latency=30.0),
+    "ray, if nobody passed": partial(schedule, overtaking=False),
+    "slurm": slurm,
     "pool, dealt out": partial(pool, parts=dealt),
     "pool, cut in eight": partial(pool, parts=cut),
 }

@@ -137,6 +137,11 @@ def pool(trials: Sequence[Trial], parts: Callable[[Sequence[Trial]], list[Sequen
     return runs
 
 
+def slurm(trials: Sequence[Trial], latency: float = 30.0, at_most: float = math.inf) -> list[Run]:
+    """An array for each number of GPUs, the fewest first; what an earlier array leaves free a later one takes."""
+    return schedule(sorted(trials, key=lambda trial: trial.gpus), latency=latency, at_most=at_most)
+
+
 def dealt(trials: Sequence[Trial]) -> list[Sequence[Trial]]:
     """Like cards: the first to the first machine, the second to the second."""
     return [trials[machine::MACHINES] for machine in range(MACHINES)]

@@ -64,6 +64,8 @@ def test_a_trial_needs_its_gpus_on_one_machine(sim: ModuleType) -> None:
     assert [(run.machine, run.gpus) for run in runs] == [(0, (0, 1)), (1, (0, 1)), (0, (0, 1))]
     with pytest.raises(ValueError, match="a machine has 3 GPUs"):
         sim.schedule([sim.Trial("d", 1, 4)], machines=2, gpus=3)
+    with pytest.raises(ValueError, match="at_most=0"):
+        sim.slurm(first, at_most=0)
 
 
 def test_without_room_one_lets_the_others_pass_or_all_wait(sim: ModuleType) -> None:
@@ -90,9 +92,14 @@ def test_four_quarters_share_a_gpu(sim: ModuleType) -> None:
 
 
 def test_an_array_starts_late_and_runs_so_many_at_once(sim: ModuleType) -> None:
-    runs = sim.schedule(trials(sim, 10, 10, 10), machines=1, gpus=8, latency=2, at_most=2)
+    runs = sim.slurm(trials(sim, 10, 10, 10), latency=2, at_most=2)
     assert times(runs) == [("t0", 0, 12), ("t1", 0, 12), ("t2", 12, 24)]
-    assert sim.idle(runs, gpus=8) == 1 - 30 / (8 * 24)
+    assert sim.idle(runs) == 1 - 30 / (64 * 24)
+
+
+def test_the_array_of_the_fewest_gpus_comes_first(sim: ModuleType) -> None:
+    runs = sim.slurm([sim.Trial("eight", 1, 8), *trials(sim, *[1] * 57)], latency=0)
+    assert times(runs)[-1] == ("eight", 1, 2)
 
 
 def test_a_pool_is_as_many_lists_as_machines(sim: ModuleType) -> None:
@@ -152,7 +159,7 @@ def test_no_gpu_has_more_than_one_trial_and_every_trial_runs_once(sim: ModuleTyp
     runs = {
         "queue": lambda: sim.schedule(sweep),
         "line": lambda: sim.schedule(sweep, overtaking=False),
-        "array": lambda: sim.schedule(sweep, at_most=20, latency=0.1),
+        "array": lambda: sim.slurm(sweep, latency=0.1, at_most=20),
         "dealt": lambda: sim.pool(sweep, sim.dealt),
         "cut": lambda: sim.pool(sweep, sim.cut),
     }[engine]()
