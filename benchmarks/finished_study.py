@@ -41,14 +41,13 @@ def common(runs: Path, study: str) -> list[str]:
 
 def write(runs: Path, seeds: int) -> Path:
     """A study whose trials are all done, and nobody trained them."""
-    known: dict[str, str] = {}
     with initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
         for method in METHODS:
             given = [f"method=small/{method}", *common(runs, f"seeds{seeds}")]
             for seed in range(seeds):
                 cfg = compose("train", [*given, f"seed={seed}"], return_hydra_config=True)
                 own = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-                write_run(identify(own, cfg.hydra.runtime.choices, known), METHODS.index(method), seed)
+                write_run(identify(own, cfg.hydra.runtime.choices), METHODS.index(method), seed)
     return runs / f"seeds{seeds}"
 
 

@@ -96,7 +96,8 @@ def second_start(runs: Path, seeds: int) -> float:
 
     began = perf_counter()
     command = [sys.executable, "-m", "maskbench.train", "-m", *finished_study.overrides(runs, seeds)]
-    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    # a folder of another name would be trained: better an end than hours
+    ended = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20 * GOALS["second start"])
     seconds = perf_counter() - began
     told = json.loads(ended.stdout.splitlines()[-1])
     if (kept := len(told["kept"])) != seeds * len(finished_study.METHODS):
