@@ -12,7 +12,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from maskbench.runtime import launcher, sweeper, verb
+from maskbench.runtime import grid, launcher, sweeper, verb
 from maskbench.runtime.command_line import swept_with_methods
 from maskbench.runtime.console import say
 from maskbench.runtime.ranks import leads
@@ -44,6 +44,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
 def main() -> None:
     launcher.register()
+    grid.register()
     sweeper.register()
     sys.argv[1:] = swept_with_methods(sys.argv[1:])
     verb.run("train", train)

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from omegaconf import DictConfig, OmegaConf
 
 import fake_slurm
 from maskbench import train
 from maskbench.errors import ConfigError
 from maskbench.runtime import launcher
+from maskbench.runtime.trial import identify
 from maskbench.sweep.engine import Engine
 from maskbench.sweep.identity import parse_trial_name
 from maskbench.sweep.pool import Pool
@@ -20,8 +22,9 @@ from maskbench.sweep.ray import Ray
 from maskbench.sweep.slurm import Slurm
 from maskbench.sweep.status import Status
 from maskbench.sweep.trial import Outcome, Trial
-from trained import TINY
+from trained import TINY, composed
 
+CHOICES = {"method": "small/solov2", "data": "shapes"}
 SEEDS = (*TINY, "seed=0,1", "study=swept")
 
 
@@ -72,6 +75,61 @@ def test_two_ways_to_say_the_same_are_one_trial(
 ) -> None:
     sweep(monkeypatch, *TINY, "optim.warmup=0.1,0.10", f"runs={tmp_path}")
     assert len(started) == 1
+
+
+def test_combinations_are_composed_once_and_not_for_every_seed(
+    started: list[Trial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are the trials that each would be by itself, in the order of a nested loop."""
+    composing: list[list[str]] = []
+    whole = ConfigLoaderImpl.load_sweep_config
+
+    def counted(loader: ConfigLoaderImpl, master: DictConfig, overrides: list[str]) -> DictConfig:
+        composing.append(overrides)
+        return whole(loader, master, overrides)
+
+    monkeypatch.setattr(ConfigLoaderImpl, "load_sweep_config", counted)
+    common = [*TINY, "study=swept", f"runs={tmp_path}"]
+    with pytest.raises(SystemExit):  # one has the seed 1, and fails
+        sweep(monkeypatch, *common, "seed=0,1,2", "optim.warmup=0.1,0.2")
+    assert len(composing) == 2
+    alone = [
+        identify(composed("train", [*common, f"seed={seed}", f"optim.warmup={warmup}"]), CHOICES).folder
+        for seed in (0, 1, 2)
+        for warmup in (0.1, 0.2)
+    ]
+    assert [trial.folder for trial in started] == alone
+    assert {"seed=2", "optim.warmup=0.2"} <= set(started[-1].command)
+
+
+def test_a_range_is_no_list_of_values(
+    started: list[Trial], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        sweep(monkeypatch, *TINY, "optim.warmup=interval(0,1)")
+    assert not started
+    assert "that is a range" in " ".join(capsys.readouterr().err.split())
+
+
+def test_what_is_swept_over_may_stand_in_the_config(
+    started: list[Trial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep(monkeypatch, *TINY, f"runs={tmp_path}", "+hydra.sweeper.params.checkpoint='last,best'")
+    assert [word for trial in started for word in trial.command if "checkpoint=" in word] == [
+        "checkpoint=last",
+        "checkpoint=best",
+    ]
+
+
+@pytest.mark.parametrize("wrong", ["seed=0,1 optim.nothing=1", "method=small/solov3,small/solo"])
+def test_what_cant_be_composed_stops_a_sweep_before_it_starts(
+    started: list[Trial], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], wrong: str
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        sweep(monkeypatch, *TINY[1:], *wrong.split())
+    assert stopped.value.code == 1
+    assert not started
+    assert "there is no" in capsys.readouterr().err
 
 
 def test_one_trial_in_two_studies_is_two(

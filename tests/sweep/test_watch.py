@@ -134,6 +134,17 @@ def test_a_terminal_shows_a_table(tmp_path: Path) -> None:
     assert "10.0" in text.getvalue()
 
 
+def test_what_is_told_at_once_is_drawn_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, text = watch(tmp_path, "abcdefghijkl", terminal=True)
+    clock = iter(range(100_000))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock) / 1000)
+    with seen:
+        for name in seen.rows:
+            seen.finished(name, "kept")
+    assert text.getvalue().count("Trial") <= 2
+    assert "12 of 12 done" in text.getvalue()
+
+
 def test_a_small_screen_shows_what_matters(tmp_path: Path) -> None:
     seen, text = watch(tmp_path, "abcdefghijkl", terminal=True, height=9)
     with seen:

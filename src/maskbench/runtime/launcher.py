@@ -4,6 +4,7 @@
 Torch stays out of this process: it composes, draws the data, starts and watches.
 """
 
+import copy
 import json
 import os
 import sys
@@ -13,7 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
@@ -87,25 +90,32 @@ class TrialLauncher(Launcher):
         """Run the jobs; an outcome for each different trial among them, in their order."""
         setup_globals()
         with report_errors():
-            jobs = [self.job(overrides) for overrides in job_overrides]
-            trials = _once([trial for _, trial in jobs])
-            engine = self.engine([cfg.trainer for cfg, _ in jobs], _shared(trial.folder for trial in trials))
+            trials, engine = self._prepared(job_overrides)
             return run(trials, engine, retries=self.retries, console=console)
 
-    def job(self, overrides: Sequence[str]) -> tuple[DictConfig, Trial]:
+    def _prepared(self, job_overrides: Sequence[Sequence[str]]) -> tuple[list[Trial], Engine]:
+        """What is to be run and where; the configs of the jobs, megabytes of hundreds, end here."""
+        compose = Composer(self.context.config_loader, self.config)
+        jobs = [self.job(overrides, compose) for overrides in job_overrides]
+        trials = _once([trial for _, trial in jobs])
+        return trials, self.engine([cfg.trainer for cfg, _ in jobs], _shared(trial.folder for trial in trials))
+
+    def job(self, overrides: Sequence[str], compose: "Composer | None" = None) -> tuple[DictConfig, Trial]:
         """The config and the process of one job; draws or finds its data, which its name depends on.
+
+        Args:
+            overrides: the job's words of a command line.
+            compose: what has composed others of the same sweep.
 
         Raises:
             MaskbenchError: it can't be run, or not as it says.
         """
-        cfg = self.context.config_loader.load_sweep_config(self.config, list(overrides))
-        HydraConfig.instance().set_config(cfg)
-        own = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-        refuse_parts(own, cfg.hydra.runtime.choices, config_folder())
-        self._require_nothing_unheard(own, overrides)
-        trial = identify(own, cfg.hydra.runtime.choices)
-        gpus = self.gpus_of(own.trainer)
-        return own, Trial(trial.folder.name, self._command(overrides), trial.folder.absolute(), gpus=gpus)
+        compose = compose or Composer(self.context.config_loader, self.config)
+        cfg, choices = compose(overrides)
+        self._require_nothing_unheard(cfg, overrides)
+        trial = identify(cfg, choices)
+        gpus = self.gpus_of(cfg.trainer)
+        return cfg, Trial(trial.folder.name, self._command(overrides), trial.folder.absolute(), gpus=gpus)
 
     def _require_nothing_unheard(self, cfg: DictConfig, overrides: Sequence[str]) -> None:
         """Raise `ConfigError` for a setting that `_command` would override."""
@@ -131,6 +141,41 @@ class TrialLauncher(Launcher):
         folders = [f"--config-dir={source.path}" for source in sources if source.provider == "command-line"]
         searched = [word for word in self.config.hydra.overrides.hydra if word.startswith("hydra.searchpath")]
         return [*folders, *searched]
+
+
+class Composer:
+    """Configs of the jobs of a sweep, by their overrides.
+
+    Hydra takes a tenth of a second for a config, and jobs that differ in nothing but their seeds have the same one.
+
+    Args:
+        loader: Hydra's.
+        master: the sweep's own config.
+    """
+
+    def __init__(self, loader: ConfigLoader, master: DictConfig) -> None:
+        self.loader, self.master = loader, master
+        self._known: dict[tuple[str, ...], tuple[DictConfig, Any]] = {}
+        """By the overrides but the seed: the config, and Hydra's own part."""
+
+    def __call__(self, overrides: Sequence[str]) -> tuple[DictConfig, Mapping[str, Any]]:
+        """The config of a job and the choices in its groups; Hydra's own part is set to be the job's."""
+        seeds = [word for word in overrides if word.startswith("seed=")]
+        others = tuple(word for word in overrides if word not in seeds)
+        if others not in self._known:
+            self._known[others] = self._compose(others)
+        shared, HydraConfig.instance().cfg = self._known[others]
+        cfg = copy.deepcopy(shared)
+        for word in seeds:
+            cfg.seed = OverridesParser.create().parse_override(word).value()
+        return cfg, HydraConfig.get().runtime.choices
+
+    def _compose(self, overrides: Sequence[str]) -> tuple[DictConfig, Any]:
+        whole = self.loader.load_sweep_config(self.master, list(overrides))
+        HydraConfig.instance().set_config(whole)
+        cfg = OmegaConf.masked_copy(whole, [str(key) for key in whole if key != "hydra"])
+        refuse_parts(cfg, whole.hydra.runtime.choices, config_folder())
+        return cfg, HydraConfig.instance().cfg
 
 
 class PoolLauncher(TrialLauncher):

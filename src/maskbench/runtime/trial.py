@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -37,16 +37,21 @@ class Composed:
     """A composed config with what follows from it and its data.
 
     Args:
-        cfg: resolved, with the method's name in it and the precision under its one name.
+        settings: resolved, with the method's name in them and the precision under its one name.
         fingerprint: of the data's content.
         data_name: what was chosen in the group `data`.
         folder: where the run lies.
     """
 
-    cfg: DictConfig
+    settings: dict[str, Any]
     data_name: str
     fingerprint: str
     folder: Path
+
+    @cached_property
+    def cfg(self) -> DictConfig:
+        """The settings as a config."""
+        return DictConfig(self.settings)
 
 
 def identify(cfg: DictConfig, choices: Mapping[str, Any]) -> Composed:
@@ -72,7 +77,7 @@ def identify(cfg: DictConfig, choices: Mapping[str, Any]) -> Composed:
     content = _fingerprint(json.dumps(settings["data"]))
     name = trial_name(settings["method_name"], settings["seed"], trial_hash(settings, content))
     folder = Path(settings["runs"]) / settings["study"] / name
-    return Composed(DictConfig(settings), choices["data"], content, folder)
+    return Composed(settings, choices["data"], content, folder)
 
 
 def _settle_start(settings: dict[str, Any]) -> None:

@@ -52,8 +52,8 @@ def _finding(best: Row, ranked: pd.DataFrame, found: Group) -> str:
 
 def caution(runs: Sequence[Run]) -> str | None:
     """What the data forbid to conclude; None for photographs."""
-    roots = [run.config.get("data", {}).get("root") for run in runs]
-    drawn = [root for root in roots if hasattr(root, "get") and str(root.get("_target_", "")).endswith("shapes.draw")]
+    roots = [run.data_root for run in runs]
+    drawn = [root for root in roots if isinstance(root, dict) and str(root.get("_target_")).endswith("shapes.draw")]
     if not drawn:
         return None
     return HUES if any(root.get("hue", "class") == "class" for root in drawn) else DRAWN

@@ -18,6 +18,7 @@ from yaml import YAMLError
 from maskbench.errors import RunError
 from maskbench.evaluation.matches import FILE, Matches, read_matches
 from maskbench.sweep.identity import TrialName, parse_trial_name
+from maskbench.sweep.settings import settings
 from maskbench.sweep.status import Status
 from maskbench.sweep.trial import announced
 
@@ -101,6 +102,12 @@ class Run:
                 f"{path}: not readable as a config ({error}); move the run away and train it again"
             ) from error
         return found if isinstance(found, DictConfig) else OmegaConf.create({})
+
+    @property
+    def data_root(self) -> Any:
+        """Where its data lie, or what draws them, as its config has it; None where that is not known."""
+        data = settings(self.folder).get("data")
+        return data.get("root") if isinstance(data, dict) else None
 
     @cached_property
     def matches(self) -> Matches | None:

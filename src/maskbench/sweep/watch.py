@@ -14,14 +14,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
-from yaml import YAMLError
+
+from maskbench.errors import RunError
+from maskbench.sweep.settings import settings
 
 Phase = Literal["waiting", "running", "done", "kept", "failed", "stopped"]
 
@@ -148,6 +148,7 @@ class Watch:
     console: Console = field(default_factory=lambda: Console(stderr=True))
     _live: Live | None = None
     _looked: float = 0.0
+    _drawn: float = 0.0
 
     @classmethod
     def over(cls, trials: Iterable[tuple[str, Path]], slots: int | None, console: Console | None = None) -> Watch:
@@ -195,8 +196,7 @@ class Watch:
                 rate = f"{found.images_per_second:.0f} images/s" if found.images_per_second else ""
                 ap = f"AP {_percent(found.ap)}" if found.ap_of == found.epochs else ""
                 self._say(row.name, " ".join(filter(None, [f"epoch {found.epoch}", ap, rate])))
-        if self._live:
-            self._live.refresh()
+        self._draw()
 
     def render(self) -> Group:
         """The table and the line below it."""
@@ -254,9 +254,16 @@ class Watch:
         chosen = {row.name for row in sorted(rows, key=lambda row: order.index(row.phase))[:room]}
         return [row for row in rows if row.name in chosen]
 
-    def _say(self, name: str, message: str) -> None:
+    def _draw(self) -> None:
         if self._live:
             self._live.refresh()
+            self._drawn = time.monotonic()
+
+    def _say(self, name: str, message: str) -> None:
+        if self._live:
+            # hundreds of trials that were done before are told at once, and the table is drawn with all of them
+            if time.monotonic() - self._drawn >= REFRESH:
+                self._draw()
         else:
             clock = time.strftime("%H:%M:%S")
             self.console.print(f"{clock}  {name}  {message}", markup=False, highlight=False, soft_wrap=True)
@@ -275,10 +282,10 @@ def _rows(folder: Path) -> list[dict[str, str]]:
 def _limits(folder: Path) -> tuple[int | None, int | None]:
     """Epochs and steps of a trial: as its plan says, by what is equal for all, or as its config asks for."""
     try:
-        cfg = OmegaConf.load(folder / "config.yaml")
-        found = [OmegaConf.select(cfg, f"trainer.{name}") for name in ("max_epochs", "max_steps")]
-    except (OSError, YAMLError, OmegaConfBaseException):
+        trainer = settings(folder).get("trainer")
+    except RunError:
         return None, None
+    found = [trainer.get(name) if isinstance(trainer, dict) else None for name in ("max_epochs", "max_steps")]
     with suppress(OSError, ValueError):
         found[0] = json.loads((folder / "plan.json").read_text(encoding="utf-8")).get("epochs")
     epochs, steps = (value if isinstance(value, int) and value > 0 else None for value in found)
