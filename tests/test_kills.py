@@ -96,7 +96,7 @@ def test_a_run_that_is_killed_at_any_moment_ends_with_the_weights_of_one_that_is
     ranks: int, tmp_path: Path
 ) -> None:
     """The importing process forks those of each life, which would spend most of it on importing."""
-    settings = [*SETTINGS, "trainer.max_epochs=3", f"runs={tmp_path}", *(DEVICES if ranks > 1 else ())]
+    settings = [*SETTINGS, "trainer.max_epochs=3", f"runs={tmp_path}", *(DEVICES if ranks > 1 else ["data.workers=2"])]
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
     command = [sys.executable, "-c", FORKS, str(KILLS), str(ranks), *settings]
     ended = subprocess.run(command, capture_output=True, text=True, env=env, timeout=1800)

@@ -70,9 +70,9 @@ class Checkpoints(Checkpoint):
         self._batches = checkpoint[BATCHES]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Lightning asked for the loader before it read the checkpoint, and hands it no state any more
-        assert isinstance(trainer.train_dataloader, EpochLoader)
-        trainer.train_dataloader.go_on(self._batches)
+        if self._batches:  # Lightning asked for the loader before it read the checkpoint, and tells it nothing any more
+            assert isinstance(trainer.train_dataloader, EpochLoader)
+            trainer.train_dataloader.go_on(self._batches)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int

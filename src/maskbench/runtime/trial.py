@@ -87,7 +87,7 @@ def _settle_start(settings: dict[str, Any]) -> None:
         return
     path = Path(weights).expanduser()
     if path.is_file():
-        settings["weights"] = {"file": str(path.resolve()), "content": _digest(path.resolve())}
+        settings["weights"] = {"file": str(path.resolve()), "content": _digest(path.resolve(), path.stat().st_mtime_ns)}
     elif weights.startswith("torchvision/"):
         settings["weights"] = {"file": weights, "content": weights}
     else:
@@ -96,7 +96,8 @@ def _settle_start(settings: dict[str, Any]) -> None:
 
 
 @cache
-def _digest(path: Path) -> str:
+def _digest(path: Path, written: int) -> str:
+    """Of the file as it was written at that time."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
