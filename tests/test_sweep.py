@@ -54,7 +54,7 @@ def test_twelve_trainings_of_which_some_fail_and_a_parent_that_is_killed(tmp_pat
     (tmp_path / "faulty.py").write_text(METHOD)
     (tmp_path / "conf/method/faulty.yaml").write_text(CONFIG)
     numbers = ",".join(str(number) for number in range(12))
-    settings = [*TINY[1:], "method=faulty", f"+method.number={numbers}", "trainer.max_epochs=1", "logger=none"]
+    settings = [*TINY[1:], "method=faulty", f"method.number={numbers}", "trainer.max_epochs=1", "logger=none"]
     launcher = [
         "hydra.launcher.slots=2",
         "hydra.launcher.silence_minutes=1.5",
