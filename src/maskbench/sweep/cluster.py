@@ -7,8 +7,10 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from importlib import import_module
+from typing import Any
 
-from maskbench.errors import RunError
+from maskbench.errors import ConfigError, RunError
 from maskbench.sweep.status import Status
 from maskbench.sweep.trial import Outcome, Started, Trial
 
@@ -17,6 +19,14 @@ EVERY = 2.0
 
 PASSED_ON = re.compile(r"PYTHONPATH|(MASKBENCH|WANDB|HF|TORCH|PYTORCH|CUBLAS|NCCL)_\w+")
 """Variables that a trial on another machine needs as this process has them."""
+
+
+def installed(module: str, launcher: str) -> Any:
+    """The module that an engine is made of, or `ConfigError` with what to install."""
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"hydra/launcher={launcher} needs {module}: pip install 'maskbench[{launcher}]'") from error
 
 
 def passed_on() -> dict[str, str]:
@@ -63,7 +73,8 @@ class Arrivals:
         self._gate = Gate()
 
     def expect(self, trial: Trial) -> None:
-        self._expected[trial.name] = (trial, _attempts(trial)[0])
+        status = known(trial)
+        self._expected[trial.name] = (trial, status.attempts if status else 0)
 
     def forget(self, trial: Trial) -> None:
         self._expected.pop(trial.name, None)
@@ -76,14 +87,14 @@ class Arrivals:
         if not self._expected or not self._gate.opens(len(self._expected)):
             return
         for trial, before in list(self._expected.values()):
-            attempts, status = _attempts(trial)
-            if status and attempts > before and status.owner and self._own(trial, status.owner):
+            status = known(trial)
+            if status and status.attempts > before and status.owner and self._own(trial, status.owner):
                 self.forget(trial)
                 yield Started(trial, status.host or "")
 
 
-def _attempts(trial: Trial) -> tuple[int, Status | None]:
-    with suppress(RunError):  # of which its own process is going to tell
-        if status := Status.read(trial.folder):
-            return status.attempts, status
-    return 0, None
+def known(trial: Trial) -> Status | None:
+    """Its status; None where there is none, or none that can be read: its own process is going to tell of that."""
+    with suppress(RunError):
+        return Status.read(trial.folder)
+    return None

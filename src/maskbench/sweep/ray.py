@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, cast
 
 from maskbench.errors import ConfigError
-from maskbench.sweep.cluster import Arrivals, lost, passed_on
+from maskbench.sweep.cluster import Arrivals, installed, lost, passed_on
 from maskbench.sweep.engine import Engine
 from maskbench.sweep.process import POLL, run_alone
 from maskbench.sweep.trial import Outcome, Started, Trial
@@ -52,11 +52,7 @@ class Ray(Engine):
         need_gpus: bool = False,
         silence: float | None = None,
     ) -> None:
-        try:
-            import ray
-        except ModuleNotFoundError as error:
-            raise ConfigError("hydra/launcher=ray needs Ray: pip install 'maskbench[ray]'") from error
-        self._ray = ray
+        self._ray = installed("ray", "ray")
         self.threads, self.address, self.silence = threads, address, silence
         self._own = {"num_cpus": cpus, "num_gpus": gpus, "object_store_memory": STORE_BYTES, "include_dashboard": False}
         self._need_gpus = need_gpus

@@ -17,10 +17,10 @@ from typing import Any
 
 from maskbench.atomic import replace_text
 from maskbench.errors import ConfigError
-from maskbench.sweep.cluster import Arrivals, Gate, lost
+from maskbench.sweep.cluster import Arrivals, Gate, installed, known, lost
 from maskbench.sweep.engine import Engine
 from maskbench.sweep.process import POLL, error_line, run_alone
-from maskbench.sweep.status import FILE, HEARTBEAT, Status, last_sign
+from maskbench.sweep.status import FILE, HEARTBEAT, last_sign
 from maskbench.sweep.trial import Outcome, Started, Trial
 
 MOST = 1000
@@ -98,12 +98,8 @@ class Slurm(Engine):
         settings: Mapping[str, Any] | None = None,
         silence: float | None = None,
     ) -> None:
-        try:
-            import submitit
-        except ModuleNotFoundError as error:
-            raise ConfigError("hydra/launcher=slurm needs submitit: pip install 'maskbench[slurm]'") from error
-        self._submitit = submitit
-        if submitit.SlurmExecutor.affinity() < 0:
+        self._submitit = installed("submitit", "slurm")
+        if self._submitit.SlurmExecutor.affinity() < 0:
             raise ConfigError("hydra/launcher=slurm: no srun on the PATH; start the sweep on a machine of the cluster")
         self.slots, self.threads, self.silence = slots, threads, silence
         self._folder = study.absolute() / "slurm"
@@ -238,5 +234,5 @@ class Slurm(Engine):
 
 
 def _running(trial: Trial) -> bool:
-    status = Status.read(trial.folder)
+    status = known(trial)
     return status is not None and status.state == "running"
