@@ -102,6 +102,13 @@ class TestOracles:
         assert matched(found, self.target)[1].tolist() == [1, 1]
 
 
+def test_the_ceiling_has_one_of_two_centres_that_are_neighbours(method: CentreOffset) -> None:
+    target = rectangles((64, 64), (0, 0, 64, 16), (0, 16, 8, 24), (8, 16, 16, 24), labels=[0, 1, 1])
+    (found,) = method.ceiling(one(target))
+    assert len(found) == 2
+    assert matched(found, target)[1].tolist() == pytest.approx([1, 0.5, 0.5])
+
+
 class TestTraining:
     def losses(self, method: CentreOffset, raw: Raw, batch: Batch, patch: pytest.MonkeyPatch) -> dict[str, float]:
         patch.setattr(method, "forward", lambda images: raw)
@@ -117,6 +124,16 @@ class TestTraining:
         raw = answer(method, batch.targets)
         losses = self.losses(method, raw._replace(heat=raw.heat + 0.5, offset=raw.offset + 1), batch, monkeypatch)
         assert losses == pytest.approx({"semantic": 0, "heat": 200 * 0.25, "offset": 0.01 * 4 * 2}, abs=1e-4)
+
+    def test_small_objects_are_heard(self, method: CentreOffset, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Of an object of 240 cells and one of 2 the small one's offsets are off by a cell."""
+        batch = one(rectangles((64, 64), (0, 0, 60, 64), (60, 0, 64, 8), labels=[0, 1]))
+        raw = answer(method, batch.targets)
+        raw.offset[0, 0, :2, 15] += 1
+        off = 0.01 * 4  # a cell of four pixels
+        assert self.losses(method, raw, batch, monkeypatch)["offset"] == pytest.approx(off * 2 / 242)
+        method.balance = "objects"
+        assert self.losses(method, raw, batch, monkeypatch)["offset"] == pytest.approx(off / 2)
 
     def test_the_hardest_cells_alone_learn(self, method: CentreOffset) -> None:
         """Eight of 256 cells are wrong, each by a logit of 20."""

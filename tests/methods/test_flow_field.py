@@ -55,6 +55,22 @@ class TestPrediction:
         assert len(method.given(raw, batch, "flows")[0]) == 3
 
 
+THIN = ((0, 0, 32, 8), (0, 8, 32, 16), (0, 24, 64, 64))
+
+
+class TestCeiling:
+    @pytest.mark.parametrize(("objects", "drawn"), [(TOUCHING, [0, 1, 2]), (THIN, [2])])
+    def test_is_what_true_flows_lead_to(
+        self, method: FlowField, objects: tuple[tuple[int, int, int, int], ...], drawn: list[int]
+    ) -> None:
+        """Sinks of what is two cells wide lie two cells apart, and what they gather has no flow of its own."""
+        target = rectangles((64, 64), *objects, labels=[0, 0, 0])
+        (found,) = method.ceiling(Batch(torch.zeros(1, 3, 64, 64, dtype=torch.uint8), (target,), (FRAME,)))
+        row, overlap = matched(found, target[torch.tensor(drawn)])
+        assert sorted(row.tolist()) == list(range(len(drawn))) == list(range(len(found)))
+        assert overlap.min() > 0.95
+
+
 class TestTraining:
     def test_the_truth_costs_nothing_and_losses_arrive_weighted(
         self, method: FlowField, batch: Batch, monkeypatch: pytest.MonkeyPatch
@@ -85,11 +101,6 @@ class TestTraining:
         moving = float(torch.linalg.vector_norm(raw.flow[0, :, :2, 15], dim=0).square().sum())
         assert by_cells == pytest.approx(0.5 * moving / 2 / 256)
         assert by_objects == pytest.approx(0.5 * moving / 2 / 2 / 3)
-
-
-def test_a_balance_is_one_of_two(method: FlowField) -> None:
-    with pytest.raises(ConfigError, match="balance='photos': expected one of cells, objects"):
-        FlowField(backbone=method.backbone, classes=method.classes, balance="photos")
 
 
 def test_a_window_has_a_middle(method: FlowField) -> None:

@@ -16,8 +16,10 @@ from maskbench.ops.grouping import (
     drawn,
     enough_cells,
     group_iou,
+    known_balance,
     known_rule,
     majority,
+    mean_over_objects,
     position,
     redrawn,
     shared_out,
@@ -30,6 +32,23 @@ POINT = OperatingPoint(score_threshold=0.0, candidates=None, max_instances=10)
 
 def one(*boxes: tuple[int, int, int, int], labels: list[int]) -> Batch:
     return Batch(torch.zeros(1, 3, 64, 64, dtype=torch.uint8), (rectangles((64, 64), *boxes, labels=labels),), (FRAME,))
+
+
+def test_large_and_small_objects_count_alike() -> None:
+    """Two images of one row; objects of 3, 1 and 2 cells with means 2, 9 and 4, and cells of none."""
+    cells = torch.tensor([[[0, 0, 0, 1]], [[-1, 0, 0, -1]]])
+    values = torch.tensor([[[1.0, 2.0, 3.0, 9.0]], [[50.0, 4.0, 4.0, 50.0]]], requires_grad=True)
+    assert mean_over_objects(values, cells).item() == pytest.approx((2 + 9 + 4) / 3)
+    nothing = mean_over_objects(values, torch.full_like(cells, -1))
+    nothing.backward()
+    assert nothing.item() == 0
+    assert values.grad is not None
+    assert not values.grad.any()
+
+
+def test_a_balance_is_one_of_two() -> None:
+    with pytest.raises(ConfigError, match="balance='photos': expected one of cells, objects"):
+        known_balance("photos")
 
 
 class TestTruth:

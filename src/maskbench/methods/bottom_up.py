@@ -97,12 +97,16 @@ class BottomUp(Segmenter):
         """What the method finds in the true semantic map."""
         if oracle != "semantic map":
             return super().given(raw, batch, oracle)
-        maps = semantic_maps(self.true_maps(batch).certain(len(self.classes) + 1), batch.frames, self.mask_stride)
+        maps = self.true_semantic_maps(batch)
         return self.drawn(raw, maps, self.groups(raw, maps))
 
     def maps(self, raw: Any, frames: Sequence[Frame]) -> list[SemanticMap]:
         """The semantic map of each image."""
         return semantic_maps(self.probabilities(raw), frames, self.mask_stride)
+
+    def true_semantic_maps(self, batch: Batch) -> list[SemanticMap]:
+        """The semantic map of each image, were the network sure of the truth."""
+        return semantic_maps(self.true_maps(batch).certain(len(self.classes) + 1), batch.frames, self.mask_stride)
 
     def true_maps(self, batch: Batch) -> TrueMaps:
         """The objects and classes of the cells."""
@@ -118,3 +122,8 @@ class BottomUp(Segmenter):
     def ceiling(self, batch: Batch) -> list[Instances]:
         """The truth as one object a cell."""
         return redrawn(batch, self.mask_stride)
+
+    def redrawn(self, maps: Sequence[SemanticMap], groups: Sequence[Groups]) -> list[Instances]:
+        """Groups made of the truth, in photo pixels: a ceiling where the way from maps to groups loses some of it."""
+        images = zip(groups, maps, strict=True)
+        return [drawn(found, known, "semantic_x_compactness", self.smallest, self.point) for found, known in images]

@@ -8,11 +8,11 @@ B images   N objects of an image   C classes   F channels   h w cells   P foregr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Unpack
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -21,7 +21,15 @@ from maskbench.methods.bottom_up import BottomUp
 from maskbench.nn.blocks import ConvNormReLU, predictor
 from maskbench.nn.decoders import Decoder, semantic_fpn
 from maskbench.ops.cluster import nearest
-from maskbench.ops.grouping import PADDING, Groups, SemanticMap, position, shared_out
+from maskbench.ops.grouping import (
+    PADDING,
+    Groups,
+    SemanticMap,
+    known_balance,
+    mean_over_objects,
+    position,
+    shared_out,
+)
 from maskbench.ops.masks import centres_of_mass
 from maskbench.ops.suppress import best, survivors
 from maskbench.structures import Batch, Frame, Instances
@@ -67,6 +75,8 @@ class CentreOffset(BottomUp):
         centre_width: of those before the heat map and before the offsets.
         sigma: of a centre's bump in the heat map, in pixels.
         weights: of semantic, heat and offset loss.
+        balance: what the offset loss is the mean over: "cells" of objects, as in the paper, or "objects", each the mean
+            over its own cells, so that small ones count.
         hard: share of the cells, those of the largest semantic loss, that learn (0.2 for Cityscapes, all for COCO).
         small: what cells of an object of fewer than so many pixels weigh in the semantic loss: (pixels, weight).
         threshold: that a centre must be above in the heat map.
@@ -86,6 +96,7 @@ class CentreOffset(BottomUp):
         centre_width: int = 32,
         sigma: float = 8.0,
         weights: tuple[float, float, float] = (1.0, 200.0, 0.01),
+        balance: str = "cells",
         hard: float = 1.0,
         small: tuple[float, float] = (4096, 3.0),
         threshold: float = 0.1,
@@ -97,7 +108,7 @@ class CentreOffset(BottomUp):
     ) -> None:
         super().__init__(decoder=decoder, coordinates=(False, False), smallest=smallest, score=score, **common)
         self.sigma, self.weights, self.hard, self.small = sigma / self.mask_stride, weights, hard, small
-        self.threshold, self.centres = threshold, centres
+        self.balance, self.threshold, self.centres = known_balance(balance), threshold, centres
         self.reach_of_centre = round((window - 1) / 2 / self.mask_stride)
         self.classify = _head(self.decoder.width, class_width, len(self.classes) + 1)
         self.heat = _head(self.decoder.width, centre_width, 1)
@@ -152,7 +163,7 @@ class CentreOffset(BottomUp):
         return {
             "semantic": semantic * self.semantic_loss(raw.semantic.float(), known.classes, truth.weight),
             "heat": heat * warm,
-            "offset": offset * self.mask_stride * self.offset_loss(raw.offset.float(), truth.offset, known.cells >= 0),
+            "offset": offset * self.mask_stride * self.offset_loss(raw.offset.float(), truth.offset, known.cells),
             **self.quality_loss(raw, batch, known),
         }
 
@@ -163,24 +174,28 @@ class CentreOffset(BottomUp):
         losses = (weight * F.cross_entropy(logits, classes, reduction="none"))[classes != PADDING]
         return losses.topk(max(1, round(self.hard * len(losses)))).values.mean()
 
-    @staticmethod
     def offset_loss(
-        offset: Float[Tensor, "B 2 h w"], wanted: Float[Tensor, "B 2 h w"], inside: Bool[Tensor, "B h w"]
+        self, offset: Float[Tensor, "B 2 h w"], wanted: Float[Tensor, "B 2 h w"], cells: Int64[Tensor, "B h w"]
     ) -> Float[Tensor, ""]:
-        """The distance along both axes, the mean over all cells of objects, in cells."""
+        """The distance along both axes, in cells, the mean over what `balance` says."""
         apart = (offset - wanted).abs().sum(dim=1)
+        if self.balance == "objects":
+            return mean_over_objects(apart, cells)
+        inside = cells >= 0
         return (apart * inside).sum() / inside.sum().clamp(min=1)
 
     # Prediction ------------------------------------------------------------------------------------------------------
 
     def groups(self, raw: Raw, maps: Sequence[SemanticMap]) -> list[Groups]:
         centres = [self.peaks(heat[0], known.frame) for heat, known in zip(raw.heat.float(), maps, strict=True)]
-        return self._joining(raw, maps, centres)
+        return self._joining(raw.offset.float(), maps, centres)
 
-    def _joining(self, raw: Raw, maps: Sequence[SemanticMap], centres: Sequence[Centres]) -> list[Groups]:
+    def _joining(
+        self, offsets: Iterable[Float[Tensor, "2 h w"]], maps: Sequence[SemanticMap], centres: Sequence[Centres]
+    ) -> list[Groups]:
         """Foreground goes to the centre nearest to where it points, and a centre is of the class of most of it."""
         groups = []
-        for known, some, offset in zip(maps, centres, raw.offset.float(), strict=True):
+        for known, some, offset in zip(maps, centres, offsets, strict=True):
             pointed = known.foreground.nonzero() + offset[:, known.foreground].T
             distance, member = nearest(pointed, some.cell)
             groups.append(shared_out(known, member, distance / self.sigma, some.heat.clamp(0, 1)))
@@ -216,7 +231,15 @@ class CentreOffset(BottomUp):
                 hottest = self.peaks(heat[0], frame, threshold=-torch.inf)
                 centres.append(Centres(*(part[: len(target)] for part in hottest)))
         maps = self.maps(raw, batch.frames)
-        return self.drawn(raw, maps, self._joining(raw, maps, centres))
+        return self.drawn(raw, maps, self._joining(raw.offset.float(), maps, centres))
+
+    def ceiling(self, batch: Batch) -> list[Instances]:
+        """What the true heat and offsets make of the true semantic map: of centres that are neighbours one is left."""
+        maps = self.true_semantic_maps(batch)
+        images = zip(self.true_maps(batch).cells, batch.targets, strict=True)
+        truth = [self.truth(cells, len(target)) for cells, target in images]
+        centres = [self.peaks(image.heat, known.frame) for image, known in zip(truth, maps, strict=True)]
+        return self.redrawn(maps, self._joining([image.offset for image in truth], maps, centres))
 
 
 def _head(channels: int, width: int, outputs: int) -> nn.Sequential:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal, NamedTuple, Unpack, get_args
+from typing import NamedTuple, Unpack
 
 import torch
 from jaxtyping import Float
@@ -23,7 +23,7 @@ from maskbench.nn.blocks import predictor
 from maskbench.nn.decoders import Decoder, semantic_fpn
 from maskbench.ops.cluster import nearest
 from maskbench.ops.flows import flows, followed, sinks
-from maskbench.ops.grouping import Groups, SemanticMap, TrueMaps, shared_out
+from maskbench.ops.grouping import Groups, SemanticMap, known_balance, mean_over_objects, shared_out
 from maskbench.structures import Batch, Instances
 
 
@@ -34,9 +34,6 @@ class Raw(NamedTuple):
     flow: Float[Tensor, "B 2 h w"]
     features: Float[Tensor, "B F h w"] | None = None
     """What is seen there, if masks are scored by it."""
-
-
-Balance = Literal["cells", "objects"]
 
 
 class FlowField(BottomUp):
@@ -78,9 +75,7 @@ class FlowField(BottomUp):
         super().__init__(decoder=decoder, coordinates=(False,), smallest=smallest, score=score, **common)
         if window % 2 == 0:
             raise ConfigError(f"window={window}: expected an odd number of cells, so that it has a middle")
-        if balance not in get_args(Balance):
-            raise ConfigError(f"balance={balance!r}: expected one of {', '.join(get_args(Balance))}")
-        self.flow_scale, self.weights, self.balance = flow_scale, weights, balance
+        self.flow_scale, self.weights, self.balance = flow_scale, weights, known_balance(balance)
         self.steps, self.window, self.largest_error = steps, window, largest_error
         self.classify = predictor(self.decoder.width, len(self.classes) + 1, kernel=1)
         self.lead = predictor(self.decoder.width, 2, kernel=1)
@@ -100,9 +95,13 @@ class FlowField(BottomUp):
         raw, (semantic, flow) = self(self.prepare(batch)), self.weights
         cells, classes = truth = self.true_maps(batch)
         apart = ((raw.flow.float() - self.flow_scale * flows(cells)) ** 2).mean(dim=1)
+        if self.balance == "objects":
+            apart = mean_over_objects(apart, torch.where(truth.inside, cells + 1, -1))  # background is the first
+        else:
+            apart = apart[truth.inside].mean()
         return {
             "semantic": semantic * F.cross_entropy(raw.semantic.float(), classes),
-            "flow": flow * (apart[truth.inside].mean() if self.balance == "cells" else _by_object(apart, truth)),
+            "flow": flow * apart,
             **self.quality_loss(raw, batch, truth),
         }
 
@@ -136,11 +135,11 @@ class FlowField(BottomUp):
         maps = self.maps(raw, batch.frames)
         return self.drawn(raw, maps, self._followed(maps, flows(self.true_maps(batch).cells)))
 
+    def ceiling(self, batch: Batch) -> list[Instances]:
+        """What following the true flows makes of the true semantic map.
 
-def _by_object(values: Float[Tensor, "B h w"], truth: TrueMaps) -> Float[Tensor, ""]:
-    """The mean over objects, and each image's background, of the mean over their cells."""
-    first = (truth.cells.amax() + 2) * torch.arange(len(values), device=values.device)
-    owner = (truth.cells + 1 + first[:, None, None])[truth.inside]
-    _, member, cells = owner.unique(return_inverse=True, return_counts=True)
-    sums = values.new_zeros(len(cells)).index_add(0, member, values[truth.inside])
-    return (sums / cells).mean()
+        Less than the truth as one object a cell: the parts of an object that lie apart have a sink each, and objects
+        two cells wide share one.
+        """
+        maps = self.true_semantic_maps(batch)
+        return self.redrawn(maps, self._followed(maps, flows(self.true_maps(batch).cells)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -23,6 +23,9 @@ from maskbench.structures import Batch, Frame, Instances, OperatingPoint
 
 PADDING = -100
 """The class of cells beyond the photo, which `F.cross_entropy` leaves out."""
+
+Balance = Literal["cells", "objects"]
+"""What a loss of objects' cells is the mean over; large objects have most of the cells."""
 
 # The truth as cells --------------------------------------------------------------------------------------------------
 
@@ -44,6 +47,27 @@ class TrueMaps(NamedTuple):
         """The semantic map of somebody who knows: probability 1 for each cell's class, of `count` with background."""
         known = torch.where(self.inside, self.classes, count - 1)
         return F.one_hot(known, count).permute(0, 3, 1, 2).float()
+
+
+def mean_over_objects(values: Float[Tensor, "B h w"], cells: Int64[Tensor, "B h w"]) -> Float[Tensor, ""]:
+    """The mean over objects of the mean over their cells, so that small ones count as large ones do; 0 without any.
+
+    Args:
+        values: of each cell.
+        cells: the object of each cell, numbered for each image; −1 leaves one out.
+    """
+    first = (cells.amax() + 1) * torch.arange(len(cells), device=cells.device)
+    known = cells >= 0
+    _, member, size = (cells + first[:, None, None])[known].unique(return_inverse=True, return_counts=True)
+    sums = values.new_zeros(len(size)).index_add(0, member, values[known])
+    return (sums / size).sum() / max(1, len(size))
+
+
+def known_balance(balance: str) -> str:
+    """One of `Balance`, or a ConfigError."""
+    if balance not in get_args(Balance):
+        raise ConfigError(f"balance={balance!r}: expected one of {', '.join(get_args(Balance))}")
+    return balance
 
 
 def true_maps(batch: Batch, background: int, stride: int) -> TrueMaps:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-RESULT_VERSION = 9
+RESULT_VERSION = 10
 """Raised when the same settings and data begin to give other results, so that old and new runs never mix."""
 
 WITHOUT_EFFECT: dict[str, str] = {
