@@ -46,7 +46,8 @@ def test_splits(shapes: Path) -> None:
 
 
 def test_a_tune_file_of_its_own(shapes: Path) -> None:
-    data = module(shapes, tune_annotations="annotations/instances_val.json", limit=10)
+    val = "annotations/instances_val.json"
+    data = module(shapes, tune_annotations=val, test_annotations=val, limit=10)
     assert [len(data.image_ids(split)) for split in ("train", "tune", "test")] == [10, 6, 6]
     assert data.annotations("tune").name == "instances_val.json"
 
@@ -196,10 +197,12 @@ def test_categories_must_agree(write, content: dict) -> None:
 
 def test_a_folder_with_other_names_says_which_settings_to_change(write) -> None:
     root = write()
-    (root / "annotations" / "instances_val.json").rename(root / "annotations" / "test.json")
-    with pytest.raises(DataError, match=r"holds instances_train.json, test.json; .* data.test_annotations"):
+    (root / "annotations" / "instances_val.json").rename(root / "annotations" / "mine.json")
+    with pytest.raises(DataError, match=r"found annotations/instances_train.json, annotations/mine.json, .*test_annot"):
         module(root).setup()
-    assert module(root, test_annotations="annotations/test.json").image_ids("test") == (7, 11, 30)
+    with pytest.raises(DataError, match=r"val.json: no such file; .* holds instances_train.json, mine.json; .*data.te"):
+        module(root, test_annotations="annotations/val.json").setup()
+    assert module(root, test_annotations="annotations/mine.json").image_ids("test") == (7, 11, 30)
 
 
 @pytest.mark.parametrize(
@@ -209,6 +212,9 @@ def test_a_folder_with_other_names_says_which_settings_to_change(write) -> None:
         ({"workers": -1}, "data.workers is at least 0"),
         ({"limit": 0}, "data.limit"),
         ({"tune_share": 1.0}, "data.tune_share"),
+        ({"eval_limit": 0}, "data.eval_limit"),
+        ({"group_by": "("}, r"data\.group_by=\(: is no regular expression"),
+        ({"group_by": "(?:x)"}, "has no group; what tells photos apart stands in parentheses"),
     ],
 )
 def test_settings_out_of_range(settings: dict, message: str) -> None:

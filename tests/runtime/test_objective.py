@@ -69,8 +69,9 @@ def test_a_tune_split_without_objects_is_told() -> None:
 
 def test_a_tune_split_of_its_own_file_is_counted(tmp_path: Path) -> None:
     data = composed("train", ["data=coco", f"data.root={tmp_path}"]).data
-    data.tune_annotations = "tune.json"
+    data.tune_annotations, data.train_annotations, data.test_annotations = "tune.json", "tune.json", "tune.json"
     empty = '{"images": [{"id": 1, "file_name": "a", "height": 8, "width": 8}], "annotations": [], "categories": '
+    (tmp_path / "images").mkdir()
     (tmp_path / "tune.json").write_text(empty + '[{"id": 1, "name": "disc"}]}')
     with pytest.raises(ConfigError, match="of the 1 photos of that split none has an object"):
         require_tune(data)

@@ -11,7 +11,9 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from maskbench.data.coco import CocoFile
-from maskbench.data.split import split_off
+from maskbench.data.groups import Grouping
+from maskbench.data.layouts import find
+from maskbench.data.split import first, take_apart
 from maskbench.errors import ConfigError, RunError
 from maskbench.runtime.trial import data_root, planned_epochs
 from maskbench.sweep.watch import progress
@@ -42,12 +44,12 @@ def final_ap(folder: Path) -> float:
 def require_tune(data: DictConfig) -> None:
     """Raise `ConfigError` where the tune split has no object to be found, as `CocoDataModule.objects` counts them."""
     root = data_root(data).expanduser()
-    if data.tune_annotations is not None:
-        file = CocoFile(root / data.tune_annotations)
-        images = list(file.records)
-    else:
-        file = CocoFile(root / data.train_annotations)
-        _, images = split_off(file.records.values(), data.tune_share)
+    places = find(lambda: root, data)
+    grouping = Grouping(data.group_by) if data.get("group_by") else None
+    file = CocoFile(root / (places.tune or places.train).annotations, grouping)
+    parts = take_apart(file.records.values(), tune_share=data.tune_share, test_share=places.test_share)
+    tune = [file.records[image_id] for image_id in (file.records if places.tune else parts.tune)]
+    images = first(tune, data.get("eval_limit"))
     if not any(file.counts(image)[0] for image in images):
         raise ConfigError(
             f"a search goes by AP on tune, but of the {len(images)} photos of that split none has an object: set "
