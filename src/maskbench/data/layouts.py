@@ -42,7 +42,7 @@ WORDS: Mapping[str, Role] = {
 JUDGED: tuple[Role, ...] = ("test", "val")
 """What is judged, the first that is there."""
 
-OTHER_TASKS = ("captions", "person_keypoints", "panoptic", "stuff", "image_info", "labels")
+OTHER_TASKS = ("captions_", "person_keypoints_", "panoptic_", "stuff_", "image_info_")
 """What COCO's and CVAT's files begin with that hold no instances."""
 
 FOLDERS = ("images", "JPEGImages", "data", ".")
@@ -113,7 +113,7 @@ def find(root: Callable[[], Path], given: Mapping[str, Any]) -> Places:
         raise ConfigError(f"data.test_share is a share of the photos between 0 and 1, or null, found {share}")
     names = _Names(*(given.get(f"{split}_annotations") for split in ("train", "tune", "test")))
     if names.train is None or names.test is None:
-        names = names.completed(annotation_files(root()))
+        names = names.completed(_Found.below(root()))
     if names.train is None:
         raise DataError(_nothing(root()))
     if names.test is None and share is None:
@@ -135,9 +135,9 @@ def find_test(root: Callable[[], Path], given: Mapping[str, Any]) -> Places:
     """
     name, train, share = given.get("test_annotations"), given.get("train_annotations"), given.get("test_share")
     if name is None:
-        found = annotation_files(root())
-        train = train or found.get("train")
-        name = next((found[role] for role in JUDGED if role in found), train)
+        found = _Found.below(root())
+        train = train or found.only("train")
+        name = next((path for role in JUDGED if (path := found.only(role))), train)
     if name is None:
         raise DataError(_nothing(root()))
     place = _place(root, given, "test", name)
@@ -151,38 +151,66 @@ class _Names(NamedTuple):
     tune: str | None
     test: str | None
 
-    def completed(self, found: Mapping[Role, str]) -> _Names:
+    def completed(self, found: _Found) -> _Names:
         """What is not there, as it was found: test is test or val, and val is for tuning if there are both."""
-        train = self.train or found.get("train")
+        train = self.train or found.only("train")
         if self.test:
             return self._replace(train=train)
-        left = [path for role in JUDGED if (path := found.get(role)) and path not in (train, self.tune)]
+        left = [path for role in JUDGED if (path := found.only(role)) and path not in (train, self.tune)]
         return _Names(train, self.tune or (left[1] if len(left) > 1 else None), left[0] if left else None)
 
 
 # Annotation files -----------------------------------------------------------------------------------------------------
 
 
-def annotation_files(root: Path) -> dict[Role, str]:
-    """The annotation file of each split, relative to `root`; one that names no split is train, if it is the only one.
+@dataclass(frozen=True)
+class _Found:
+    """The files in a folder that may be the annotations of a split, relative to it, by how surely they are."""
 
-    Raises:
-        DataError: `root` is no folder, or two files may be meant.
-    """
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder; data.root names the one that holds images and annotations")
-    named: dict[Role, dict[int, list[str]]] = {}
-    unnamed: list[str] = []
-    for path in _json_files(root):
-        found = _role(path)
-        if found is None:
-            unnamed.append(path)
-        else:
-            role, rank = found
-            named.setdefault(role, {}).setdefault(rank, []).append(path)
-    if "train" not in named and (alone := [path for path in unnamed if _is_coco(root / path)]):
-        named["train"] = {0: alone}
-    return {role: _only(root, role, ranks[min(ranks)]) for role, ranks in named.items()}
+    root: Path
+    ranked: Mapping[Role, Mapping[int, list[str]]]
+
+    @classmethod
+    def below(cls, root: Path) -> _Found:
+        """By their names; a file that names no split is train, where none is.
+
+        Raises:
+            DataError: `root` is no folder.
+        """
+        if not root.is_dir():
+            raise DataError(f"{root}: no such folder; data.root names the one that holds images and annotations")
+        ranked: dict[Role, dict[int, list[str]]] = {}
+        unnamed: list[str] = []
+        for path in _json_files(root):
+            found = _role(path)
+            if found is None:
+                unnamed.append(path)
+            else:
+                role, rank = found
+                ranked.setdefault(role, {}).setdefault(rank, []).append(path)
+        if "train" not in ranked:
+            for path in (path for path in unnamed if _is_coco(root / path)):
+                usual = Path(path).name.startswith("instances_")
+                ranked.setdefault("train", {}).setdefault(0 if usual else 1, []).append(path)
+        return cls(root, ranked)
+
+    def only(self, role: Role) -> str | None:
+        """The file of a split; None where there is none.
+
+        Raises:
+            DataError: two may be meant.
+        """
+        if role not in self.ranked:
+            return None
+        paths = self.ranked[role][min(self.ranked[role])]
+        if len(paths) > 1:
+            paths = [path for path in paths if _is_coco(self.root / path)] or paths
+        if len(paths) > 1:
+            raise DataError(
+                f"{self.root}: {_few(paths)} may each be the annotations of {role}; set data.train_annotations and "
+                "data.test_annotations to those that are meant"
+            )
+        return paths[0]
 
 
 def _json_files(root: Path) -> Iterator[str]:
@@ -221,17 +249,6 @@ def _is_coco(path: Path) -> bool:
             return all(content.find(key) >= 0 for key in CONTENT)
     except (OSError, ValueError):  # an empty file can't be mapped
         return False
-
-
-def _only(root: Path, role: Role, paths: list[str]) -> str:
-    if len(paths) > 1:
-        paths = [path for path in paths if _is_coco(root / path)] or paths
-    if len(paths) > 1:
-        raise DataError(
-            f"{root}: {_few(paths)} may each be the annotations of {role}; set data.train_annotations and "
-            "data.test_annotations to those that are meant"
-        )
-    return paths[0]
 
 
 def _nothing(root: Path) -> str:

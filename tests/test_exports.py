@@ -1,0 +1,62 @@
+"""What annotation tools export is trained on and judged, by nothing but the name of its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import exports
+from maskbench.data import labelme
+from maskbench.runtime.run_folder import read_json
+from maskbench.train import train
+from trained import call
+
+TINY = (
+    "experiment=mine",
+    "method=small/solov2",
+    "transforms.eval.short=48",
+    "data.batch=2",
+    "data.limit=4",
+    "evaluation=default",
+    "evaluation.iou_types=[segm]",
+    "trainer.accelerator=cpu",
+    "trainer.max_epochs=1",
+    "trainer.check_val_every_n_epoch=1",
+    "logger=none",
+    "speed.enabled=false",
+    "threads=1",
+)
+
+
+def converted(folder: Path) -> Path:
+    labelme.convert(exports.labelme(folder / "drawn"), folder / "coco")
+    return folder / "coco"
+
+
+EXPORTS: dict[str, tuple[Callable[[Path], Path], tuple[int, int], list[str]]] = {
+    "cvat": (exports.cvat, (4, 1), ["coin", "key"]),
+    "label studio": (exports.label_studio, (4, 1), ["coin", "key"]),
+    "roboflow": (exports.roboflow, (4, 4), ["trays", "coin", "key"]),
+    "labelme2coco": (exports.labelme2coco, (4, 1), ["coin", "key"]),
+    "labelme": (converted, (4, 1), ["coin", "key"]),
+}
+"""The export, how many photos are trained on and judged, and its classes."""
+
+
+@pytest.mark.filterwarnings(
+    "ignore:.*an annotation has id 0"
+)  # as tools number them; COCO's evaluation misses that one
+@pytest.mark.parametrize(
+    "tool", [pytest.param(tool, marks=pytest.mark.slow if tool.startswith("labelme") else ()) for tool in EXPORTS]
+)
+def test_an_export_trains_and_is_judged(tool: str, tmp_path: Path) -> None:
+    export, (seen, judged), classes = EXPORTS[tool]
+    root = export(tmp_path / "my trays, (1) [ü]")
+    found = call(train, *TINY, f'data.root="{root}"', f"runs={tmp_path / 'runs'}")
+    metrics = read_json(Path(found["run"]) / "metrics.json")
+    assert (metrics["images_seen"], metrics["images"]) == (seen, judged)
+    assert list(metrics["per_class"]["segm"]) == classes
+    assert 0 <= metrics["segm"]["AP"] <= metrics["ceiling"]["segm"]["AP"] <= 1
+    assert metrics["ceiling"]["segm"]["AP"] > 0.5
