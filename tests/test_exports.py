@@ -9,6 +9,7 @@ import pytest
 
 import exports
 from maskbench.data import labelme
+from maskbench.errors import DataError
 from maskbench.runtime.run_folder import read_json
 from maskbench.train import train
 from trained import call
@@ -45,9 +46,16 @@ EXPORTS: dict[str, tuple[Callable[[Path], Path], tuple[int, int], list[str]]] = 
 """The export, how many photos are trained on and judged, and its classes."""
 
 
-@pytest.mark.filterwarnings(
-    "ignore:.*an annotation has id 0"
-)  # as tools number them; COCO's evaluation misses that one
+def test_a_folder_that_is_none_is_told_before_a_trial_starts(tmp_path: Path) -> None:
+    exports.labelme(tmp_path / "drawn")
+    for folder, told in (("nowhere", "nowhere: no such folder"), ("drawn", "python -m maskbench.data.labelme SOURCE")):
+        with pytest.raises(DataError, match=told):
+            call(train, *TINY, f"data.root={tmp_path / folder}", f"runs={tmp_path / 'runs'}")
+    assert not (tmp_path / "runs").exists()
+
+
+# COCO's evaluation misses the annotation of id 0, which most of these tools begin with
+@pytest.mark.filterwarnings("ignore:.*an annotation has id 0")
 @pytest.mark.parametrize(
     "tool", [pytest.param(tool, marks=pytest.mark.slow if tool.startswith("labelme") else ()) for tool in EXPORTS]
 )
