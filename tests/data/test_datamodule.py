@@ -92,7 +92,7 @@ def test_no_group_is_in_two_splits(write, content: dict) -> None:
         assert len(set.union(*found)) == 10
     with pytest.raises(DataError, match=r"instances_train.json: of image 7, no `slide` .*; give every image its group"):
         module(root, test_share=0.2, group_by="slide").setup()
-    with pytest.raises(DataError, match="all of its photos are of one group"):
+    with pytest.raises(DataError, match=r"none of its 40 photos can be set apart .* all are of one group"):
         module(root, test_share=0.2, group_by="height").setup()
 
 
@@ -102,6 +102,9 @@ def test_files_that_share_a_group_are_refused(write, content: dict) -> None:
     told = r"instances_val.json: the group `a` \(data.group_by\) has photos in train, such as a.png, and in test"
     with pytest.raises(DataError, match=told):
         module(root, tune_share=0.0, group_by=r"^(\w+)").setup()
+    train = "annotations/instances_train.json"
+    same = module(root, tune_share=0.0, group_by=r"^(\w+)", train_annotations=train, test_annotations=train)
+    assert same.image_ids("train") == same.image_ids("test"), "where that is meant"
 
 
 def test_crowds_alone_are_nothing_to_learn(write, content: dict) -> None:

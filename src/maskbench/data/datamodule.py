@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,32 +15,21 @@ from lightning import LightningDataModule
 from torch import distributed
 from torch.utils.data import DataLoader, Sampler
 
-from maskbench.data.coco import CocoFile
 from maskbench.data.dataset import CocoDataset, Sample, collate
 from maskbench.data.fingerprint import fingerprint, list_files
 from maskbench.data.groups import Grouping
-from maskbench.data.layouts import Place, Places, find
+from maskbench.data.layouts import Places, find
+from maskbench.data.parts import Part, Split, read_parts
 from maskbench.data.profile import Profile, profile
 from maskbench.data.sampler import EpochLoader, EpochSampler, EverySampler
 from maskbench.data.semantic import open_maps
-from maskbench.data.split import first, split_off, take_apart
+from maskbench.data.split import split_off
 from maskbench.data.transforms import Transforms
-from maskbench.errors import ConfigError, DataError
+from maskbench.errors import ConfigError
 from maskbench.structures import Batch, Frame
-
-Split = Literal["train", "tune", "test"]
 
 DENSE_BYTES = 2**26
 """Masks of an evaluation image that would take more come encoded: 400 of a large photo would fill the memory."""
-
-
-@dataclass(frozen=True)
-class _Part:
-    """One split: its annotation file, its folder of images, and which of the file's images belong to it."""
-
-    file: CocoFile
-    images: Path
-    image_ids: tuple[int, ...]
 
 
 class CocoDataModule(LightningDataModule):
@@ -153,31 +141,15 @@ class CocoDataModule(LightningDataModule):
         return find(lambda: self.root, self._given)
 
     @cached_property
-    def _parts(self) -> dict[Split, _Part]:
-        places = self._places
-        files = {name: CocoFile(self.root / name, self.grouping) for name in {name for name, _ in places.files()}}
-        split = take_apart(
-            files[places.train.annotations].records.values(),
-            tune_share=0.0 if places.tune else self.tune_share,
-            test_share=places.test_share,
+    def _parts(self) -> Mapping[Split, Part]:
+        return read_parts(
+            self.root,
+            self._places,
+            tune_share=self.tune_share,
+            grouping=self.grouping,
             limit=self.limit,
+            eval_limit=self.eval_limit,
         )
-        tune, test = None if places.tune else split.tune, split.test if places.test_share else None
-        parts: dict[Split, _Part] = {
-            "train": self._part(files, places.train, split.train),
-            "tune": self._part(files, places.tune or places.train, tune, self.eval_limit),
-            "test": self._part(files, places.test, test, self.eval_limit),
-        }
-        _check(parts)
-        return parts
-
-    def _part(
-        self, files: Mapping[str, CocoFile], place: Place, image_ids: Sequence[int] | None, limit: int | None = None
-    ) -> _Part:
-        """Of the images of a file (None: of all) so many as the limit allows."""
-        file = files[place.annotations]
-        known = [file.records[image_id] for image_id in (file.records if image_ids is None else image_ids)]
-        return _Part(file, self.root / place.images, tuple(first(known, limit)))
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -291,51 +263,3 @@ def photo_batch(
 def _one_thread(worker: int) -> None:
     """Workers are the parallelism; OpenCV would start as many threads as there are cores in each."""
     cv2.setNumThreads(0)
-
-
-def _check(parts: Mapping[Split, _Part]) -> None:
-    """Raise `DataError` where splits contradict each other, or leave nothing to test or to learn."""
-    train = parts["train"].file
-    for part in parts.values():
-        _check_categories(part.file, train)
-    _check_groups(parts)
-    if not parts["test"].image_ids:
-        raise DataError(
-            f"{train.path}: all of its photos are of one group (data.group_by), so that none can be set apart for "
-            "testing; group them by something else, or set data.test_annotations"
-        )
-    if not any(train.counts(image_id)[0] for image_id in train.records) and any(
-        train.counts(image_id)[1] for image_id in train.records
-    ):
-        raise DataError(
-            f"{train.path}: each of its annotations has `iscrowd`: 1, so that none is an object to learn or to find; "
-            "CVAT marks every mask so that is no polygon. Set `iscrowd` to 0 where a mask is one object (in CVAT: the "
-            "label's attribute is_crowd)"
-        )
-
-
-def _check_groups(parts: Mapping[Split, _Part]) -> None:
-    """No group has photos in two splits, which one file alone sees to, but several may not."""
-    seen: dict[str, tuple[Split, str]] = {}
-    for split, part in parts.items():
-        for record in (part.file.records[image_id] for image_id in part.image_ids):
-            if record.group is None:
-                continue
-            other, name = seen.setdefault(record.group, (split, record.file_name))
-            if other != split:
-                raise DataError(
-                    f"{part.file.path}: the group `{record.group}` (data.group_by) has photos in {other}, such as "
-                    f"{name}, and in {split}, such as {record.file_name}; keep its photos in one file, or join the "
-                    "files and set data.test_share"
-                )
-
-
-def _check_categories(file: CocoFile, train: CocoFile) -> None:
-    """Every category of a split is one that the method learns, under the same name."""
-    for category_id, name in file.categories.items():
-        learnt = train.categories.get(category_id)
-        if learnt != name:
-            raise DataError(
-                f"{file.path}: category {category_id} is `{name}`, but in {train.path} it is "
-                f"{'missing' if learnt is None else f'`{learnt}`'}; both files need the same ids and names"
-            )
