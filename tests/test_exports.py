@@ -59,10 +59,12 @@ def test_a_folder_that_is_none_is_told_before_a_trial_starts(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     "tool", [pytest.param(tool, marks=pytest.mark.slow if tool.startswith("labelme") else ()) for tool in EXPORTS]
 )
-def test_an_export_trains_and_is_judged(tool: str, tmp_path: Path) -> None:
+def test_an_export_trains_and_is_judged(tool: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     export, (seen, judged), classes = EXPORTS[tool]
     root = export(tmp_path / "my trays, (1) [ü]")
     found = call(train, *TINY, f'data.root="{root}"', f"runs={tmp_path / 'runs'}")
+    told = capsys.readouterr().err
+    assert ("20% of its photos are set apart by hash" in " ".join(told.split())) is (tool != "roboflow")
     metrics = read_json(Path(found["run"]) / "metrics.json")
     assert (metrics["images_seen"], metrics["images"]) == (seen, judged)
     assert list(metrics["per_class"]["segm"]) == classes

@@ -152,6 +152,11 @@ class CocoDataModule(LightningDataModule):
         )
 
     @property
+    def test_share(self) -> float | None:
+        """Share of the training file's photos that are test; None where test is a file of its own."""
+        return self._places.test_share
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes; labels are indices into it."""
         return tuple(self._parts["train"].file.categories.values())
@@ -189,8 +194,8 @@ class CocoDataModule(LightningDataModule):
     def profile(self) -> Profile:
         """Statistics of the training file: of train and tune together, never of test."""
         file, key = self._parts["train"].file, fingerprint(self.root, [self._places.train.annotations])
-        share = self._places.test_share
-        return profile(file, key, split_off(file.records.values(), share)[0] if share else None)
+        known = split_off(file.records.values(), self.test_share)[0] if self.test_share else None
+        return profile(file, key, known)
 
     # Loaders ----------------------------------------------------------------------------------------------------------
 
