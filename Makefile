@@ -74,13 +74,13 @@ sweep: $(READY) ## Train METHODS over SEEDS, time them one against the other, an
 	$(if $(filter mine,$(EXPERIMENT)),$(if $(DATA_ROOT)$(findstring data.root=,$(ARGS)),,$(error EXPERIMENT=mine compares methods on a folder of yours: say DATA=/path/to/it as well)))
 	$(if $(filter runs=% study=%,$(ARGS)),$(error ARGS go to training alone: say RUNS=... and STUDY=... instead of $(filter runs=% study=%,$(ARGS))))
 	@status=0; \
-	root=$$(printf '%s' "$$DATA_ROOT" | sed 's/\(\\*\)"/\1\1\\"/g; s/\(\\*\)$$/\1\1/'); \
+	$(if $(DATA_ROOT),root=$$(printf '%s' "$$DATA_ROOT" | sed 's/\(\\*\)"/\1\1\\"/g; s/\(\\*\)$$/\1\1/');) \
 	step() { \
 	  [ $$status -ne 130 ] || return 0; \
 	  echo "$$*"; "$$@" && return 0 || code=$$?; \
 	  if [ $$status -eq 0 ] || [ $$code -eq 130 ]; then status=$$code; fi; \
 	}; \
-	step $(RUN) -m maskbench.train -m experiment=$(EXPERIMENT) method=$(CHOICE) seed=$(SEEDS) runs=$(RUNS) study=$(STUDY) $${root:+"data.root=\"$$root\""} $(ARGS); \
+	step $(RUN) -m maskbench.train -m experiment=$(EXPERIMENT) method=$(CHOICE) seed=$(SEEDS) runs=$(RUNS) study=$(STUDY) $(if $(DATA_ROOT),"data.root=\"$$root\"") $(ARGS); \
 	case $$status in 0|3) ;; *) exit $$status;; esac; \
 	step $(RUN) -m maskbench.benchmark study=$(RUNS)/$(STUDY) again=false; \
 	step $(RUN) -m maskbench.report study=$(RUNS)/$(STUDY) again=false; \
