@@ -1,9 +1,13 @@
 # maskbench: `make` lists the targets; each sets itself up when .venv is missing or out of date.
 
 PYTHON     ?= python3
-EXPERIMENT ?= shapes
+# A folder of one's own, of the command line alone: many have a DATA in their environment. It travels to the shell as a
+# variable, whatever its name is made of.
+DATA_ROOT  := $(if $(filter command,$(origin DATA)),$(value DATA))
+export DATA_ROOT
+EXPERIMENT ?= $(if $(DATA_ROOT),mine,shapes)
 METHODS    ?= mask_rcnn,solov2,discriminative
-SIZE       ?= small
+SIZE       ?= $(if $(filter mine,$(EXPERIMENT)),crowded,small)
 SEEDS      ?= 0
 RUNS       ?= runs
 STUDY      ?= $(EXPERIMENT)
@@ -40,6 +44,7 @@ help: ## List the targets and their variables
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "  Variables: EXPERIMENT=$(EXPERIMENT)  METHODS=$(METHODS)  SIZE=$(SIZE) (empty: the papers' settings)"
+	@echo "             DATA=/path/to/folder (your own: EXPERIMENT=mine, and SIZE=crowded, are the default then)"
 	@echo "             SEEDS=$(SEEDS)  RUNS=$(RUNS)  STUDY=$(STUDY)  PYTHON=$(PYTHON)  ARGS='...' (handed on to the verb or tool)"
 
 setup: $(READY) ## Install the locked versions into .venv (uv if it is there, else pip)
@@ -64,14 +69,18 @@ $(READY): pyproject.toml requirements.lock
 # A trial that failed (3) keeps nobody from the others' table: all steps are taken unless one is interrupted (130) or none
 # was started, as after a misspelt setting; the status is that of the first one that went wrong.
 sweep: $(READY) ## Train METHODS over SEEDS, time them one against the other, and write the report
+	$(if $(and $(DATA_ROOT),$(filter shapes,$(EXPERIMENT))),$(error EXPERIMENT=shapes draws its data: leave it out, or say EXPERIMENT=mine, to compare methods on DATA))
+	$(if $(filter command,$(origin DATA)),$(if $(DATA_ROOT),,$(error DATA is empty: say DATA=/path/to/folder, or leave it out)))
+	$(if $(filter mine,$(EXPERIMENT)),$(if $(DATA_ROOT)$(findstring data.root=,$(ARGS)),,$(error EXPERIMENT=mine compares methods on a folder of yours: say DATA=/path/to/it as well)))
 	$(if $(filter runs=% study=%,$(ARGS)),$(error ARGS go to training alone: say RUNS=... and STUDY=... instead of $(filter runs=% study=%,$(ARGS))))
 	@status=0; \
+	$(if $(DATA_ROOT),root=$$(printf '%s' "$$DATA_ROOT" | sed 's/\(\\*\)"/\1\1\\"/g; s/\(\\*\)$$/\1\1/');) \
 	step() { \
 	  [ $$status -ne 130 ] || return 0; \
 	  echo "$$*"; "$$@" && return 0 || code=$$?; \
 	  if [ $$status -eq 0 ] || [ $$code -eq 130 ]; then status=$$code; fi; \
 	}; \
-	step $(RUN) -m maskbench.train -m experiment=$(EXPERIMENT) method=$(CHOICE) seed=$(SEEDS) runs=$(RUNS) study=$(STUDY) $(ARGS); \
+	step $(RUN) -m maskbench.train -m experiment=$(EXPERIMENT) method=$(CHOICE) seed=$(SEEDS) runs=$(RUNS) study=$(STUDY) $(if $(DATA_ROOT),"data.root=\"$$root\"") $(ARGS); \
 	case $$status in 0|3) ;; *) exit $$status;; esac; \
 	step $(RUN) -m maskbench.benchmark study=$(RUNS)/$(STUDY) again=false; \
 	step $(RUN) -m maskbench.report study=$(RUNS)/$(STUDY) again=false; \

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from checkpoints import THIN, detectron2, mmdetection_solov2
 from maskbench.benchmark import benchmark
 from maskbench.convert import convert
+from maskbench.data.shapes import draw
 from maskbench.errors import ConfigError, DataError, WeightsError
 from maskbench.evaluate import evaluate
 from maskbench.predict import predict
@@ -188,6 +189,13 @@ class TestEvaluate:
         assert found["ceiling"]["segm"]["AP"] > 0.8
         assert json.loads((out / "metrics.json").read_text())["segm"] == found["segm"]
         assert (out / "predictions.json.gz").exists()
+
+    def test_a_folder_with_nothing_to_train_on(self, weights: Path, tmp_path: Path) -> None:
+        root = draw(cache=tmp_path, images=1, val_images=3, size=64)
+        (root / "annotations/instances_train.json").unlink()
+        words = ("data=coco", f"data.root={root}", "evaluation=default", "evaluation.iou_types=[bbox]")
+        found = call(evaluate, f"weights={weights}", *words, f"out={tmp_path}/out", "device=cpu")
+        assert found["images"] == 3
 
     def test_an_operating_point_of_ones_own(self, weights: Path, tmp_path: Path) -> None:
         point = ("evaluation=default", "evaluation.iou_types=[bbox]", "transforms=small")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -120,6 +122,59 @@ def test_a_sweep_trains_then_times_then_reports(root: Path, size: str, expected:
     assert train.split() == ["train", "-m", "experiment=shapes", expected, "seed=0,1", "runs=/big", "study=mine"]
     assert benchmark.split() == ["benchmark", "study=/big/mine", "again=false"]
     assert report.split() == ["report", "study=/big/mine", "again=false"]
+
+
+PATHS = [
+    "/my data/(1) [x], y=z {ü}: 数据#1",
+    '/it\'s "quoted"',
+    '/back\\slash\\"and quote',
+    "/ends in a backslash\\",
+    "/$HOME/100 %",
+    "~/photos",
+]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_folder_of_ones_own_is_one_line(root: Path, tmp_path: Path, path: str) -> None:
+    """Whatever its name is made of, it arrives; the study is called as the experiment."""
+    python = tmp_path / "python"
+    python.write_text(f"#!{sys.executable}\nimport json, sys\nprint(json.dumps(sys.argv[1:]))\n")
+    python.chmod(0o755)
+    told = make(
+        root, "-s", "-o", ".venv/.stamp", "sweep", f"RUN={python}", f"DATA={path}", "METHODS=solov2"
+    ).splitlines()
+    train = next(json.loads(line) for line in told if line.startswith('["-m", "maskbench.train"'))
+    assert train[3:-1] == ["experiment=mine", "method=crowded/solov2", "seed=0", "runs=runs", "study=mine"]
+    for _ in range(2):  # as it stands in the line of each trial, too
+        override = OverridesParser.create().parse_override(train[-1])
+        assert not override.is_sweep_override()
+        assert (override.key_or_group, override.value()) == ("data.root", path)
+        train[-1] = f"data.root={override.get_value_element_as_str()}"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["EXPERIMENT=mine"], "EXPERIMENT=mine compares methods on a folder of yours: say DATA=/path/to/it as well"),
+        (
+            ["DATA=/photos", "EXPERIMENT=shapes"],
+            "EXPERIMENT=shapes draws its data: leave it out, or say EXPERIMENT=mine",
+        ),
+        (["DATA="], "DATA is empty: say DATA=/path/to/folder"),
+    ],
+)
+def test_data_that_do_not_go_with_the_experiment_are_refused(root: Path, words: list[str], told: str) -> None:
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        make(root, "-n", "-o", ".venv/.stamp", "sweep", *words)
+    assert told in refused.value.stderr
+
+
+def test_data_of_the_environment_are_somebody_elses(root: Path) -> None:
+    command = ["make", "-n", "-o", ".venv/.stamp", "sweep"]
+    environment = {"PATH": os.environ["PATH"], "DATA": "/photos"}
+    planned = subprocess.run(command, cwd=root, env=environment, check=True, capture_output=True, text=True).stdout
+    assert "experiment=shapes method=small/" in planned
+    assert "experiment=mine" in make(root, *command[1:], "EXPERIMENT=mine", "ARGS='data.root=\"/a b\"'")
 
 
 @pytest.mark.parametrize("verb", ["benchmark", "report"])

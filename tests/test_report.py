@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import wandb
+from omegaconf import OmegaConf
 
 from logged import logged
 from maskbench.errors import ConfigError, DashboardError, RunError
@@ -29,6 +30,18 @@ def test_a_study_becomes_a_page_a_table_and_a_wandb_run(
     assert [row["label"] for row in found["groups"][0]["methods"]] == ["solov2-small"]
     assert "solov2-small" in capsys.readouterr().err
     assert call(report, f"study={study}", "logger=none")["wandb"] is None
+
+
+def test_wandb_is_told_nothing_of_trials_that_it_was_told_nothing_of(run: Path, tmp_path: Path) -> None:
+    study = tmp_path / "study"
+    shutil.copytree(run, study / run.name)
+    config = study / run.name / "config.yaml"
+    OmegaConf.save({**OmegaConf.load(config), "logger": {}}, config)
+    assert call(report, f"study={study}")["wandb"] is None
+    assert not (study / "wandb").exists()
+    assert not (study / "report" / "dashboard.json").exists()
+    with pytest.raises(ConfigError, match=r"wandb=push shows what runs have logged, and those of .* have not"):
+        call(report, f"study={study}", "wandb=push")
 
 
 def test_a_folder_without_runs_is_an_error(tmp_path: Path) -> None:

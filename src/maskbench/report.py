@@ -22,7 +22,8 @@ def report(cfg: DictConfig) -> dict[str, Any]:
     """Write leaderboard.{csv,md,json} and report/index.html into the study's folder, its W&B run and its dashboards.
 
     Works at any moment: what is not finished is named. With `against` it is held against an earlier study as well;
-    `guests` are other systems' predictions on the same test split, which stay in the table from then on.
+    `guests` are other systems' predictions on the same test split, which stay in the table from then on. Of trials that
+    W&B was told nothing of (`logger=none`) it is told nothing here.
     """
     _require_known_push(cfg)
     study = Path(cfg.study)
@@ -33,7 +34,10 @@ def report(cfg: DictConfig) -> dict[str, Any]:
         return {**read_json(study / "leaderboard.json"), "study": str(study), "report": str(page)}
     from maskbench.study.board import Board, write_leaderboard
     from maskbench.study.report import write_report
+    from maskbench.study.runs import read_runs
 
+    if cfg.wandb and not any(run.logged for run in read_runs(study)):
+        raise ConfigError(f"wandb=push shows what runs have logged, and those of {study} have not (logger=none)")
     if cfg.guests:
         from maskbench.runtime.guests import invite
 
@@ -49,7 +53,8 @@ def report(cfg: DictConfig) -> dict[str, Any]:
         say(f"{run['run']}: {run['state']}, {run['reason']}")
     moved = _against(board, before) if before else {}
     say(f"{page} holds {'the table, the plots and the photos side by side' if board.groups else 'what went wrong'}")
-    shown = _in_wandb(board, page.with_name("dashboard.json"), cfg) if cfg.logger else {"wandb": None}
+    logged = cfg.logger and any(run.logged for run in board.runs)
+    shown = _in_wandb(board, page.with_name("dashboard.json"), cfg) if logged else {"wandb": None}
     if receipt and not table["unfinished"]:  # who has a trial to wait for looks at the clock as well as at files
         receipt.write()
     return {**table, "study": str(board.study), "report": str(page), **shown, **moved}

@@ -46,9 +46,76 @@ def test_splits(shapes: Path) -> None:
 
 
 def test_a_tune_file_of_its_own(shapes: Path) -> None:
-    data = module(shapes, tune_annotations="annotations/instances_val.json", limit=10)
+    val = "annotations/instances_val.json"
+    data = module(shapes, tune_annotations=val, test_annotations=val, limit=10)
     assert [len(data.image_ids(split)) for split in ("train", "tune", "test")] == [10, 6, 6]
     assert data.annotations("tune").name == "instances_val.json"
+
+
+def test_a_share_of_the_photos_is_for_testing(shapes: Path, tmp_path: Path) -> None:
+    (tmp_path / "images").symlink_to(shapes / "images")
+    (tmp_path / "all.json").write_bytes((shapes / "annotations/instances_train.json").read_bytes())
+    data = module(tmp_path, test_share=0.2)
+    ids = {split: set(data.image_ids(split)) for split in ("train", "tune", "test")}
+    assert {split: len(own) for split, own in ids.items()} == {"train": 22, "tune": 2, "test": 6}
+    assert len(ids["train"] | ids["tune"] | ids["test"]) == 30
+    assert data.annotations("test") == tmp_path / "all.json", "the untouched file, of which image_ids are judged"
+    assert {frame.image_id for batch in data.test_dataloader() for frame in batch.frames} == ids["test"]
+    assert data.profile.images == 24
+    assert data.profile.instances == data.objects("train") + data.objects("tune")
+    assert module(tmp_path, test_share=0.2, limit=3).image_ids("test") == data.image_ids("test")
+    whole = module(tmp_path, test_annotations="all.json")
+    assert (whole.profile.images, len(whole.image_ids("test"))) == (30, 30)
+
+
+def test_what_is_judged_may_be_a_part(shapes: Path) -> None:
+    whole, part = module(shapes), module(shapes, eval_limit=2)
+    assert part.image_ids("train") == whole.image_ids("train")
+    for split in ("tune", "test"):
+        assert len(part.image_ids(split)) == 2
+        assert set(part.image_ids(split)) < set(whole.image_ids(split))
+    assert part.fingerprint == whole.fingerprint
+
+
+def test_no_group_is_in_two_splits(write, content: dict) -> None:
+    size = {"height": 20, "width": 30}
+    content["images"] = [
+        {"id": number, "file_name": f"{number}.png", "patient": number % 10, **size} for number in range(7, 47)
+    ]
+    content["annotations"] = content["annotations"][:3]
+    root = write()
+    (root / "annotations/instances_val.json").unlink()
+    for by in ("patient", r"(\d)\.png"):
+        data = module(root, test_share=0.2, tune_share=0.2, group_by=by)
+        found = [{number % 10 for number in data.image_ids(split)} for split in ("train", "tune", "test")]
+        assert [len(groups) for groups in found] == [7, 1, 2]
+        assert len(set.union(*found)) == 10
+    with pytest.raises(DataError, match=r"instances_train.json: of image 7, no `slide` .*; give every image its group"):
+        module(root, test_share=0.2, group_by="slide").setup()
+    with pytest.raises(DataError, match=r"none of its 40 photos can be set apart .* all are of one group"):
+        module(root, test_share=0.2, group_by="height").setup()
+
+
+def test_files_that_share_a_group_are_refused(write, content: dict) -> None:
+    root = write()  # the same photos for training and testing
+    assert module(root, tune_share=0.0).image_ids("test") == (7, 11, 30)
+    told = r"instances_val.json: the group `a` \(data.group_by\) has photos in train, such as a.png, and in test"
+    with pytest.raises(DataError, match=told):
+        module(root, tune_share=0.0, group_by=r"^(\w+)").setup()
+    train = "annotations/instances_train.json"
+    same = module(root, tune_share=0.0, group_by=r"^(\w+)", train_annotations=train, test_annotations=train)
+    assert same.image_ids("train") == same.image_ids("test"), "where that is meant"
+
+
+def test_crowds_alone_are_nothing_to_learn(write, content: dict) -> None:
+    for annotation in content["annotations"]:
+        annotation["iscrowd"] = 1
+    with pytest.raises(
+        DataError, match=r"instances_train.json: each of its annotations has `iscrowd`: 1, .* CVAT marks"
+    ):
+        module(write(content)).setup()
+    content["annotations"] = []
+    assert module(write(content, name="empty")).objects("train") == 0
 
 
 def test_without_tuning_there_is_no_validation(shapes: Path) -> None:
@@ -196,10 +263,12 @@ def test_categories_must_agree(write, content: dict) -> None:
 
 def test_a_folder_with_other_names_says_which_settings_to_change(write) -> None:
     root = write()
-    (root / "annotations" / "instances_val.json").rename(root / "annotations" / "test.json")
-    with pytest.raises(DataError, match=r"holds instances_train.json, test.json; .* data.test_annotations"):
+    (root / "annotations" / "instances_val.json").rename(root / "annotations" / "mine.json")
+    with pytest.raises(DataError, match=r"found annotations/instances_train.json, annotations/mine.json, .*test_annot"):
         module(root).setup()
-    assert module(root, test_annotations="annotations/test.json").image_ids("test") == (7, 11, 30)
+    with pytest.raises(DataError, match=r"val.json: no such file; .* holds instances_train.json, mine.json; .*data.te"):
+        module(root, test_annotations="annotations/val.json").setup()
+    assert module(root, test_annotations="annotations/mine.json").image_ids("test") == (7, 11, 30)
 
 
 @pytest.mark.parametrize(
@@ -209,6 +278,9 @@ def test_a_folder_with_other_names_says_which_settings_to_change(write) -> None:
         ({"workers": -1}, "data.workers is at least 0"),
         ({"limit": 0}, "data.limit"),
         ({"tune_share": 1.0}, "data.tune_share"),
+        ({"eval_limit": 0}, "data.eval_limit"),
+        ({"group_by": "("}, r"data\.group_by=\(: is no regular expression"),
+        ({"group_by": "(?:x)"}, "has no group; what tells photos apart stands in parentheses"),
     ],
 )
 def test_settings_out_of_range(settings: dict, message: str) -> None:

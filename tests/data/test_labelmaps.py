@@ -13,7 +13,7 @@ import pycocotools.mask as rle_codec
 import pytest
 from PIL import Image
 
-from maskbench.data import labelmaps
+from maskbench.data import folder
 from maskbench.data.coco import CocoFile, read_photo
 from maskbench.data.datamodule import CocoDataModule
 from maskbench.data.labelmaps import THINGS, convert, encode_values, read_labels
@@ -281,7 +281,7 @@ def test_an_interruption_leaves_nothing_behind(source: Path, tmp_path: Path, mon
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(labelmaps, "_content", interrupted)
+    monkeypatch.setattr(folder, "_content", interrupted)
     with pytest.raises(KeyboardInterrupt):
         convert(source, tmp_path / "out")
     assert [each.name for each in tmp_path.iterdir()] == ["source"]

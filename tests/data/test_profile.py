@@ -30,7 +30,7 @@ def test_statistics_by_hand(write) -> None:
 def test_it_is_computed_once(write, monkeypatch: pytest.MonkeyPatch) -> None:
     file = CocoFile(write() / "annotations" / "instances_train.json")
     first = profile(file, "key")
-    monkeypatch.setattr(module, "_compute", lambda file: pytest.fail("computed again"))
+    monkeypatch.setattr(module, "_compute", lambda *_: pytest.fail("computed again"))
     assert profile(file, "key") == first
     with pytest.raises(pytest.fail.Exception, match="computed again"):
         profile(file, "another")

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+import exports
 from maskbench.errors import ConfigError, RunError
 from maskbench.runtime.objective import final_ap, require_last_validation, require_tune
 from trained import TINY, composed
@@ -67,10 +69,24 @@ def test_a_tune_split_without_objects_is_told() -> None:
         require_tune(data)
 
 
+def test_a_tune_split_is_counted_where_it_is_found(tmp_path: Path) -> None:
+    """Valid, of train, valid and test; a share of train, and of its groups, where there is nothing else."""
+    data = composed("train", ["data=coco", f"data.root={exports.roboflow(tmp_path / 'three')}"]).data
+    require_tune(data)
+    path = tmp_path / "three/valid/_annotations.coco.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "annotations": []}))
+    with pytest.raises(ConfigError, match="of the 4 photos of that split none has an object"):
+        require_tune(data)
+    words = [f"data.root={exports.cvat(tmp_path / 'one')}", "data.test_share=0.5", "data.group_by='tray (.)'"]
+    with pytest.raises(ConfigError, match="of the 0 photos of that split none"):  # one of two groups is for testing
+        require_tune(composed("train", ["data=coco", *words]).data)
+
+
 def test_a_tune_split_of_its_own_file_is_counted(tmp_path: Path) -> None:
     data = composed("train", ["data=coco", f"data.root={tmp_path}"]).data
-    data.tune_annotations = "tune.json"
+    data.tune_annotations, data.train_annotations, data.test_annotations = "tune.json", "tune.json", "tune.json"
     empty = '{"images": [{"id": 1, "file_name": "a", "height": 8, "width": 8}], "annotations": [], "categories": '
+    (tmp_path / "images").mkdir()
     (tmp_path / "tune.json").write_text(empty + '[{"id": 1, "name": "disc"}]}')
     with pytest.raises(ConfigError, match="of the 1 photos of that split none has an object"):
         require_tune(data)

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import exports
 from maskbench.errors import ConfigError, OutOfMemoryError, RunError, TakenError
 from maskbench.runtime.trial import attempt, identify
 from maskbench.sweep.identity import parse_trial_name
@@ -13,6 +15,7 @@ from maskbench.sweep.status import OWNER, Status
 from trained import TINY, composed
 
 CHOICES = {"method": "small/solov2", "data": "shapes"}
+PLACES = [f"{split}_{kind}" for split in ("train", "tune", "test") for kind in ("annotations", "images")]
 
 
 def test_a_trial_is_named_by_method_seed_and_settings() -> None:
@@ -53,6 +56,32 @@ def test_the_fingerprint_is_the_one_of_the_loaded_data() -> None:
 
     cfg = composed("train", TINY)
     assert identify(cfg, CHOICES).fingerprint == build_data(cfg).fingerprint
+
+
+@pytest.mark.parametrize("export", [exports.cvat, exports.roboflow, exports.label_studio])
+def test_what_was_found_is_what_a_trial_is_named_by(export: Callable[[Path], Path], tmp_path: Path) -> None:
+    """Not by how it came to be known: the same files by explicit settings are the same trial, now and later."""
+    from maskbench.runtime.compose import build_data
+
+    root = export(tmp_path / "data")
+    words = ["data=coco", f"data.root={root}", "data.test_share=0.2"]
+    trial = identify(composed("train", words), CHOICES)
+    assert trial.fingerprint == build_data(trial.cfg).fingerprint == build_data(composed("train", words)).fingerprint
+    said = [f"data.{name}={trial.cfg.data[name]}" for name in PLACES if trial.cfg.data[name] is not None]
+    (root / "annotations").mkdir(exist_ok=True)
+    for split in ("train", "val"):
+        (root / "annotations" / f"instances_{split}.json").touch()
+    assert identify(composed("train", [*words, *said]), CHOICES).folder == trial.folder
+    assert build_data(trial.cfg).fingerprint == trial.fingerprint
+
+
+def test_a_share_that_nothing_is_taken_by_names_nothing(tmp_path: Path) -> None:
+    root = exports.roboflow(tmp_path, splits=("train", "valid"))
+    names = {
+        identify(composed("train", ["data=coco", f"data.root={root}", *share]), CHOICES).folder.name
+        for share in ([], ["data.test_share=0.2"])
+    }
+    assert len(names) == 1
 
 
 def test_the_first_of_several_processes_writes_the_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

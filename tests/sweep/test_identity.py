@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from maskbench.sweep.identity import (
+    UNSET,
     WITHOUT_EFFECT,
     canonical,
     fairness,
@@ -80,6 +81,14 @@ def test_a_setting_without_effect_keeps_the_trial(path: str, value: Any) -> None
 )
 def test_a_setting_that_counts_makes_another_trial(path: str, value: Any) -> None:
     assert trial_hash(changed(path, value), "f") != trial_hash(config(), "f")
+
+
+@pytest.mark.parametrize(("path", "value"), UNSET.items())
+def test_a_setting_that_came_later_leaves_earlier_trials_their_names(path: str, value: Any) -> None:
+    assert trial_hash(changed(path, value), "f") == trial_hash(config(), "f")
+    other = changed(path, 0.2)
+    assert trial_hash(other, "f") != trial_hash(config(), "f")
+    assert fairness(other, "f", ENVIRONMENT)["footing"]["fields"][path] == 0.2
 
 
 def test_other_data_make_another_trial() -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
+from maskbench.data.groups import Grouping
 from maskbench.data.runs import Runs, run_lengths
 from maskbench.errors import DataError
 
@@ -26,11 +27,17 @@ KEYS = ("images", "annotations", "categories")
 
 @dataclass(frozen=True)
 class Record:
-    """An image as the annotation file has it; `size` is height and width in pixels."""
+    """An image as the annotation file has it.
+
+    Args:
+        size: height and width in pixels.
+        group: what it belongs to; None where nobody asked.
+    """
 
     image_id: int
     file_name: str
     size: tuple[int, int]
+    group: str | None = None
 
 
 @dataclass(frozen=True)
@@ -55,12 +62,16 @@ class CocoFile:
         categories: names by category id, ascending.
         records: images by image id, ascending.
 
+    Args:
+        path: the file.
+        grouping: tells the group of each image (None: images are on their own).
+
     Raises:
         DataError: the file is no json, a record lacks something or refers to what is not there.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, grouping: Grouping | None = None) -> None:
+        self.path, self._grouping = Path(path), grouping
         content = self._read()
         self.categories = self._categories(content["categories"])
         self.records = self._records(content["images"])
@@ -148,16 +159,23 @@ class CocoFile:
     def _records(self, images: list) -> dict[int, Record]:
         records = []
         for place, image in enumerate(images):
+            named = with_file_name(image)
             image_id, name, height, width = self._fields(
-                image, "images", place, id=int, file_name=str, height=int, width=int
+                named, "images", place, id=int, file_name=str, height=int, width=int
             )
             if height < 1 or width < 1:
                 raise self._error(f"image {image_id} is {height} x {width} pixels", "give its stored height and width")
-            records.append(Record(image_id, name, (height, width)))
+            records.append(Record(image_id, name, (height, width), self._group(named)))
         self._unique((record.image_id for record in records), "image")
         if not records:
             raise self._error("has no images", "name a file with at least one")
         return {record.image_id: record for record in sorted(records, key=lambda record: record.image_id)}
+
+    def _group(self, image: dict[str, Any]) -> str | None:
+        try:
+            return None if self._grouping is None else self._grouping(image)
+        except ValueError as error:
+            raise self._error(f"of image {image['id']}, {error}", "give every image its group") from error
 
     def _unique(self, ids: Iterable[int], kind: str) -> None:
         seen: set[int] = set()
@@ -209,6 +227,19 @@ class CocoFile:
         slot = self._slots[image_id]
         start = int(self._ends[slot - 1]) if slot else 0
         return pickle.loads(self._bytes[start : self._ends[slot]].data)
+
+
+def with_file_name(image: Any) -> Any:
+    """The image record with a `file_name` of forward slashes, which exports of Windows don't have.
+
+    LVIS has none: there it is folder and file of `coco_url`, as COCO 2017 is unpacked.
+    """
+    if not isinstance(image, dict):
+        return image
+    name, url = image.get("file_name"), image.get("coco_url")
+    if "file_name" not in image and isinstance(url, str):
+        return {**image, "file_name": "/".join(url.split("/")[-2:])}
+    return {**image, "file_name": name.replace("\\", "/")} if isinstance(name, str) and "\\" in name else image
 
 
 def missing_annotations(path: Path) -> str:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,30 +15,21 @@ from lightning import LightningDataModule
 from torch import distributed
 from torch.utils.data import DataLoader, Sampler
 
-from maskbench.data.coco import CocoFile
 from maskbench.data.dataset import CocoDataset, Sample, collate
 from maskbench.data.fingerprint import fingerprint, list_files
+from maskbench.data.groups import Grouping
+from maskbench.data.layouts import Places, find
+from maskbench.data.parts import Part, Split, read_parts
 from maskbench.data.profile import Profile, profile
 from maskbench.data.sampler import EpochLoader, EpochSampler, EverySampler
 from maskbench.data.semantic import open_maps
 from maskbench.data.split import split_off
 from maskbench.data.transforms import Transforms
-from maskbench.errors import ConfigError, DataError
+from maskbench.errors import ConfigError
 from maskbench.structures import Batch, Frame
-
-Split = Literal["train", "tune", "test"]
 
 DENSE_BYTES = 2**26
 """Masks of an evaluation image that would take more come encoded: 400 of a large photo would fill the memory."""
-
-
-@dataclass(frozen=True)
-class _Part:
-    """One split: its annotation file, its folder of images, and which of the file's images belong to it."""
-
-    file: CocoFile
-    images: Path
-    image_ids: tuple[int, ...]
 
 
 class CocoDataModule(LightningDataModule):
@@ -52,13 +42,18 @@ class CocoDataModule(LightningDataModule):
         eval_batch: images a step in evaluation, on each device.
         workers: processes that load (0: the main one).
         seed: of order and augmentation.
-        train_annotations, test_annotations: json files, relative to `root`.
-        tune_annotations: json file of the tune split; None takes `tune_share` of the training images, by hash.
-        train_images, test_images, tune_images: folders that `file_name` is relative to (tune: default as train).
+        train_annotations, test_annotations: json files, relative to `root` (None: they are found, see `layouts`).
+        tune_annotations: json file of the tune split; None takes `tune_share` of the training images, by hash, unless
+            three splits are found.
+        train_images, test_images, tune_images: folders that `file_name` is relative to (None: they are found).
         train_semantic: maps of stuff and things of the training images, relative to `root`: a folder of label maps or a
             panoptic json (None: there are none). Methods with a semantic branch learn from them.
         tune_share: share of the training images that are for tuning; 0 leaves that split empty.
-        limit: training images used (None: all); the tune split does not depend on it.
+        test_share: share of the training file's images that are for testing, by hash, where no file is for that.
+        group_by: what images belong together, of which none is in two splits: a field of the image record, or a regular
+            expression of `file_name` (see `groups.Grouping`).
+        limit: training images used (None: all); the other splits do not depend on it.
+        eval_limit: images of tune and of test used, each (None: all).
         divisor: height and width of a batch are multiples of it.
         pin_memory: page-locked batches (default: where there is a CUDA device).
 
@@ -76,15 +71,18 @@ class CocoDataModule(LightningDataModule):
         eval_batch: int = 1,
         workers: int = 0,
         seed: int = 0,
-        train_annotations: str = "annotations/instances_train.json",
-        test_annotations: str = "annotations/instances_val.json",
+        train_annotations: str | None = None,
+        test_annotations: str | None = None,
         tune_annotations: str | None = None,
-        train_images: str = "images",
-        test_images: str = "images",
+        train_images: str | None = None,
+        test_images: str | None = None,
         tune_images: str | None = None,
         train_semantic: str | None = None,
         tune_share: float = 0.1,
+        test_share: float | None = None,
+        group_by: str | None = None,
         limit: int | None = None,
+        eval_limit: int | None = None,
         divisor: int = 32,
         pin_memory: bool | None = None,
     ) -> None:
@@ -94,6 +92,7 @@ class CocoDataModule(LightningDataModule):
             ("eval_batch", eval_batch, 1),
             ("workers", workers, 0),
             ("limit", limit, 1),
+            ("eval_limit", eval_limit, 1),
             ("divisor", divisor, 1),
         ):
             if value is not None and value < least:
@@ -102,19 +101,23 @@ class CocoDataModule(LightningDataModule):
             raise ConfigError(f"data.tune_share is a share of the training images below 1, found {tune_share}")
         self.transforms = transforms or Transforms()
         self.batch, self.eval_batch, self.workers, self.seed, self.divisor = batch, eval_batch, workers, seed, divisor
-        self.tune_share, self.limit = tune_share, limit
+        self.tune_share, self.limit, self.eval_limit = tune_share, limit, eval_limit
+        self.grouping = None if group_by is None else Grouping(group_by)
         self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
         self.parts = 1
         """In how many a device's share of a training batch comes, one after another."""
         self.collate: Callable[..., Batch] = partial(collate, divisor=divisor)
         self._root = root
         self._train_semantic = train_semantic
-        self._places: dict[Split, tuple[str, str]] = {
-            "train": (train_annotations, train_images),
-            "test": (test_annotations, test_images),
+        self._given: dict[str, Any] = {
+            "train_annotations": train_annotations,
+            "train_images": train_images,
+            "test_annotations": test_annotations,
+            "test_images": test_images,
+            "tune_annotations": tune_annotations,
+            "tune_images": tune_images,
+            "test_share": test_share,
         }
-        if tune_annotations is not None:
-            self._places["tune"] = (tune_annotations, tune_images or train_images)
 
     # What is there ----------------------------------------------------------------------------------------------------
 
@@ -133,19 +136,25 @@ class CocoDataModule(LightningDataModule):
         return Path(made).expanduser()
 
     @cached_property
-    def _parts(self) -> dict[Split, _Part]:
-        files = {name: CocoFile(self.root / name) for name in {name for name, _ in self._places.values()}}
-        parts: dict[Split, _Part] = {}
-        for split, (name, images) in self._places.items():
-            parts[split] = _Part(files[name], self.root / images, tuple(files[name].records))
-        train = parts["train"]
-        share = 0.0 if "tune" in parts else self.tune_share
-        train_ids, tune_ids = split_off(train.file.records.values(), share, self.limit)
-        parts["train"] = _Part(train.file, train.images, tuple(train_ids))
-        parts.setdefault("tune", _Part(train.file, train.images, tuple(tune_ids)))
-        for part in parts.values():
-            _check_categories(part.file, train.file)
-        return parts
+    def _places(self) -> Places:
+        """Where the splits lie, found where no setting says it."""
+        return find(lambda: self.root, self._given)
+
+    @cached_property
+    def _parts(self) -> Mapping[Split, Part]:
+        return read_parts(
+            self.root,
+            self._places,
+            tune_share=self.tune_share,
+            grouping=self.grouping,
+            limit=self.limit,
+            eval_limit=self.eval_limit,
+        )
+
+    @property
+    def test_share(self) -> float | None:
+        """Share of the training file's photos that are test; None where test is a file of its own."""
+        return self._places.test_share
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -177,13 +186,16 @@ class CocoDataModule(LightningDataModule):
     @cached_property
     def fingerprint(self) -> str:
         """Of the contents of all annotation files and images, wherever they lie (see `fingerprint.fingerprint`)."""
-        splits = [(name, images, self._parts[split].file) for split, (name, images) in self._places.items()]
+        files = {part.file.path: part.file for part in self._parts.values()}
+        splits = [(name, images, files[self.root / name]) for name, images in self._places.files()]
         return fingerprint(self.root, list_files(self.root, splits, self._train_semantic))
 
     @cached_property
     def profile(self) -> Profile:
         """Statistics of the training file: of train and tune together, never of test."""
-        return profile(self._parts["train"].file, fingerprint(self.root, [self._places["train"][0]]))
+        file, key = self._parts["train"].file, fingerprint(self.root, [self._places.train.annotations])
+        known = split_off(file.records.values(), self.test_share)[0] if self.test_share else None
+        return profile(file, key, known)
 
     # Loaders ----------------------------------------------------------------------------------------------------------
 
@@ -256,14 +268,3 @@ def photo_batch(
 def _one_thread(worker: int) -> None:
     """Workers are the parallelism; OpenCV would start as many threads as there are cores in each."""
     cv2.setNumThreads(0)
-
-
-def _check_categories(file: CocoFile, train: CocoFile) -> None:
-    """Every category of a split is one that the method learns, under the same name."""
-    for category_id, name in file.categories.items():
-        learnt = train.categories.get(category_id)
-        if learnt != name:
-            raise DataError(
-                f"{file.path}: category {category_id} is `{name}`, but in {train.path} it is "
-                f"{'missing' if learnt is None else f'`{learnt}`'}; both files need the same ids and names"
-            )

@@ -12,15 +12,11 @@ Folders `train`, `val` and `test` on the way to the label maps become splits.
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import re
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pycocotools.mask as rle_codec
@@ -29,13 +25,21 @@ from PIL import Image, UnidentifiedImageError
 from rich.console import Console
 from rich.progress import track
 
-from maskbench.atomic import beside
 from maskbench.data.coco import Record, read_photo
-from maskbench.data.split import split_off
+from maskbench.data.folder import (
+    Entry,
+    Split,
+    Splits,
+    arguments,
+    as_annotation,
+    require_new,
+    require_share,
+    share_out,
+    splits_of,
+    told,
+    write_folder,
+)
 from maskbench.errors import ConfigError, DataError, MaskbenchError
-
-Split = Literal["train", "val", "test"]
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 THINGS = {
     24: "person",
@@ -136,22 +140,6 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A photo as the annotation file has it, with its objects."""
-
-    record: Record
-    annotations: list[dict[str, Any]]
-
-    @property
-    def instances(self) -> int:
-        return sum(not annotation["iscrowd"] for annotation in self.annotations)
-
-    @property
-    def crowds(self) -> int:
-        return len(self.annotations) - self.instances
-
-
-@dataclass(frozen=True)
 class Summary:
     """What was found and written.
 
@@ -162,7 +150,7 @@ class Summary:
     """
 
     layout: str
-    splits: Mapping[Split, Sequence[Entry]]
+    splits: Splits
     left_out: Sequence[Path]
 
     def __str__(self) -> str:
@@ -170,19 +158,12 @@ class Summary:
 
     def _lines(self) -> Iterator[str]:
         yield f"label maps of the layout {self.layout}"
-        for split, entries in self.splits.items():
-            instances, crowds = sum(entry.instances for entry in entries), sum(entry.crowds for entry in entries)
-            yield f"{annotation_file(split)}: {len(entries)} photos, {instances} instances, {crowds} crowds"
+        yield from told(self.splits)
         if self.left_out:
             named, more = ", ".join(map(str, self.left_out[:3])), len(self.left_out) - 3
             yield f"left out, since they have no label map: {named}" + (f" and {more} more" if more > 0 else "")
         if max(entry.instances for entries in self.splits.values() for entry in entries) == 1:
             yield "no photo has more than one instance: are these masks of the foreground, whose objects share a value?"
-        if "val" not in self.splits:
-            yield (
-                "there is no split val, which is reported by default: --val-share 0.2 takes it from train, or set "
-                "data.test_annotations to another file"
-            )
 
 
 def convert(source: Path, out: Path, *, category: str | None = None, val_share: float = 0.0) -> Summary:
@@ -204,8 +185,7 @@ def convert(source: Path, out: Path, *, category: str | None = None, val_share: 
         DataError: the source can't be converted; the message names the file.
     """
     source, out = source.expanduser().resolve(), out.expanduser().resolve()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out}: is there already and not empty; name a new folder, or remove it")
+    require_new(out)
     layout, pairs, left_out = find(source)
     _check_settings(layout, pairs, category, val_share)
     entries = _entries(layout, pairs)
@@ -214,24 +194,9 @@ def convert(source: Path, out: Path, *, category: str | None = None, val_share: 
             f"{source}: no instance in any of {len(pairs)} label maps, such as {pairs[0].labels}; expected an integer "
             f"for each ({layout.values}) and 0 for the background: export them again"
         )
-    splits = _splits(pairs, entries, val_share)
-    unfinished = beside(out)
-    try:
-        _copy(pairs, entries, unfinished / "images")
-        (unfinished / "annotations").mkdir()
-        for split, own in splits.items():
-            content = _content(own, layout.classes or {1: category or "object"}, f"{layout.name} label maps")
-            text = json.dumps(content, separators=(",", ":"))
-            (unfinished / annotation_file(split)).write_text(text, encoding="utf-8")
-        os.replace(unfinished, out)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    splits = share_out(entries, val_share)
+    write_folder(out, splits, layout.classes or {1: category or "object"}, f"{layout.name} label maps")
     return Summary(layout.name, splits, left_out)
-
-
-def annotation_file(split: Split) -> str:
-    """Where the annotations of a split lie in a COCO folder."""
-    return f"annotations/instances_{split}.json"
 
 
 # Finding --------------------------------------------------------------------------------------------------------------
@@ -260,12 +225,8 @@ def find(source: Path) -> tuple[Layout, list[Pair], list[Path]]:
                 f"{source / path}: no photo for this label map among {len(photos)}; expected {layout.example}; add the "
                 "photo, or take the label map away"
             )
-    pairs = [Pair(name, source / photos[name], source / path, _split_of(path)) for name, path in labels.items()]
-    apart = [pair for pair in pairs if pair.split is None]
-    if apart and len(apart) < len(pairs):
-        raise DataError(
-            f"{apart[0].labels}: lies in no folder train, val or test, but others do; move it into one of them"
-        )
+    splits = zip(labels.items(), splits_of(list(labels.values())), strict=True)
+    pairs = [Pair(name, source / photos[name], source / path, split) for (name, path), split in splits]
     return layout, pairs, [photos[name] for name in photos if name not in labels]
 
 
@@ -284,13 +245,8 @@ def _named(source: Path, paths: Iterable[Path], pattern: str) -> dict[str, Path]
     return named
 
 
-def _split_of(path: Path) -> Split | None:
-    return next((split for part in path.parent.parts for split in SPLITS if part == split), None)
-
-
 def _check_settings(layout: Layout, pairs: Sequence[Pair], category: str | None, val_share: float) -> None:
-    if not 0 <= val_share < 1:
-        raise ConfigError(f"val_share is a share of the photos from 0 to below 1, found {val_share}")
+    require_share(val_share)
     if layout.classes and category is not None:
         raise ConfigError(
             f"category={category} is for label maps without classes, but those of {layout.name} have theirs"
@@ -314,7 +270,8 @@ def _entries(layout: Layout, pairs: Sequence[Pair]) -> list[Entry]:
         for annotation_id, annotation in enumerate(annotations, first):
             annotation |= {"id": annotation_id, "image_id": image_id}
         first += len(annotations)
-        entries.append(Entry(Record(image_id, pair.name + pair.photo.suffix, size), annotations))
+        record = Record(image_id, pair.name + pair.photo.suffix, size)
+        entries.append(Entry(record, annotations, pair.photo, pair.split))
     return entries
 
 
@@ -334,15 +291,7 @@ def _annotations(pair: Pair, size: tuple[int, int], read: Reading) -> list[dict[
             raise DataError(f"{pair.labels}: {error}; mend the value") from error
         if found:
             category_id, crowd = found
-            annotations.append(
-                {
-                    "category_id": category_id,
-                    "iscrowd": int(crowd),
-                    "area": int(rle_codec.area(rle)),
-                    "bbox": rle_codec.toBbox(rle).tolist(),
-                    "segmentation": {**rle, "counts": rle["counts"].decode("ascii")},
-                }
-            )
+            annotations.append(as_annotation(rle, category_id, crowd=crowd))
     return annotations
 
 
@@ -384,58 +333,14 @@ def encode_values(labels: Integer[np.ndarray, "H W"]) -> dict[int, dict[str, Any
     return encoded
 
 
-# Writing --------------------------------------------------------------------------------------------------------------
-
-
-def _splits(pairs: Sequence[Pair], entries: Sequence[Entry], val_share: float) -> dict[Split, list[Entry]]:
-    """The photos of each split that has some."""
-    named: list[Split] = [pair.split or "train" for pair in pairs]
-    train = [entry.record for entry, split in zip(entries, named, strict=True) if split == "train"]
-    kept_apart = set(split_off(train, val_share)[1])
-    splits: dict[Split, list[Entry]] = {}
-    for entry, split in zip(entries, named, strict=True):
-        splits.setdefault("val" if entry.record.image_id in kept_apart else split, []).append(entry)
-    return {split: splits[split] for split in SPLITS if split in splits}
-
-
-def _copy(pairs: Sequence[Pair], entries: Sequence[Entry], images: Path) -> None:
-    """The photos, byte by byte, to where their records name them."""
-    for pair, entry in zip(pairs, entries, strict=True):
-        copy = images / entry.record.file_name
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(pair.photo, copy)
-
-
-def _content(entries: Sequence[Entry], classes: Mapping[int, str], description: str) -> dict[str, Any]:
-    records = [entry.record for entry in entries]
-    return {
-        "info": {"description": description},
-        "images": [
-            {"id": record.image_id, "file_name": record.file_name, "height": record.size[0], "width": record.size[1]}
-            for record in records
-        ],
-        "annotations": [annotation for entry in entries for annotation in entry.annotations],
-        "categories": [{"id": category_id, "name": name} for category_id, name in classes.items()],
-    }
-
-
 def main() -> None:
     """Convert what the command line names, and say what was found."""
-    parser = argparse.ArgumentParser(
-        prog="python -m maskbench.data.labelmaps",
-        description="Make a COCO folder from label maps: images in which each instance has an integer of its own.",
-        epilog="Layouts: " + "; ".join(f"{layout.name}, whose photos are {layout.example}" for layout in LAYOUTS) + ".",
+    parser = arguments(
+        "python -m maskbench.data.labelmaps",
+        "Make a COCO folder from label maps: images in which each instance has an integer of its own.",
+        "Layouts: " + "; ".join(f"{layout.name}, whose photos are {layout.example}" for layout in LAYOUTS) + ".",
     )
-    parser.add_argument("source", metavar="SOURCE", type=Path, help="the folder of label maps and photos")
-    parser.add_argument("out", metavar="OUT", type=Path, help="the COCO folder, new or empty")
     parser.add_argument("--category", metavar="NAME", help="what the instances are (default: object)")
-    parser.add_argument(
-        "--val-share",
-        metavar="SHARE",
-        type=float,
-        default=0.0,
-        help="share of the training photos that become val where SOURCE has no folder val (default: 0)",
-    )
     given = parser.parse_args()
     try:
         print(convert(given.source, given.out, category=given.category, val_share=given.val_share))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
@@ -52,23 +53,32 @@ class Profile:
         return asdict(self)
 
 
-def profile(file: CocoFile, key: str) -> Profile:
-    """The profile of an annotation file, computed once for each `key` (its fingerprint)."""
-    known = cache_folder() / "profiles" / f"{key}-{VERSION}.json"
+def profile(file: CocoFile, key: str, image_ids: Sequence[int] | None = None) -> Profile:
+    """The profile of an annotation file, computed once for each `key` (its fingerprint) and choice of images.
+
+    Args:
+        file: the annotation file.
+        key: its fingerprint.
+        image_ids: of its images those that count (None: all).
+    """
+    images = tuple(file.records) if image_ids is None else tuple(image_ids)
+    chosen = "" if image_ids is None else f"-{hashlib.sha256(repr(images).encode()).hexdigest()[:16]}"
+    known = cache_folder() / "profiles" / f"{key}{chosen}-{VERSION}.json"
     found = recall(known)
     if isinstance(found, dict) and set(found) == {field.name for field in fields(Profile)}:
         return Profile(**found)
-    computed = _compute(file)
+    computed = _compute(file, images)
     remember(known, computed.as_dict())
     return computed
 
 
-def _compute(file: CocoFile) -> Profile:
-    counts = {image_id: file.counts(image_id) for image_id in file.records}
+def _compute(file: CocoFile, images: Sequence[int]) -> Profile:
+    counts = {image_id: file.counts(image_id) for image_id in images}
+    records = [file.records[image_id] for image_id in images]
     per_image = [len(categories) for categories, _ in counts.values()]
     per_class = Counter(category_id for categories, _ in counts.values() for category_id in categories)
-    photos = [record.size for record in file.records.values()]
-    sample = by_hash(file.records.values())[:SAMPLE]
+    photos = [record.size for record in records]
+    sample = by_hash(records)[:SAMPLE]
     areas: list[int] = []
     crowded = 0
     for record in sample:
@@ -77,7 +87,7 @@ def _compute(file: CocoFile) -> Profile:
         crowded += int(touching(label_maps([each.runs for each in objects], record.size), len(objects)).sum())
     return Profile(
         classes={name: per_class[category_id] for category_id, name in file.categories.items()},
-        images=len(file),
+        images=len(images),
         empty=per_image.count(0),
         instances=sum(per_image),
         crowds=sum(crowds for _, crowds in counts.values()),

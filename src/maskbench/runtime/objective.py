@@ -10,8 +10,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from maskbench.data.coco import CocoFile
-from maskbench.data.split import split_off
+from maskbench.data.groups import Grouping
+from maskbench.data.layouts import find
+from maskbench.data.parts import read_parts
 from maskbench.errors import ConfigError, RunError
 from maskbench.runtime.trial import data_root, planned_epochs
 from maskbench.sweep.watch import progress
@@ -42,16 +43,17 @@ def final_ap(folder: Path) -> float:
 def require_tune(data: DictConfig) -> None:
     """Raise `ConfigError` where the tune split has no object to be found, as `CocoDataModule.objects` counts them."""
     root = data_root(data).expanduser()
-    if data.tune_annotations is not None:
-        file = CocoFile(root / data.tune_annotations)
-        images = list(file.records)
-    else:
-        file = CocoFile(root / data.train_annotations)
-        _, images = split_off(file.records.values(), data.tune_share)
-    if not any(file.counts(image)[0] for image in images):
+    tune = read_parts(
+        root,
+        find(lambda: root, data),
+        tune_share=data.tune_share,
+        grouping=Grouping(data.group_by) if data.get("group_by") else None,
+        eval_limit=data.get("eval_limit"),
+    )["tune"]
+    if not any(tune.file.counts(image)[0] for image in tune.image_ids):
         raise ConfigError(
-            f"a search goes by AP on tune, but of the {len(images)} photos of that split none has an object: set "
-            f"data.tune_share ({data.tune_share} now) higher or data.tune_annotations to a file with some"
+            f"a search goes by AP on tune, but of the {len(tune.image_ids)} photos of that split none has an object: "
+            f"set data.tune_share ({data.tune_share} now) higher or data.tune_annotations to a file with some"
         )
 
 

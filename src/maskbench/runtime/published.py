@@ -7,11 +7,13 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from maskbench.data.datamodule import CocoDataModule
+from maskbench.data.layouts import find_test
 from maskbench.errors import ConfigError, DataError, WeightsError
 from maskbench.methods.base import Segmenter
 from maskbench.runtime.compose import build_data, make
 from maskbench.runtime.console import say
 from maskbench.runtime.run_folder import Trained
+from maskbench.runtime.trial import data_root
 from maskbench.weights.converting import Published
 from maskbench.weights.fetching import fetch
 from maskbench.weights.file import load
@@ -86,9 +88,8 @@ def with_data(weights: str, chosen: DictConfig) -> tuple[Trained, CocoDataModule
     for name in ROOMS:
         if settings.get(name) is not None:
             cfg[name] = settings[name]
-    # nothing is trained: the annotations for it need not be there
-    cfg.data.train_annotations, cfg.data.train_images = cfg.data.test_annotations, cfg.data.test_images
-    cfg.data.tune_annotations, cfg.data.tune_share = None, 0.0
+    cfg.data.update(find_test(lambda: data_root(cfg.data).expanduser(), cfg.data).settings())
+    cfg.data.tune_share = 0.0
     if cfg.evaluation.point is not None:
         trained.method.point = make(cfg.evaluation.point)
     data = build_data(cfg)

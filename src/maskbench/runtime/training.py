@@ -90,6 +90,7 @@ def train(trial: Composed, done: Callable[[], None]) -> None:
         if leads():
             _describe(trial, data, device)
             _tell_of_limit(data, method.point.max_instances)
+            _tell_of_share(data)
             _tell_of_gpu(device)
         with within(images=data.batch // trainer.world_size // parts.count):
             _fit(trainer, method, data, run)
@@ -172,6 +173,16 @@ def _tell_of_limit(data: CocoDataModule, limit: int) -> None:
         say(
             f"An image has up to {most} objects, but evaluation.point.max_instances={limit}: the others count as "
             "missed. evaluation=crowded admits more."
+        )
+
+
+def _tell_of_share(data: CocoDataModule) -> None:
+    """Say so where nobody has said which photos are test, nor which belong together."""
+    if data.test_share and data.grouping is None:
+        say(
+            f"{data.annotations('test')}: {data.test_share:.0%} of its photos are set apart by hash to be test, since "
+            "there are no other annotations. Where photos belong together (of a patient, a video), data.group_by=FIELD "
+            "keeps them in one split."
         )
 
 

@@ -19,6 +19,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from maskbench.data.fingerprint import dataset_files, fingerprint
+from maskbench.data.layouts import find
 from maskbench.errors import Again, RunError, TakenError, WeightsError
 from maskbench.evaluation.precision import precision_name
 from maskbench.runtime.ranks import leads, require_one_node
@@ -74,7 +75,8 @@ def identify(cfg: DictConfig, choices: Mapping[str, Any]) -> Composed:
         # a run folder is read from wherever its reader stands
         settings["data"]["root"] = str(Path(settings["data"]["root"]).expanduser().resolve())
     _settle_start(settings)
-    content = _fingerprint(json.dumps(settings["data"]))
+    found, content = _found(json.dumps(settings["data"]))
+    settings["data"] |= found  # what was found is what is named, so that nobody finds something else later
     name = trial_name(settings["method_name"], settings["seed"], trial_hash(settings, content))
     folder = Path(settings["runs"]) / settings["study"] / name
     return Composed(settings, choices["data"], content, folder)
@@ -109,14 +111,16 @@ def data_root(data: DictConfig) -> Path:
 
 
 @cache  # a sweep asks for each of its trials, and millions of files may be looked at
-def _fingerprint(settings: str) -> str:
-    """Of the files that the JSON of `data` names, as CocoDataModule has it, without building one."""
+def _found(settings: str) -> tuple[dict[str, Any], str]:
+    """Where the splits of the JSON of `data` lie, as settings, and the fingerprint of their files.
+
+    CocoDataModule has both from the same functions; none is built here.
+    """
     data = DictConfig(json.loads(settings))
-    splits = [(data.train_annotations, data.train_images), (data.test_annotations, data.test_images)]
-    if data.tune_annotations is not None:
-        splits.append((data.tune_annotations, data.tune_images or data.train_images))
     root = data_root(data)
-    return fingerprint(root, dataset_files(root, splits, data.train_semantic))
+    places = find(lambda: root, data)
+    found = {name: value for name, value in places.settings().items() if name in data or value is not None}
+    return found, fingerprint(root, dataset_files(root, places.files(), data.train_semantic))
 
 
 def planned_epochs(cfg: DictConfig) -> int | None:

@@ -109,6 +109,11 @@ class Run:
         data = settings(self.folder).get("data")
         return data.get("root") if isinstance(data, dict) else None
 
+    @property
+    def logged(self) -> bool:
+        """Whether W&B was told of it, as its config has it."""
+        return bool(settings(self.folder).get("logger"))
+
     @cached_property
     def matches(self) -> Matches | None:
         """What became of each detection on test; None where the run has not kept it.

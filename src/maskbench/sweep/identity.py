@@ -40,6 +40,12 @@ So do `trainer.devices` and `trainer.strategy`, although `data.batch` is the glo
 normalisation and what a loss is divided by (positives, pixels) are those of one device's share.
 """
 
+UNSET: dict[str, Any] = {"data.test_share": None, "data.group_by": None, "data.eval_limit": None}
+"""Settings that came after the first trials of this version, and the value at which results are as before.
+
+Left there, a setting is left out, so that those trials keep their names.
+"""
+
 OWN = ("method", "seed")
 """What trials of one footing may differ in."""
 
@@ -116,7 +122,7 @@ def _without(node: Mapping[str, Any], paths: Mapping[str, str], prefix: str = ""
     kept: dict[str, Any] = {}
     for name, value in node.items():
         path = f"{prefix}{name}"
-        if path in paths:
+        if path in paths or (path in UNSET and value == UNSET[path]):
             continue
         kept[str(name)] = _without(value, paths, f"{path}.") if isinstance(value, Mapping) else _plain(value)
     return kept
