@@ -45,6 +45,15 @@ def test_a_class_that_is_not_there_is_told() -> None:
         make({"_target_": "builtins.dict", "part": {"_target_": "nobody.method.Cores"}})
 
 
+def test_what_is_no_method_is_refused() -> None:
+    cfg = composed("train", TINY)
+    cfg.method = {"_target_": "torch.nn.Identity"}
+    with pytest.raises(
+        ConfigError, match=r"method\._target_=torch\.nn\.Identity: expected a .*, and that makes a Identity"
+    ):
+        build_method(cfg, ("disc",))
+
+
 def test_what_is_wrong_in_a_module_is_no_error_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "unfinished.py").write_text("undefined\n")
     monkeypatch.syspath_prepend(tmp_path)

@@ -48,10 +48,19 @@ def build_data(cfg: DictConfig) -> CocoDataModule:
 
 
 def build_method(cfg: DictConfig, classes: Sequence[str]) -> Segmenter:
-    """The method of `cfg.method` on `cfg.backbone`, its weights drawn from `cfg.seed` alone."""
+    """The method of `cfg.method` on `cfg.backbone`, its weights drawn from `cfg.seed` alone.
+
+    Raises:
+        ConfigError: that is no method.
+    """
     seed_everything(cfg.seed, workers=True, verbose=False)
     parts = {"optim": make(cfg.optim), "point": make(cfg.evaluation.point)}
-    method: Segmenter = make(cfg.method, backbone=make(cfg.backbone), classes=tuple(classes), **parts)
+    method = make(cfg.method, backbone=make(cfg.backbone), classes=tuple(classes), **parts)
+    if not isinstance(method, Segmenter):
+        raise ConfigError(
+            f"method._target_={cfg.method['_target_']}: expected a maskbench.methods.base.Segmenter, and that makes a "
+            f"{type(method).__name__}"
+        )
     # Pooling and small convolutions run up to half faster with the channels last, on a CPU as on tensor cores.
     return method.to(memory_format=torch.channels_last)
 

@@ -69,8 +69,11 @@ class Prediction(Subject):
     def test_a_batch_predicts_what_its_images_predict_one_by_one(self, trained: Segmenter, batch: Batch) -> None:
         singles = [found for single in batch for found in predict(trained, single)]
         for found, expected in zip(predict(trained, batch), singles, strict=True):
-            assert len(found) == len(expected), f"{len(found)} instances in a batch, {len(expected)} alone"
-            torch.testing.assert_close(found.scores, expected.scores, atol=1e-3, rtol=1e-2)
+            assert len(found) == len(expected), (
+                f"instances in a batch (first) and alone: {len(found)} and {len(expected)}"
+            )
+            told = "scores in a batch (first) and alone: {}".format
+            torch.testing.assert_close(found.scores, expected.scores, atol=1e-3, rtol=1e-2, msg=told)
             # by their best partner, because equal scores have no order
             partner = overlaps(found, expected).amax(dim=1).mean()
             assert partner > 0.98, f"masks in a batch and alone have a mean IoU of {partner:.3f}"

@@ -59,12 +59,12 @@ class Subject:
     @pytest.fixture
     def fresh(self, small: str) -> Segmenter:
         """A method as it starts."""
-        return _fresh(self.known(), small)
+        return built(self.known(), small)
 
     @pytest.fixture
     def trained(self, small: str) -> Segmenter:
         """A method that has seen the two photos some times, in evaluation mode."""
-        return _trained(self.known(), small, self.steps).eval()
+        return learnt(self.known(), small, self.steps).eval()
 
     @pytest.fixture
     def at_point(self, trained: Segmenter, monkeypatch: pytest.MonkeyPatch) -> Move:
@@ -94,12 +94,14 @@ class Subject:
 
 
 @lru_cache(maxsize=1)
-def _fresh(configs: Configs, name: str) -> Segmenter:
+def built(configs: Configs, name: str) -> Segmenter:
+    """A method as it starts; the last one is kept."""
     return configs.build(name)
 
 
 @lru_cache(maxsize=1)
-def _trained(configs: Configs, name: str, steps: int) -> Segmenter:
+def learnt(configs: Configs, name: str, steps: int) -> Segmenter:
+    """A method that has seen the two photos so many times; the last one is kept."""
     method, batch = configs.build(name).train(), discs.batch()
     scheduled = method.optim(method, steps)
     optimiser, curve = scheduled["optimizer"], scheduled["lr_scheduler"]["scheduler"]
