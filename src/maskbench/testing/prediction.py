@@ -48,6 +48,7 @@ class Prediction(Subject):
         Where the padding is stretched into the photo with the rest, it is some 0.45.
         """
         for found, expected, frame in zip(predict(trained, batch), truth, batch.frames, strict=True):
+            _require_photo_frame(found, frame)
             overlap = overlaps(found[:1], expected).amax(dim=1)
             assert (overlap > 0.6).all(), (
                 f"the surest instance on the photo of {frame.photo} pixels (network input {frame.resized}, padded to "

@@ -64,7 +64,7 @@ class Training(Subject):
         with torch.autocast("cpu", torch.bfloat16):
             predictions = predict(trained, batch)
         for found, expected, frame in zip(predictions, predict(trained, batch), batch.frames, strict=True):
-            assert found.masks.size == frame.photo
+            assert found.masks.size == frame.photo, f"masks of {found.masks.size} pixels for a photo of {frame.photo}"
             partner = overlaps(expected[:3], found).amax(dim=1)
             assert partner.min() > 0.5, (
                 f"of the best three instances bfloat16 finds masks with an IoU of {partner.tolist()} only"
