@@ -19,7 +19,6 @@ from itertools import product
 from pathlib import Path
 
 import torch
-from hydra import compose, initialize_config_dir
 from torch.nn import functional as F
 
 from maskbench.evaluation.execution import EXECUTIONS
@@ -27,7 +26,7 @@ from maskbench.evaluation.precision import PRECISIONS
 from maskbench.evaluation.speed import Speed, measure
 from maskbench.methods.base import Segmenter
 from maskbench.phases import PHASES
-from maskbench.runtime.compose import build_method
+from maskbench.runtime.compose import build_method, composed
 from maskbench.runtime.verb import config_folder
 from maskbench.structures import Batch, Frame, Instances
 
@@ -42,8 +41,7 @@ DRAWN = ("masks", "columns", "rows")
 
 def built(stem: str) -> Segmenter:
     """A method of the papers' settings in which something is found everywhere."""
-    with initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
-        cfg = compose("train", [f"method={stem}", "backbone=resnet50", "backbone.weights=scratch"])
+    cfg = composed("train", [f"method={stem}", "backbone=resnet50", "backbone.weights=scratch"])
     method = build_method(cfg, CLASSES)
     torch.manual_seed(0)
     for name, weight in method.named_parameters():

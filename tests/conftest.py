@@ -10,7 +10,9 @@ os.environ.update(HF_HUB_OFFLINE="1", MPLBACKEND="Agg", OMP_NUM_THREADS="1", WAN
 import jaxtyping
 
 # Before maskbench is imported: the shapes in its signatures become checks. An int is a float, as mypy has it.
-jaxtyping.install_import_hook("maskbench", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+jaxtyping.install_import_hook(
+    ["maskbench", "paper"], "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+)
 
 import random
 from collections.abc import Iterator

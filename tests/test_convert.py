@@ -96,6 +96,12 @@ def test_errors_name_the_file(tmp_path: Path) -> None:
     assert not (tmp_path / "ours.safetensors").exists()
 
 
+def test_a_method_of_another_package_has_no_names_that_others_wrote(tmp_path: Path) -> None:
+    theirs = ("hydra.searchpath=[pkg://paper.conf]", "method=tiny_paper", f"out={tmp_path}/ours.safetensors")
+    with pytest.raises(ConfigError, match=r"_target_=paper\.method\.Cores: .* is known for our own methods alone"):
+        call(convert, f"source={source(tmp_path)}", "layout=detectron2", *theirs)
+
+
 class TestPredict:
     def test_a_photo(self, weights: Path, photo: Path, tmp_path: Path) -> None:
         found = call(predict, f"weights={weights}", f"images={photo}", f"out={tmp_path}/out", "score=0", "device=cpu")

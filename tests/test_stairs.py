@@ -31,16 +31,25 @@ STAIRS: dict[str, set[str]] = {
     "sweep": {"structures"},
     "study": {"evaluation", "structures", "sweep"},
     "weights": {"nn", "methods"},
-    "testing": {"structures", "methods.base"},
 }
 STAIRS["runtime"] = set(STAIRS)
 REACH_OF_A_VERB = set(STAIRS)
+# of runtime what makes a method of its config
+STAIRS["testing"] = {
+    "evaluation",
+    "methods.base",
+    "structures",
+    "runtime.compose",
+    "runtime.searchpath",
+    "runtime.verb",
+}
 BASE = {"nn", "ops", "structures", "methods.optim"}  # of methods.base, on which methods.bottom_up stands
 
 # Third party → the modules that may import it; everywhere else it stays out.
 KEPT_TO: dict[str, tuple[str, ...]] = {
     "hydra": ("runtime", "runtime.*", "VERB"),
     "lightning": ("methods.base", "data.datamodule", "runtime", "runtime.*", "VERB"),
+    "pytest": ("testing.*",),
 }
 
 # What runs in processes that only launch or watch: torch takes seconds to import there.
@@ -147,6 +156,10 @@ def test_what_launches_and_watches_does_without_torch() -> None:
         ("runtime.loop", "study.runs", False),
         ("study.runs", "runtime.loop", True),
         ("__main__", "runtime.verb", False),
+        ("testing.configs", "runtime.compose", False),
+        ("testing.contract", "methods.solo", True),
+        ("runtime.compose", "testing.contract", True),
+        ("train", "testing.contract", True),
     ],
 )
 def test_the_stairs_themselves(module: str, target: str, forbidden: bool) -> None:

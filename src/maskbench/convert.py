@@ -30,7 +30,7 @@ def convert(cfg: DictConfig) -> dict[str, Any]:
     source = read(cfg.source)
     chosen = {name: given[name] for name in ("layout", "style", "allow")}
     settings = given.get("method") or {}
-    method = settings.pop("_target_").split(".")[-2] if settings else "backbone"
+    method = _stem(settings.pop("_target_")) if settings else "backbone"
     classes = given["classes"] or source.classes
     try:
         published = publish(source.weights, method=method, settings=settings, classes=classes, **chosen)
@@ -49,6 +49,16 @@ def convert(cfg: DictConfig) -> dict[str, Any]:
         "method": published.method,
         "backbone": published.backbone,
     }
+
+
+def _stem(target: str) -> str:
+    """Of a method of ours, by its class."""
+    room, _, stem = target.rpartition(".")[0].rpartition(".")
+    if room != "maskbench.methods":
+        raise ConfigError(
+            f"method._target_={target}: how weights of others are named is known for our own methods alone"
+        )
+    return stem
 
 
 def main() -> None:

@@ -88,6 +88,24 @@ def test_a_part_in_the_wrong_place_is_refused(root: Path, overrides: list[str], 
         refuse_parts(cfg, cfg.hydra.runtime.choices, root / "conf")
 
 
+def test_parts_of_other_packages_are_parts_too(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "method" / "eye").mkdir(parents=True)
+    (tmp_path / "method" / "theirs.yaml").write_text("defaults:\n  - eye: open\n  - _self_\n_target_: theirs.Method\n")
+    (tmp_path / "method" / "eye" / "open.yaml").write_text("lid: up\n")
+    searched = f"hydra.searchpath=[file://{tmp_path}]"
+    with initialize_config_dir(version_base="1.3", config_dir=str(root / "conf")):
+        cfg = compose("train", [searched, "method=eye/open"], return_hydra_config=True)
+        with pytest.raises(ConfigError, match=r"choose a method, and its part by method/eye=open$"):
+            refuse_parts(cfg, cfg.hydra.runtime.choices, root / "conf", tmp_path)
+        with pytest.raises(HydraException) as raised:
+            compose("train", [searched, "method=theirs", "method/eye=opne"])
+        assert explain(raised.value, root / "conf", tmp_path) == "there is no method/eye=opne; did you mean open?"
+        with pytest.raises(HydraException) as raised:
+            compose("train", [searched, "method=solo", "method/eye=open"])
+        assert explain(raised.value, root / "conf", tmp_path).endswith("method/eye=... goes with theirs")
+    assert "  method/eye=open\n" in usage("train", root / "conf", tmp_path)
+
+
 def test_nothing_else_is(root: Path) -> None:
     with initialize_config_dir(version_base="1.3", config_dir=str(root / "conf")):
         for chosen in ("mask_rcnn", "small/htc", "crowded/discriminative"):

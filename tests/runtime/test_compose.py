@@ -35,8 +35,30 @@ def test_our_errors_arrive_as_they_were_raised() -> None:
         make(backbone)
     with pytest.raises(WeightsError, match=r"nowhere\.pth"):  # from inside another part as well
         make({"_target_": "builtins.dict", "part": backbone})
-    with pytest.raises(InstantiationException, match="no_such_thing"):
+
+
+def test_a_class_that_is_not_there_is_told() -> None:
+    told = r"not found \(No module named 'maskbench.no_such_thing'\)\. .* installed for .*, or its folder in PYTHONPATH"
+    with pytest.raises(ConfigError, match=rf"^maskbench\.no_such_thing: {told}"):
         make({"_target_": "maskbench.no_such_thing"})
+    with pytest.raises(ConfigError, match=r"^nobody\.method\.Cores: not found \(No module named 'nobody'\)"):
+        make({"_target_": "builtins.dict", "part": {"_target_": "nobody.method.Cores"}})
+
+
+def test_what_is_no_method_is_refused() -> None:
+    cfg = composed("train", TINY)
+    cfg.method = {"_target_": "torch.nn.Identity"}
+    with pytest.raises(
+        ConfigError, match=r"method\._target_=torch\.nn\.Identity: expected a .*, and that makes a Identity"
+    ):
+        build_method(cfg, ("disc",))
+
+
+def test_what_is_wrong_in_a_module_is_no_error_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "unfinished.py").write_text("undefined\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InstantiationException, match=r"Error locating target 'unfinished\.Method'"):
+        make({"_target_": "unfinished.Method"})
 
 
 def test_the_method_is_drawn_from_the_seed_alone() -> None:

@@ -20,21 +20,26 @@ UNMATCHED = re.compile(r"Could not override '(\w+/[\w/]+)")
 """What Hydra says of a part that the composed config has no place for."""
 
 
-def explain(error: HydraException, configs: Path) -> str:
-    """What can't be read of a command line and how it could, or what is not there and what is near it."""
+def explain(error: HydraException, *configs: Path) -> str:
+    """What can't be read of a command line and how it could, or what is not there and what is near it.
+
+    Args:
+        error: Hydra's.
+        configs: the folders that configs are chosen from.
+    """
     if isinstance(error, OverrideParseException):
         return _unreadable(error.override)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = error.missing_cfg_file.partition("/")
-        for part in _parts(configs, group):  # the deepest last
+        for part in _parts(group, configs):  # the deepest last
             if error.missing_cfg_file.startswith(f"{part}/"):
                 group, choice = part, error.missing_cfg_file.removeprefix(f"{part}/")
-        return f"there is no {group}={choice}{_hint(choice, _choices(configs, group))}"
+        return f"there is no {group}={choice}{_hint(choice, _choices(group, configs))}"
     cause = error.__cause__
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and isinstance(cause.parent_node, DictConfig):
         parent = str(cause.full_key).rpartition(".")[0]
         known = [f"{parent}.{key!s}".lstrip(".") for key in cause.parent_node if key != "_target_"]
-        parts = [part for part in _parts(configs, "method") if part.endswith(f"/{cause.full_key}")]
+        parts = [part for part in _parts("method", configs) if part.endswith(f"/{cause.full_key}")]
         hint = f"; did you mean {' or '.join(parts)}?" if parts else _hint(str(cause.full_key), known)
         return f"there is no setting {cause.full_key}{hint}"
     if unmatched := UNMATCHED.match(str(error)):
@@ -42,21 +47,21 @@ def explain(error: HydraException, configs: Path) -> str:
     return str(error)
 
 
-def _without_place(part: str, configs: Path) -> str:
+def _without_place(part: str, configs: Sequence[Path]) -> str:
     """A part was chosen of something that has none of that name: who has one, and where else it may stand."""
     owner, _, name = part.rpartition("/")
     line = re.compile(rf"^  - {name}: ", re.MULTILINE)
-    named = [choice for choice in _choices(configs, owner) if "/" not in choice]
-    having = [choice for choice in named if line.search((configs / owner / f"{choice}.yaml").read_text("utf-8"))]
-    deeper = [f"{other}=..." for other in _parts(configs, owner) if other.endswith(f"/{name}") and other != part]
+    files = [path for folder in configs for path in sorted((folder / owner).glob("*.yaml"))]
+    having = [path.stem for path in files if line.search(path.read_text("utf-8"))]
+    deeper = [f"{other}=..." for other in _parts(owner, configs) if other.endswith(f"/{name}") and other != part]
     return f"the chosen {owner} has no part {name}; {part}=... goes with {', '.join(having) or 'none'}" + (
         f", and where that is a part of a part it is {' or '.join(deeper)}" if deeper else ""
     )
 
 
-def refuse_parts(cfg: DictConfig, choices: Mapping[str, Any], configs: Path) -> None:
+def refuse_parts(cfg: DictConfig, choices: Mapping[str, Any], *configs: Path) -> None:
     """Raise `ConfigError` where a part stands in the place of a method, or a name in the place of a part."""
-    for part in _parts(configs, "method"):
+    for part in _parts("method", configs):
         group, name = part.rsplit("/", 1)
         chosen = str(choices.get("method"))
         if f"method/{chosen}".rpartition("/")[0] == part:
@@ -108,12 +113,12 @@ def swept_with_methods(arguments: Sequence[str]) -> list[str]:
     return [own.get(word, word) for word in arguments]
 
 
-def usage(name: str, configs: Path) -> str:
+def usage(name: str, ours: Path, *others: Path) -> str:
     """The file of a verb's settings with its comments, and what its groups offer."""
-    text = (configs / f"{name}.yaml").read_text(encoding="utf-8").rstrip()
-    groups = [group for group in GROUP.findall(text) if (configs / group).is_dir()]
-    groups = [name for group in groups for name in (group, *_parts(configs, group))]
-    offers = "\n".join(f"  {group}={'|'.join(_choices(configs, group))}" for group in groups)
+    text, configs = (ours / f"{name}.yaml").read_text(encoding="utf-8").rstrip(), (ours, *others)
+    groups = [group for group in GROUP.findall(text) if (ours / group).is_dir()]
+    groups = [name for group in groups for name in (group, *_parts(group, configs))]
+    offers = "\n".join(f"  {group}={'|'.join(_choices(group, configs))}" for group in groups)
     chosen = f"\n\nGroups, whose own settings are overridden as in optim.optimiser.lr=1e-3:\n{offers}" if offers else ""
     return (
         f"usage: maskbench {name} [SETTING=VALUE ...]   (or python -m maskbench.{name})\n\n{text}{chosen}\n\n"
@@ -121,21 +126,25 @@ def usage(name: str, configs: Path) -> str:
     )
 
 
-def _choices(configs: Path, group: str) -> list[str]:
+def _choices(group: str, configs: Sequence[Path]) -> list[str]:
     """What can be chosen in a group or for a part; `small/solov2` where a folder holds variants of its own members."""
-    folder = configs / group
-    files = [path for path in sorted(folder.rglob("*.yaml")) if path.parent == folder or _is_variant(path)]
-    return [path.relative_to(folder).with_suffix("").as_posix() for path in files]
-
-
-def _parts(configs: Path, group: str) -> list[str]:
-    """The parts that members of a group are made of, which have groups inside of it, and those of parts."""
-    folders = [path for path in sorted((configs / group).rglob("*")) if path.is_dir()]
     return [
-        folder.relative_to(configs).as_posix()
-        for folder in folders
-        if any(not _is_variant(path) for path in folder.glob("*.yaml"))
+        path.relative_to(folder / group).with_suffix("").as_posix()
+        for folder in configs
+        for path in sorted((folder / group).rglob("*.yaml"))
+        if path.parent == folder / group or _is_variant(path)
     ]
+
+
+def _parts(group: str, configs: Sequence[Path]) -> list[str]:
+    """The parts that members of a group are made of, which have groups inside of it, and those of parts."""
+    parts = {
+        path.parent.relative_to(folder).as_posix()
+        for folder in configs
+        for path in (folder / group).glob("*/**/*.yaml")
+        if not _is_variant(path)
+    }
+    return sorted(parts)
 
 
 def _is_variant(path: Path) -> bool:

@@ -1,11 +1,17 @@
-"""From a composed config to the data and the method: data first, because only the annotations know the classes."""
+"""From a command line's words to a config, and from that to the data and the method.
+
+Data come first, because only the annotations know the classes.
+"""
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from hydra import compose, initialize_config_dir
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning import Trainer, seed_everything
@@ -15,6 +21,16 @@ from omegaconf import DictConfig
 from maskbench.data.datamodule import CocoDataModule
 from maskbench.errors import ConfigError, MaskbenchError
 from maskbench.methods.base import Segmenter
+from maskbench.runtime.verb import config_folder
+
+LOCATING = re.compile(r"Error locating target '([^']+)'")
+"""What Hydra says of a class that it does not find."""
+
+
+def composed(verb: str, words: Sequence[str]) -> DictConfig:
+    """The config that a verb has with these words of a command line, where no command line has made one."""
+    with initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
+        return compose(verb, list(words))
 
 
 def build(cfg: DictConfig) -> tuple[CocoDataModule, Segmenter]:
@@ -32,10 +48,19 @@ def build_data(cfg: DictConfig) -> CocoDataModule:
 
 
 def build_method(cfg: DictConfig, classes: Sequence[str]) -> Segmenter:
-    """The method of `cfg.method` on `cfg.backbone`, its weights drawn from `cfg.seed` alone."""
+    """The method of `cfg.method` on `cfg.backbone`, its weights drawn from `cfg.seed` alone.
+
+    Raises:
+        ConfigError: that is no method.
+    """
     seed_everything(cfg.seed, workers=True, verbose=False)
     parts = {"optim": make(cfg.optim), "point": make(cfg.evaluation.point)}
-    method: Segmenter = make(cfg.method, backbone=make(cfg.backbone), classes=tuple(classes), **parts)
+    method = make(cfg.method, backbone=make(cfg.backbone), classes=tuple(classes), **parts)
+    if not isinstance(method, Segmenter):
+        raise ConfigError(
+            f"method._target_={cfg.method['_target_']}: expected a maskbench.methods.base.Segmenter, and that makes a "
+            f"{type(method).__name__}"
+        )
     # Pooling and small convolutions run up to half faster with the channels last, on a CPU as on tensor cores.
     return method.to(memory_format=torch.channels_last)
 
@@ -46,7 +71,7 @@ def make(node: DictConfig | Mapping[str, Any], **given: Any) -> Any:
     Nested nodes are made first. An error of ours from inside one arrives as it was raised, not as Hydra wraps it.
 
     Raises:
-        ConfigError: the config sets what is given.
+        ConfigError: the config sets what is given, or names a class that is not there.
     """
     try:
         # as a partial: Hydra would copy what is given, weights and all, into its config
@@ -54,12 +79,22 @@ def make(node: DictConfig | Mapping[str, Any], **given: Any) -> Any:
     except InstantiationException as error:
         if isinstance(error.__cause__, MaskbenchError):
             raise error.__cause__ from None
+        if isinstance(missing := _missing(error), ModuleNotFoundError):
+            raise ConfigError(
+                f"{LOCATING.findall(str(error))[0]}: not found ({missing}). Is its name right, and is its package "
+                f"installed for {sys.executable}, or its folder in PYTHONPATH?"
+            ) from error
         raise
     if both := sorted(made.keywords.keys() & given.keys()):
         raise ConfigError(
             f"{', '.join(both)} of {node['_target_']}: found in the config, but maskbench sets it itself; leave it out"
         )
     return made.func(**{name: _fixed(value) for name, value in made.keywords.items()}, **given)
+
+
+def _missing(error: InstantiationException) -> BaseException | None:
+    """What kept Hydra from finding a class, if that is what it complains of."""
+    return error.__cause__ and error.__cause__.__cause__ if LOCATING.match(str(error)) else None
 
 
 def make_trainer(node: DictConfig, **given: Any) -> Trainer:

@@ -28,7 +28,7 @@ from maskbench.runtime.console import console, say
 from maskbench.runtime.nvidia import visible_gpus
 from maskbench.runtime.plugins import plug_in
 from maskbench.runtime.trial import identify
-from maskbench.runtime.verb import config_folder, report_errors
+from maskbench.runtime.verb import config_folders, report_errors
 from maskbench.sweep.engine import Engine, run
 from maskbench.sweep.pool import Pool
 from maskbench.sweep.ray import Ray
@@ -174,7 +174,7 @@ class Composer:
         whole = self.loader.load_sweep_config(self.master, list(overrides))
         HydraConfig.instance().set_config(whole)
         cfg = OmegaConf.masked_copy(whole, [str(key) for key in whole if key != "hydra"])
-        refuse_parts(cfg, whole.hydra.runtime.choices, config_folder())
+        refuse_parts(cfg, whole.hydra.runtime.choices, *config_folders())
         return cfg, HydraConfig.instance().cfg
 
 

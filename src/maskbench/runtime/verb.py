@@ -22,6 +22,7 @@ from maskbench.errors import MaskbenchError
 from maskbench.runtime.command_line import explain, refuse_parts, usage
 from maskbench.runtime.console import complain, say
 from maskbench.runtime.ranks import leads
+from maskbench.runtime.searchpath import searched
 
 Task = Callable[[DictConfig], dict[str, Any]]
 
@@ -36,16 +37,27 @@ def config_folder() -> Path:
     return installed if installed.is_dir() else package.parents[1] / "conf"
 
 
+def config_folders() -> list[Path]:
+    """All that a config can be chosen from: ours, and what this process's command line names beside it.
+
+    Raises:
+        ConfigError: it names what is not there.
+    """
+    return [config_folder(), *searched(sys.argv[1:])]
+
+
 def run(name: str, task: Task) -> None:
     """Compose `conf/NAME.yaml` with the command line, hand it to `task`, print what it returns as a line of JSON."""
+    with report_errors():
+        folders = config_folders()
     if {"-h", "--help"} & set(sys.argv[1:]):
-        print(usage(name, config_folder()))
+        print(usage(name, *folders))
         return
 
     @functools.wraps(task)
     def printed(cfg: DictConfig) -> None:
         with report_errors():
-            refuse_parts(cfg, HydraConfig.get().runtime.choices, config_folder())
+            refuse_parts(cfg, HydraConfig.get().runtime.choices, *folders)
             found = task(cfg)
             if leads():
                 print(json.dumps(found), flush=True)
@@ -58,7 +70,7 @@ def run(name: str, task: Task) -> None:
         say(f"\n{str(interruption) or 'Interrupted.'}")
         raise SystemExit(INTERRUPTED) from None
     except (ConfigCompositionException, OverrideParseException) as error:  # Hydra's others may be bugs of ours
-        complain(explain(error, config_folder()))
+        complain(explain(error, *folders))
         raise SystemExit(1) from None
     except InstantiationException as error:  # of a launcher or sweeper, which says what is wrong with its settings
         if not isinstance(error.__cause__, MaskbenchError):

@@ -1,0 +1,1 @@
+"""Cores, a method of a paper that nobody has written."""
