@@ -161,7 +161,7 @@ def test_the_notebook_goes_from_data_to_verdict(tmp_path: Path) -> None:
 
 
 def test_what_the_notebook_keeps_of_its_outputs_is_small() -> None:
-    assert NOTEBOOK.stat().st_size < 500_000
+    assert NOTEBOOK.stat().st_size < 300_000
     assert str(Path.home()) not in NOTEBOOK.read_text(encoding="utf-8")
 
 

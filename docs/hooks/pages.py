@@ -11,7 +11,7 @@ from facts import EXPERIMENTS, ROOT, methods
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-PICTURES = {"image/png": "png", "image/svg+xml": "svg"}
+PICTURES = {"image/jpeg": "jpg", "image/png": "png"}
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -59,7 +59,7 @@ def as_markdown(notebook: Path, name: str) -> tuple[str, dict[str, bytes]]:
             content = "".join(data[kind]) if kind else ""
             if kind in PICTURES:
                 file = f"{name}-{len(pictures)}.{PICTURES[kind]}"
-                pictures[file] = content.encode() if kind == "image/svg+xml" else base64.b64decode(content)
+                pictures[file] = base64.b64decode(content)
                 blocks.append(f"![What the cell above draws]({file})")
             elif content:
                 blocks.append(f"```text\n{content.rstrip()}\n```")
