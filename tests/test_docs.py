@@ -30,6 +30,8 @@ PAGES = sorted(path for path in DOCS.rglob("*.md") if "hooks" not in path.parts)
 NOTEBOOK = DOCS / "from_data_to_verdict.ipynb"
 COMMANDS = [block for page in PAGES for block in blocks(page, "bash")]
 WITH_PYTHON = [page for page in PAGES if blocks(page, "python")]
+pytestmark = pytest.mark.skipif(not DOCS.is_dir(), reason="a source distribution has no documentation")
+
 FIGURE = re.compile(r"\d+\.\d+|\d,\d{3}|\d{3,}")
 """What is taken for a measured number."""
 

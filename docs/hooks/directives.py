@@ -99,9 +99,12 @@ def parts(name: str) -> str:
 
 def picture(name: str) -> str:
     """Its stages on a photograph, once there is such a picture."""
-    path = ROOT / "docs" / "methods" / "pictures" / f"{name}.png"
-    words = f"{Method(name).title}: its stages on one photograph"
-    return f"![{words}](pictures/{path.name})" if path.is_file() else ""
+    folder = ROOT / "docs" / "methods" / "pictures"
+    if not (folder / f"{name}.png").is_file():
+        return ""
+    origin = "([of what it was made](pictures/README.md))" if (folder / "README.md").is_file() else ""
+    words = "From a photo to instances, stage by stage"
+    return f"![{Method(name).title}: {words}](pictures/{name}.png)\n\n*{words}.* {origin}"
 
 
 def numbers(name: str) -> str:
