@@ -175,6 +175,7 @@ def test_the_site_is_built_without_warnings_and_fetches_nothing(tmp_path: Path) 
     environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
     ended = subprocess.run(build, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stderr
+    assert not [path for path in tmp_path.rglob("*") if path.suffix in (".py", ".pyc", ".ipynb", ".md")]
     pages = list(tmp_path.rglob("index.html"))
     assert len(pages) >= len(PAGES) + len(list((ROOT / "experiments").glob("*/README.md")))
     for page in pages:
