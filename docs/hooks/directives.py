@@ -77,7 +77,7 @@ def settings(name: str) -> str:
 
 def _meaning(key: str, known: dict[str, str]) -> str:
     """Its own, or where it is told: beside another setting, or with the part that it is of."""
-    if key in known:
+    if known.get(key, "see there.") != "see there.":
         return known[key]
     owner, inside, _ = key.partition(".")
     if inside:
