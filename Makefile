@@ -37,7 +37,7 @@ endif
 SIZED   = $(if $(and $(SIZE),$(wildcard conf/method/$(SIZE)/$(1).yaml)),$(SIZE)/)$(1)
 CHOICE := $(subst $() ,$(comma),$(foreach method,$(subst $(comma), ,$(METHODS)),$(call SIZED,$(method))))
 
-.PHONY: help setup sweep train benchmark report test test-slow check format lock clean
+.PHONY: help setup sweep train benchmark report test test-slow check format docs lock clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets and their variables
@@ -113,10 +113,15 @@ format: $(READY) ## Format the code and mend what the linter can
 	$(RUN) -m ruff format
 	$(RUN) -m ruff check --fix
 
+# ARGS="-f mkdocs.yml" and the like are mkdocs' own; a warning is an error.
+docs: export NO_MKDOCS_2_WARNING = 1
+docs: $(READY) ## Build the documentation into site/
+	$(RUN) -m mkdocs build --strict $(ARGS)
+
 # Needs uv. ARGS="--upgrade" takes newer versions, ARGS="--upgrade-package NAME" one of them.
 lock: ## Resolve pyproject.toml anew into requirements.lock
-	uv pip compile --quiet --universal --no-header --no-annotate --all-extras --group dev $(ARGS) pyproject.toml -o requirements.lock
+	uv pip compile --quiet --universal --no-header --no-annotate --all-extras --group dev --group docs $(ARGS) pyproject.toml -o requirements.lock
 
 clean: ## Remove caches and build products (.venv and runs/ stay)
-	rm -rf build dist outputs .coverage .coverage.* htmlcov .pytest_cache .mypy_cache .ruff_cache
+	rm -rf build dist outputs site .coverage .coverage.* htmlcov .pytest_cache .mypy_cache .ruff_cache
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

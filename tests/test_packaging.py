@@ -28,8 +28,9 @@ def project(root: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def requirements(project: dict[str, Any]) -> list[Requirement]:
-    stated = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
-    stated += [line for extra in project["project"]["optional-dependencies"].values() for line in extra]
+    stated = list(project["project"]["dependencies"])
+    for named in (project["dependency-groups"], project["project"]["optional-dependencies"]):
+        stated += [line for group in named.values() for line in group]
     return [Requirement(line) for line in [*stated, *project["build-system"]["requires"]]]
 
 
