@@ -13,6 +13,7 @@ from maskbench import __version__
 
 VERBS = {
     "train": "train one method, or many with -m (a sweep over methods and seeds)",
+    "fit": "settings that belong to a data set's scale, as a file to review",
     "evaluate": "COCO numbers of a run, or of any results file",
     "benchmark": "latency, FPS, memory and FLOPs of finished runs, the methods taking turns",
     "predict": "overlays and COCO results for any photos",

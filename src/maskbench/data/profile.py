@@ -1,24 +1,42 @@
-"""What a data set is like: how many objects of which size, and how crowded they are."""
+"""What a data set is like: how many objects of which size, where they lie, and how crowded they are."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, UInt16
 
 from maskbench.data.cache import cache_folder, recall, remember
-from maskbench.data.coco import CocoFile
-from maskbench.data.runs import LabelMap, label_maps
+from maskbench.data.coco import Annotation, CocoFile, Record
+from maskbench.data.fingerprint import fingerprint
+from maskbench.data.runs import LabelMap, label_maps, place
 from maskbench.data.split import by_hash
 
-VERSION = 1
+VERSION = 2
 SAMPLE = 1000
 """Images whose masks are decoded; a larger set is sampled by hash."""
+OBJECTS = 50_000
+"""Objects from which on no further image of the sample is decoded."""
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+@dataclass(frozen=True)
+class Objects:
+    """The objects of a sample of photos one by one, in photo pixels; crowds and masks without a pixel are left out.
+
+    Attributes:
+        photos: height and width of each photo.
+        rows: of each object the row of its photo, its label, the left, top, right and bottom edge of its box (the last
+            two exclusive), the mean column and row index of its pixels, and their number.
+    """
+
+    photos: list[list[int]]
+    rows: list[list[float]]
 
 
 @dataclass(frozen=True)
@@ -33,7 +51,8 @@ class Profile:
         per_image: instances a photo at `QUANTILES`; `most_per_image` their maximum.
         sizes: square root of an instance's area at `QUANTILES`, in photo pixels.
         crowding: share of instances that touch another one (share a border or corner of a pixel, or overlap).
-        sampled: photos behind `sizes` and `crowding`.
+        sampled: photos behind `sizes`, `crowding` and `objects`.
+        objects: what settings are fitted to (`data.fitting`).
     """
 
     classes: dict[str, int]
@@ -47,20 +66,42 @@ class Profile:
     sizes: list[float]
     crowding: float
     sampled: int
+    objects: Objects
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """What can be read at a glance: all but the single objects."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "objects"}
 
 
 def profile(file: CocoFile, key: str) -> Profile:
     """The profile of an annotation file, computed once for each `key` (its fingerprint)."""
-    known = cache_folder() / "profiles" / f"{key}-{VERSION}.json"
-    found = recall(known)
-    if isinstance(found, dict) and set(found) == {field.name for field in fields(Profile)}:
-        return Profile(**found)
-    computed = _compute(file)
-    remember(known, computed.as_dict())
-    return computed
+    known = _known(key)
+    if known is None:
+        known = _compute(file)
+        remember(_place(key), asdict(known))
+    return known
+
+
+def profile_at(root: Path, annotations: str) -> Profile:
+    """The same for a file in the folder of a data set, which is not read where its profile is known.
+
+    Raises:
+        DataError: the file is missing or broken.
+    """
+    key = fingerprint(root, [annotations])
+    return _known(key) or profile(CocoFile(root / annotations), key)
+
+
+def _place(key: str) -> Path:
+    return cache_folder() / "profiles" / f"{key}-{VERSION}.json"
+
+
+def _known(key: str) -> Profile | None:
+    """What was computed before; None if there is nothing that can be read."""
+    found = recall(_place(key))
+    if not isinstance(found, dict) or set(found) != {field.name for field in fields(Profile)}:
+        return None
+    return Profile(**{**found, "objects": Objects(**found["objects"])})
 
 
 def _compute(file: CocoFile) -> Profile:
@@ -68,13 +109,18 @@ def _compute(file: CocoFile) -> Profile:
     per_image = [len(categories) for categories, _ in counts.values()]
     per_class = Counter(category_id for categories, _ in counts.values() for category_id in categories)
     photos = [record.size for record in file.records.values()]
-    sample = by_hash(file.records.values())[:SAMPLE]
+    labels = {category_id: label for label, category_id in enumerate(file.categories)}
+    objects = Objects([], [])
     areas: list[int] = []
     crowded = 0
-    for record in sample:
-        objects = [each for each in file.annotations(record.image_id) if not each.crowd]
-        areas += [each.area for each in objects]
-        crowded += int(touching(label_maps([each.runs for each in objects], record.size), len(objects)).sum())
+    for record in by_hash(file.records.values())[:SAMPLE]:
+        if len(areas) >= OBJECTS:
+            break
+        own = [each for each in file.annotations(record.image_id) if not each.crowd]
+        areas += [each.area for each in own]
+        crowded += int(touching(label_maps([each.runs for each in own], record.size), len(own)).sum())
+        objects.rows.extend(_rows(record, own, labels, photo=len(objects.photos)))
+        objects.photos.append(list(record.size))
     return Profile(
         classes={name: per_class[category_id] for category_id, name in file.categories.items()},
         images=len(file),
@@ -89,8 +135,19 @@ def _compute(file: CocoFile) -> Profile:
         most_per_image=max(per_image),
         sizes=_quantiles([area**0.5 for area in areas]),
         crowding=crowded / max(1, len(areas)),
-        sampled=len(sample),
+        sampled=len(objects.photos),
+        objects=objects,
     )
+
+
+def _rows(
+    record: Record, annotations: Sequence[Annotation], labels: Mapping[int, int], photo: int
+) -> Iterator[list[float]]:
+    """The objects of a photo as `Objects` has them, centres to a hundredth of a pixel."""
+    for each in annotations:
+        if found := place(each.runs, record.size[0]):
+            centre = (round(coordinate, 2) for coordinate in found.centre)
+            yield [photo, labels[each.category_id], *found.box, *centre, each.area]
 
 
 def _quantiles(values: Sequence[float]) -> list[float]:
