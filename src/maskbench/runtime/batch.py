@@ -20,6 +20,8 @@ SHARE = 0.8
 MOST = 16
 """Images: what the field's recipes take, and their learning rates are made for."""
 TOGETHER = "Batch and learning rate belong together, and methods to be compared take the smallest of theirs."
+PROBE = 4
+"""Images of the step that is looked at."""
 STATES = 2
 """Tensors of its own that an optimiser keeps for each weight (AdamW)."""
 
@@ -27,8 +29,8 @@ STATES = 2
 def fit_batch(cfg: DictConfig, memory: float) -> Fitted:
     """The largest power of two whose training step fits, up to `MOST`.
 
-    Steps of one and of two images tell what an image takes and what all share. It is an estimate: what a kernel needs
-    for itself is not seen, and `out_of_memory=halve` is there for where it is wrong.
+    A step of a few images tells what one takes. It is an estimate: what a kernel needs for itself is not seen, and
+    `out_of_memory=halve` is there for where it is wrong.
 
     Args:
         cfg: with all that is fitted to the data.
@@ -37,10 +39,9 @@ def fit_batch(cfg: DictConfig, memory: float) -> Fitted:
     Raises:
         ConfigError: not even one image fits.
     """
-    one, two = step_memory(cfg, 1), step_memory(cfg, 2)
-    image, shared = two - one, 2 * one - two
-    most = int((SHARE * memory - shared) / max(1, image))
-    sizes = f"an image takes {image / 1e9:.2f} GB in training and what all share {shared / 1e9:.2f} GB"
+    image, shared = step_memory(cfg)
+    most = int((SHARE * memory - shared) / image)
+    sizes = f"an image takes {image / 1e9:.2f} GB in training, weights and what belongs to them {shared / 1e9:.2f} GB"
     if most < 1:
         raise ConfigError(
             f"{sizes}, which is more than {SHARE:.0%} of {memory / 1e9:.0f} GB: lower transforms.eval.short, take a "
@@ -52,16 +53,17 @@ def fit_batch(cfg: DictConfig, memory: float) -> Fitted:
     )
 
 
-def step_memory(cfg: DictConfig, images: int) -> int:
-    """Bytes that a training step of the first images holds at most, with weights and the optimiser's own."""
-    changed = cfg.copy()
-    OmegaConf.update(changed, "data.batch", images)
-    changed.backbone.weights = "scratch"  # whatever they are, they take the same room
-    data, method = build(changed)
+def step_memory(cfg: DictConfig) -> tuple[float, int]:
+    """Bytes that a training step holds for each image, and those of weights, gradients and the optimiser's own."""
+    few = cfg.copy()
+    OmegaConf.update(few, "data.batch", PROBE)
+    few.backbone.weights = "scratch"  # whatever they are, they take the same room
+    data, method = build(few)
     batch = next(iter(data.train_dataloader()))
     held, _ = peak_memory(lambda: _step(method.train(), batch, cfg.trainer.precision), CPU)
+    assert held is not None
     weights = sum(weight.nbytes for weight in method.parameters())
-    return (held or 0) + (1 + STATES) * weights
+    return (held - weights) / len(batch), (2 + STATES) * weights  # what is held at the peak has gradients in it
 
 
 def _step(method: Segmenter, batch: Batch, precision: str) -> None:
