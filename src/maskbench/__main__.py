@@ -13,12 +13,12 @@ from maskbench import __version__
 
 VERBS = {
     "train": "train one method, or many with -m (a sweep over methods and seeds)",
-    "fit": "settings that belong to a data set's scale, as a file to review",
     "evaluate": "COCO numbers of a run, or of any results file",
     "benchmark": "latency, FPS, memory and FLOPs of finished runs, the methods taking turns",
     "predict": "overlays and COCO results for any photos",
     "convert": "weights of MMDetection, detectron2 or torchvision, made ours",
     "report": "table, plots and one HTML page of a study",
+    "fit": "settings that belong to a data set's scale, as a file to review",
 }
 
 
