@@ -101,6 +101,14 @@ def test_the_command_line_wins() -> None:
     assert values(trial)["evaluation.point.max_instances"] == 400  # the choice of a group is where fitting starts
 
 
+def test_trained_weights_keep_the_settings_of_their_method(tmp_path: Path) -> None:
+    weights = tmp_path / "theirs.safetensors"
+    weights.write_bytes(b"weights")
+    trial = identified("method=small/solov2", "fit=true", f"weights='{weights}'")
+    assert shared(trial) == values(trial)
+    assert "transforms.eval.short" in values(trial)
+
+
 def test_a_misspelt_wish_is_told() -> None:
     with pytest.raises(ConfigError, match="fit=maybe: expected true or false"):
         identified("fit=maybe")

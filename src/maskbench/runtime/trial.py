@@ -91,9 +91,13 @@ def identify(cfg: DictConfig, choices: Mapping[str, Any], overrides: Sequence[st
 
 
 def fitted_settings(cfg: DictConfig, overrides: Sequence[str]) -> tuple[Fitted, ...]:
-    """What of the settings of a composed config follows from its data, but for those that a command line names."""
+    """What of the settings of a composed config follows from its data, but for those that a command line names.
+
+    What starts from trained weights keeps the settings of its method, which these were trained with.
+    """
+    given = said(overrides) | ({"method"} if cfg.get("weights") else set())
     read = OmegaConf.to_container(OmegaConf.masked_copy(cfg, list(READ)), resolve=True)
-    return _fitted(json.dumps(read), said(overrides))
+    return _fitted(json.dumps(read), given)
 
 
 @cache  # seeds of a sweep have the same

@@ -111,6 +111,10 @@ def test_grids_belong_to_the_ranges_that_are_given() -> None:
     assert grids[0] > 40
 
 
+def test_ranges_that_no_method_takes_are_for_the_method_to_refuse() -> None:
+    assert of_method(fitted({**SOLO, "ranges": [[1, 64], [32, 2048]]}, "method.ranges")) == set()
+
+
 def test_levels_of_the_hybrid_are_as_many_as_its_ranges() -> None:
     found = fitted(HYBRID)
     assert (found["method.finest"], len(found["method.ranges"])) == (0, 5)

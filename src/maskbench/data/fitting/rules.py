@@ -238,8 +238,10 @@ def _grid_ranges(known: Known) -> Found:
     )
 
 
-def _grids(known: Known) -> Found:
+def _grids(known: Known) -> Found | None:
     now, ranges = known["method.grids"], known["method.ranges"]
+    if not len(now) == len(ranges) == len(grids.STRIDES):
+        return None  # the method says what it expects
     fitted = grids.fit_grids(known.seen, ranges)
     after, before = (grids.lost(known.seen, sides, ranges) for sides in (fitted, now))
     return fitted, (
