@@ -21,7 +21,7 @@ def labels(runs: Sequence[Run]) -> list[str]:
     tables: dict[str | None, list[int]] = {}
     for place, run in enumerate(runs):
         tables.setdefault(run.keys["footing"].key if "footing" in run.keys else None, []).append(place)
-    named = {}
+    named: dict[int, str] = {}
     for places in tables.values():
         named |= dict(zip(places, _of_one_table([runs[place] for place in places]), strict=True))
     return [named[place] for place in range(len(runs))]
