@@ -18,6 +18,7 @@ VERBS = {
     "predict": "overlays and COCO results for any photos",
     "convert": "weights of MMDetection, detectron2 or torchvision, made ours",
     "report": "table, plots and one HTML page of a study",
+    "fit": "settings that belong to a data set's scale, as a file to review",
 }
 
 

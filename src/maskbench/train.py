@@ -26,7 +26,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
     Where several devices train, their other processes return nothing: the first one knows when all is written.
     """
-    trial = identify(cfg, HydraConfig.get().runtime.choices)
+    hydra = HydraConfig.get()
+    trial = identify(cfg, hydra.runtime.choices, hydra.overrides.task)
     run = RunFolder(trial.folder)
     if finished := Status.finished(run.path):
         say(f"{run.path} is done already, as of {finished.ended}: nothing to do")

@@ -7,7 +7,7 @@ import pytest
 
 from maskbench.data import profile as module
 from maskbench.data.coco import CocoFile
-from maskbench.data.profile import profile, touching
+from maskbench.data.profile import Objects, profile, profile_at, touching
 
 
 @pytest.fixture(autouse=True)
@@ -25,6 +25,41 @@ def test_statistics_by_hand(write) -> None:
     assert found.sizes[2] == round((7 * 15) ** 0.5, 2)  # the median of 6 x 7, 7 x 15 and 20 x 30
     assert found.crowding == pytest.approx(2 / 3)  # two overlap, the third is alone
     assert found.sampled == 3
+
+
+def test_each_object_by_hand(write) -> None:
+    """Photos in the order of their hashes; labels by category id: 4 is 0 and 9 is 1. The crowd is none."""
+    found = profile(CocoFile(write() / "annotations" / "instances_train.json"), "key").objects
+    assert found.photos == [[20, 30]] * 3
+    objects = sorted(row[1:] for row in found.rows)
+    assert objects == [
+        [0, 5, 5, 20, 12, 12.0, 8.0, 105],
+        [1, 0, 0, 30, 20, 14.5, 9.5, 600],
+        [1, 3, 2, 10, 8, 6.0, 4.5, 42],
+    ]
+    assert len({row[0] for row in found.rows}) == 2  # two of them are in one photo
+
+
+def test_single_objects_are_for_rules_and_not_for_readers(write) -> None:
+    shown = profile(CocoFile(write() / "annotations" / "instances_train.json"), "key").as_dict()
+    assert "objects" not in shown
+    assert shown["instances"] == 3
+
+
+def test_a_known_profile_needs_no_file(write, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "annotations/instances_train.json"
+    first = profile_at(write(), name)
+    monkeypatch.setattr(module, "CocoFile", lambda path: pytest.fail("read again"))
+    again = profile_at(write(name="elsewhere"), name)  # the same content in another place
+    assert again == first
+    assert isinstance(again.objects, Objects)
+
+
+def test_no_more_photos_than_there_are_objects_wanted(write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "OBJECTS", 1)
+    found = profile(CocoFile(write() / "annotations" / "instances_train.json"), "key")
+    assert found.sampled == len(found.objects.photos) < 3
+    assert found.instances == 3
 
 
 def test_it_is_computed_once(write, monkeypatch: pytest.MonkeyPatch) -> None:

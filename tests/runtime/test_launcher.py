@@ -48,6 +48,17 @@ def sweep(monkeypatch: pytest.MonkeyPatch, *overrides: str) -> None:
     train.main()
 
 
+def test_a_sweep_over_fitted_settings_names_its_trials_as_they_will_themselves(
+    started: list[Trial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [*TINY, "method.grids=[8,6,5,4,3]", f"runs={tmp_path}", "study=fitted"]
+    sweep(monkeypatch, *words, "fit=false,true")
+    assert [trial.name for trial in started] == [
+        identify(composed("train", [*words, f"fit={fit}"]), CHOICES, words).folder.name for fit in ("false", "true")
+    ]
+    assert started[0].name != started[1].name
+
+
 def test_a_sweep_is_single_runs_in_processes_of_their_own(
     started: list[Trial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from maskbench.runtime.nvidia import driver, visible_gpus
+from maskbench.runtime.nvidia import driver, smallest_memory, visible_gpus
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,12 @@ def test_else_the_driver_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert (visible_gpus(), driver()) == (["0", "1"], "580.1")
     program.write_text("#!/bin/sh\necho 'no driver'\nexit 9\n")
     assert (visible_gpus(), driver()) == ([], None)
+
+
+def test_the_gpu_with_the_least_memory_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert smallest_memory() is None
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 81559 MiB; echo 24576 MiB; echo '[N/A]'\n")
+    program.chmod(0o755)
+    assert smallest_memory() == 24 * 2**30

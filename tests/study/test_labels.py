@@ -58,3 +58,15 @@ def test_classes_of_one_name_are_told_apart(writer: Any) -> None:
 def test_numbers_and_lists_are_named_with_their_setting(writer: Any) -> None:
     found = named(writer, {"overlaps": [0.5], "sigma": 1.0}, {"overlaps": [0.5, 0.6], "sigma": 1.0})
     assert found == {"solov2-small (overlaps [0.5])", "solov2-small (overlaps [0.5, 0.6])"}
+
+
+def test_what_stands_in_two_tables_is_told_apart_in_neither(writer: Any) -> None:
+    """Fitted settings differ from the papers' in all their numbers, which would be long names."""
+    folders = [
+        writer("solov2-small", method={"grids": grids}, **fit)
+        for grids, fit in (([40, 36], {}), ([52, 40], {"fit": True}), ([48, 40], {"fit": True}))
+    ]
+    assert labels(read_runs(folders[0].parent)) == [
+        {40: "solov2-small", 52: "solov2-small (grids [52, 40])", 48: "solov2-small (grids [48, 40])"}[first]
+        for first in (run.keys["method"].fields["method.grids"][0] for run in read_runs(folders[0].parent))
+    ]

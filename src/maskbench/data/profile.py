@@ -1,25 +1,44 @@
-"""What a data set is like: how many objects of which size, and how crowded they are."""
+"""What a data set is like: how many objects of which size, where they lie, and how crowded they are."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, UInt16
 
 from maskbench.data.cache import cache_folder, recall, remember
-from maskbench.data.coco import CocoFile
-from maskbench.data.runs import LabelMap, label_maps
-from maskbench.data.split import by_hash
+from maskbench.data.coco import Annotation, CocoFile, Record
+from maskbench.data.fingerprint import fingerprint
+from maskbench.data.groups import Grouping
+from maskbench.data.runs import LabelMap, label_maps, place
+from maskbench.data.split import by_hash, split_off
 
-VERSION = 1
+VERSION = 2
 SAMPLE = 1000
 """Images whose masks are decoded; a larger set is sampled by hash."""
+OBJECTS = 50_000
+"""Objects from which on no further image of the sample is decoded."""
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+@dataclass(frozen=True)
+class Objects:
+    """The objects of a sample of photos one by one, in photo pixels; crowds and masks without a pixel are left out.
+
+    Attributes:
+        photos: height and width of each photo.
+        rows: of each object the row of its photo, its label, the left, top, right and bottom edge of its box (the last
+            two exclusive), the mean column and row index of its pixels, and their number.
+    """
+
+    photos: list[list[int]]
+    rows: list[list[float]]
 
 
 @dataclass(frozen=True)
@@ -34,7 +53,8 @@ class Profile:
         per_image: instances a photo at `QUANTILES`; `most_per_image` their maximum.
         sizes: square root of an instance's area at `QUANTILES`, in photo pixels.
         crowding: share of instances that touch another one (share a border or corner of a pixel, or overlap).
-        sampled: photos behind `sizes` and `crowding`.
+        sampled: photos behind `sizes`, `crowding` and `objects`.
+        objects: what settings are fitted to (`data.fitting`).
     """
 
     classes: dict[str, int]
@@ -48,9 +68,11 @@ class Profile:
     sizes: list[float]
     crowding: float
     sampled: int
+    objects: Objects
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """What can be read at a glance: all but the single objects."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "objects"}
 
 
 def profile(file: CocoFile, key: str, image_ids: Sequence[int] | None = None) -> Profile:
@@ -61,15 +83,42 @@ def profile(file: CocoFile, key: str, image_ids: Sequence[int] | None = None) ->
         key: its fingerprint.
         image_ids: of its images those that count (None: all).
     """
-    images = tuple(file.records) if image_ids is None else tuple(image_ids)
-    chosen = "" if image_ids is None else f"-{hashlib.sha256(repr(images).encode()).hexdigest()[:16]}"
-    known = cache_folder() / "profiles" / f"{key}{chosen}-{VERSION}.json"
-    found = recall(known)
-    if isinstance(found, dict) and set(found) == {field.name for field in fields(Profile)}:
-        return Profile(**found)
-    computed = _compute(file, images)
-    remember(known, computed.as_dict())
-    return computed
+    if image_ids is not None:
+        key += f"-{hashlib.sha256(repr(tuple(image_ids)).encode()).hexdigest()[:16]}"
+    known = _known(key)
+    if known is None:
+        known = _compute(file, tuple(file.records) if image_ids is None else image_ids)
+        remember(_place(key), asdict(known))
+    return known
+
+
+def profile_at(
+    root: Path, annotations: str, test_share: float | None = None, grouping: Grouping | None = None
+) -> Profile:
+    """The same for a file in the folder of a data set, without what of it is set apart for testing.
+
+    Where nothing is set apart, the file is not read if its profile is known.
+
+    Raises:
+        DataError: the file is missing or broken.
+    """
+    key = fingerprint(root, [annotations])
+    if test_share is None:
+        return _known(key) or profile(CocoFile(root / annotations), key)
+    file = CocoFile(root / annotations, grouping)
+    return profile(file, key, split_off(file.records.values(), test_share)[0])
+
+
+def _place(key: str) -> Path:
+    return cache_folder() / "profiles" / f"{key}-{VERSION}.json"
+
+
+def _known(key: str) -> Profile | None:
+    """What was computed before; None if there is nothing that can be read."""
+    found = recall(_place(key))
+    if not isinstance(found, dict) or set(found) != {field.name for field in fields(Profile)}:
+        return None
+    return Profile(**{**found, "objects": Objects(**found["objects"])})
 
 
 def _compute(file: CocoFile, images: Sequence[int]) -> Profile:
@@ -78,13 +127,18 @@ def _compute(file: CocoFile, images: Sequence[int]) -> Profile:
     per_image = [len(categories) for categories, _ in counts.values()]
     per_class = Counter(category_id for categories, _ in counts.values() for category_id in categories)
     photos = [record.size for record in records]
-    sample = by_hash(records)[:SAMPLE]
+    labels = {category_id: label for label, category_id in enumerate(file.categories)}
+    objects = Objects([], [])
     areas: list[int] = []
     crowded = 0
-    for record in sample:
-        objects = [each for each in file.annotations(record.image_id) if not each.crowd]
-        areas += [each.area for each in objects]
-        crowded += int(touching(label_maps([each.runs for each in objects], record.size), len(objects)).sum())
+    for record in by_hash(records)[:SAMPLE]:
+        if len(areas) >= OBJECTS:
+            break
+        own = [each for each in file.annotations(record.image_id) if not each.crowd]
+        areas += [each.area for each in own]
+        crowded += int(touching(label_maps([each.runs for each in own], record.size), len(own)).sum())
+        objects.rows.extend(_rows(record, own, labels, photo=len(objects.photos)))
+        objects.photos.append(list(record.size))
     return Profile(
         classes={name: per_class[category_id] for category_id, name in file.categories.items()},
         images=len(images),
@@ -99,8 +153,19 @@ def _compute(file: CocoFile, images: Sequence[int]) -> Profile:
         most_per_image=max(per_image),
         sizes=_quantiles([area**0.5 for area in areas]),
         crowding=crowded / max(1, len(areas)),
-        sampled=len(sample),
+        sampled=len(objects.photos),
+        objects=objects,
     )
+
+
+def _rows(
+    record: Record, annotations: Sequence[Annotation], labels: Mapping[int, int], photo: int
+) -> Iterator[list[float]]:
+    """The objects of a photo as `Objects` has them, centres to a hundredth of a pixel."""
+    for each in annotations:
+        if found := place(each.runs, record.size[0]):
+            centre = (round(coordinate, 2) for coordinate in found.centre)
+            yield [photo, labels[each.category_id], *found.box, *centre, each.area]
 
 
 def _quantiles(values: Sequence[float]) -> list[float]:

@@ -8,7 +8,7 @@ resized and cropped in place of hundreds of masks, and memory grows with pixels,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pycocotools.mask as rle_codec
@@ -59,6 +59,24 @@ def _uncompressed(counts: str | bytes) -> Runs:
         runs.append(value + runs[-2] if len(runs) > 2 else value)
         value = shift = 0
     return np.array(runs, dtype=np.int64)
+
+
+class Place(NamedTuple):
+    """Where a mask lies in its photo."""
+
+    box: tuple[int, int, int, int]
+    """Left, top, right, bottom; the last two exclusive."""
+    centre: tuple[float, float]
+    """Mean column and row index of its pixels (no half pixel added, as in `ops.masks.centres_of_mass`)."""
+
+
+def place(runs: Runs, height: int) -> Place | None:
+    """Where a mask lies in a photo of that height; None for one without a pixel."""
+    columns, rows = np.divmod(_foreground(runs), height)
+    if not len(rows):
+        return None
+    box = (int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1)
+    return Place(box, (float(columns.mean()), float(rows.mean())))
 
 
 def label_maps(instances: Sequence[Runs], size: tuple[int, int]) -> list[LabelMap]:

@@ -121,6 +121,7 @@ class CascadeMaskRCNN(Segmenter):
         overlaps: from which on a region is positive, stage by stage: one to four stages.
         width: channels of the pyramid and of the RPN.
         anchor_scales: sides of the anchors in strides of their level.
+        anchor_ratios: their heights over their widths; every scale comes in each.
         pre_nms: the best anchors of a level that enter the proposals' NMS, in training and in prediction.
         post_nms: how many an image keeps after it, likewise.
         regions: how many an image trains on, and the share of positives among them.
@@ -145,6 +146,7 @@ class CascadeMaskRCNN(Segmenter):
         overlaps: Sequence[float] = (0.5, 0.6, 0.7),
         width: int = 256,
         anchor_scales: Sequence[float] = (8.0,),
+        anchor_ratios: Sequence[float] = (0.5, 1.0, 2.0),
         pre_nms: tuple[int, int] = (2000, 1000),
         post_nms: tuple[int, int] = (2000, 1000),
         regions: tuple[int, float] = (512, 0.25),
@@ -168,6 +170,7 @@ class CascadeMaskRCNN(Segmenter):
             width,
             self.fpn.strides,
             scales=anchor_scales,
+            ratios=anchor_ratios,
             pre_nms=pre_nms,
             post_nms=post_nms,
             matcher=self.variant.anchors,

@@ -99,6 +99,7 @@ class MaskRCNN(Segmenter):
         variant: whose details, one of `VARIANTS`.
         width: channels of the pyramid and of the RPN.
         anchor_scales: sides of the anchors in strides of their level.
+        anchor_ratios: their heights over their widths; every scale comes in each.
         pre_nms: the best anchors of a level that enter the proposals' NMS, in training and in prediction.
         post_nms: how many an image keeps after it, likewise.
         regions: how many an image trains on, and the share of positives among them.
@@ -126,6 +127,7 @@ class MaskRCNN(Segmenter):
         variant: str = "mmdet",
         width: int = 256,
         anchor_scales: Sequence[float] = (8.0,),
+        anchor_ratios: Sequence[float] = (0.5, 1.0, 2.0),
         pre_nms: tuple[int, int] = (2000, 1000),
         post_nms: tuple[int, int] = (1000, 1000),
         regions: tuple[int, float] = (512, 0.25),
@@ -153,6 +155,7 @@ class MaskRCNN(Segmenter):
             self.fpn.strides,
             depth=rpn_depth,
             scales=anchor_scales,
+            ratios=anchor_ratios,
             pre_nms=pre_nms,
             post_nms=post_nms,
             matcher=self.variant.anchors,

@@ -93,6 +93,7 @@ class PointRend(Segmenter):
     Args:
         width: channels of the pyramid and of the RPN.
         anchor_scales: sides of the anchors in strides of their level.
+        anchor_ratios: their heights over their widths; every scale comes in each.
         pre_nms: the best anchors of a level that enter the proposals' NMS, in training and in prediction.
         post_nms: how many an image keeps after it, likewise.
         regions: how many an image trains on, and the share of positives among them.
@@ -119,6 +120,7 @@ class PointRend(Segmenter):
         *,
         width: int = 256,
         anchor_scales: Sequence[float] = (8.0,),
+        anchor_ratios: Sequence[float] = (0.5, 1.0, 2.0),
         pre_nms: tuple[int, int] = (2000, 1000),
         post_nms: tuple[int, int] = (1000, 1000),
         regions: tuple[int, float] = (512, 0.25),
@@ -138,7 +140,14 @@ class PointRend(Segmenter):
         super().__init__(**common)
         outputs = mask.channels(len(self.classes))
         self.fpn = FPN(self.backbone.channels, self.backbone.strides, width)
-        self.rpn = RPN(width, self.fpn.strides, scales=anchor_scales, pre_nms=pre_nms, post_nms=post_nms)
+        self.rpn = RPN(
+            width,
+            self.fpn.strides,
+            scales=anchor_scales,
+            ratios=anchor_ratios,
+            pre_nms=pre_nms,
+            post_nms=post_nms,
+        )
         self.box_head = BoxHead(width, len(self.classes), width=box_width)
         self.coarse_head = CoarseHead(width, outputs, size=coarse_size, width=coarse_width)
         self.refinement = PointRefinement(

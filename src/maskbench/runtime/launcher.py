@@ -113,7 +113,7 @@ class TrialLauncher(Launcher):
         compose = compose or Composer(self.context.config_loader, self.config)
         cfg, choices = compose(overrides)
         self._require_nothing_unheard(cfg, overrides)
-        trial = identify(cfg, choices)
+        trial = identify(cfg, choices, overrides)
         gpus = self.gpus_of(cfg.trainer)
         return cfg, Trial(trial.folder.name, self._command(overrides), trial.folder.absolute(), gpus=gpus)
 

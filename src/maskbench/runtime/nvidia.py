@@ -18,6 +18,12 @@ def visible_gpus() -> list[str]:
     return devices[:last]
 
 
+def smallest_memory() -> int | None:
+    """Bytes of the GPU that has the least; None where there is none."""
+    found = [int(size.split()[0]) for size in _query("memory.total") if size.split()[0].isdigit()]
+    return 2**20 * min(found) if found else None
+
+
 def driver() -> str | None:
     """The version of the GPUs' driver; None where there is none."""
     return next(iter(_query("driver_version")), None)

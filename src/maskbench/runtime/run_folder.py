@@ -42,6 +42,10 @@ class RunFolder:
         return self.path / "config.yaml"
 
     @property
+    def fitted(self) -> Path:
+        return self.path / "fitted.yaml"
+
+    @property
     def fairness(self) -> Path:
         return self.path / "fairness.json"
 

@@ -14,6 +14,7 @@ from lightning import Trainer
 from lightning.pytorch.loggers import WandbLogger
 from omegaconf import DictConfig, OmegaConf
 
+from maskbench.atomic import replace_text
 from maskbench.data.datamodule import CocoDataModule
 from maskbench.errors import ConfigError
 from maskbench.evaluation.overlaps import IouType
@@ -25,6 +26,7 @@ from maskbench.runtime.console import say, show_scores
 from maskbench.runtime.divergence import Divergence
 from maskbench.runtime.draws import Draws
 from maskbench.runtime.environment import environment
+from maskbench.runtime.fitting import as_yaml
 from maskbench.runtime.heartbeat import Heartbeat
 from maskbench.runtime.history import History
 from maskbench.runtime.interrupts import interruptible
@@ -66,6 +68,8 @@ def train(trial: Composed, done: Callable[[], None]) -> None:
     require_choice(cfg.out_of_memory)
     if leads():
         run.write_config(cfg)
+        if trial.fitted:
+            _tell_of_fit(trial, run)
     data, method = build(cfg)
     if file == BEST:
         _require_choice(data)
@@ -158,6 +162,13 @@ def _describe(trial: Composed, data: CocoDataModule, device: torch.device) -> No
     write_json(run.fairness, fairness(settings, trial.fingerprint, environment(device)))
     named = {"name": trial.data_name, "fingerprint": trial.fingerprint}
     write_json(run.data, named | data.profile.as_dict())
+
+
+def _tell_of_fit(trial: Composed, run: RunFolder) -> None:
+    """Which settings were fitted to the data, and why each has its value."""
+    named = f"{trial.cfg.method_name} on {trial.data_name} (train and tune, never test)"
+    replace_text(run.fitted, as_yaml(trial.fitted, [f"Fitted to the data: {named}."]))
+    say(f"{len(trial.fitted)} settings are fitted to the data: {run.fitted} says which, and why.")
 
 
 def _tell_of_gpu(device: torch.device) -> None:

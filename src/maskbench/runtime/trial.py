@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
@@ -19,9 +19,13 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from maskbench.data.fingerprint import dataset_files, fingerprint
+from maskbench.data.fitting.rules import READ, Fitted, fit
+from maskbench.data.groups import Grouping
 from maskbench.data.layouts import find
-from maskbench.errors import Again, RunError, TakenError, WeightsError
+from maskbench.data.profile import Profile, profile_at
+from maskbench.errors import Again, ConfigError, RunError, TakenError, WeightsError
 from maskbench.evaluation.precision import precision_name
+from maskbench.runtime.fitting import applied, said
 from maskbench.runtime.ranks import leads, require_one_node
 from maskbench.sweep.identity import method_name, trial_hash, trial_name
 from maskbench.sweep.status import LOST, OWNER, Status
@@ -42,12 +46,14 @@ class Composed:
         fingerprint: of the data's content.
         data_name: what was chosen in the group `data`.
         folder: where the run lies.
+        fitted: those of the settings that were fitted to the data, with their reasons.
     """
 
     settings: dict[str, Any]
     data_name: str
     fingerprint: str
     folder: Path
+    fitted: tuple[Fitted, ...] = ()
 
     @cached_property
     def cfg(self) -> DictConfig:
@@ -55,19 +61,24 @@ class Composed:
         return DictConfig(self.settings)
 
 
-def identify(cfg: DictConfig, choices: Mapping[str, Any]) -> Composed:
+def identify(cfg: DictConfig, choices: Mapping[str, Any], overrides: Sequence[str] = ()) -> Composed:
     """The trial of a config; draws the data if they are drawn and not there yet.
 
     Args:
         cfg: as composed, without Hydra's own part.
         choices: what was chosen in the config groups, as Hydra has it (`hydra.runtime.choices`).
+        overrides: the words of the command line; what they name is not fitted to the data.
 
     Raises:
         ConfigError: methods can't predict in its precision, or it asks for several machines.
+        DataError: settings are to be fitted, and the training file is missing or broken.
         WeightsError: what it is to start from is not there.
     """
     require_one_node(cfg.trainer)
-    settings = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
+    fitted = _settle_fit(cfg, overrides)
+    settings = cast(dict[str, Any], OmegaConf.to_container(applied(cfg, fitted), resolve=True, throw_on_missing=True))
+    if not settings.get("fit"):
+        settings.pop("fit", None)  # what is not fitted is the trial that it was before anything could be
     settings["method_name"] = method_name(choices["method"])
     # one name for one precision, or 32 and 32-true would be two trials
     settings["trainer"]["precision"] = precision_name(settings["trainer"]["precision"])
@@ -75,11 +86,35 @@ def identify(cfg: DictConfig, choices: Mapping[str, Any]) -> Composed:
         # a run folder is read from wherever its reader stands
         settings["data"]["root"] = str(Path(settings["data"]["root"]).expanduser().resolve())
     _settle_start(settings)
-    found, content = _found(json.dumps(settings["data"]))
-    settings["data"] |= found  # what was found is what is named, so that nobody finds something else later
+    places, content = _found(json.dumps(settings["data"]))
+    settings["data"] |= places  # what was found is what is named, so that nobody finds something else later
     name = trial_name(settings["method_name"], settings["seed"], trial_hash(settings, content))
     folder = Path(settings["runs"]) / settings["study"] / name
-    return Composed(settings, choices["data"], content, folder)
+    return Composed(settings, choices["data"], content, folder, fitted)
+
+
+def fitted_settings(cfg: DictConfig, overrides: Sequence[str]) -> tuple[Fitted, ...]:
+    """What of the settings of a composed config follows from its data, but for those that a command line names.
+
+    What starts from trained weights keeps the settings of its method, which these were trained with.
+    """
+    given = said(overrides) | ({"method"} if cfg.get("weights") else set())
+    read = OmegaConf.to_container(OmegaConf.masked_copy(cfg, list(READ)), resolve=True)
+    return _fitted(json.dumps(read), given)
+
+
+@cache  # seeds of a sweep have the same
+def _fitted(settings: str, given: frozenset[str]) -> tuple[Fitted, ...]:
+    read = json.loads(settings)
+    return fit(_profile(json.dumps(read["data"])), read, given)
+
+
+def _settle_fit(cfg: DictConfig, overrides: Sequence[str]) -> tuple[Fitted, ...]:
+    """What is fitted, if it is to be."""
+    wanted = cfg.get("fit", False)
+    if not isinstance(wanted, bool):
+        raise ConfigError(f"fit={wanted}: expected true or false")
+    return fitted_settings(cfg, overrides) if wanted else ()
 
 
 def _settle_start(settings: dict[str, Any]) -> None:
@@ -108,6 +143,16 @@ def data_root(data: DictConfig) -> Path:
     """The folder of the data set; drawn first when `root` is a function that draws it."""
     root: str | Callable[[], Path] = data.root if isinstance(data.root, str) else instantiate(data.root)
     return root() if callable(root) else Path(root)
+
+
+@cache  # a sweep asks for each of its trials
+def _profile(settings: str) -> Profile:
+    """Of what the JSON of `data` has to learn from, as CocoDataModule has it."""
+    data = DictConfig(json.loads(settings))
+    root = data_root(data).expanduser()
+    places = find(lambda: root, data)
+    by = data.get("group_by")
+    return profile_at(root, places.train.annotations, places.test_share, Grouping(by) if by else None)
 
 
 @cache  # a sweep asks for each of its trials, and millions of files may be looked at

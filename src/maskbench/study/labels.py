@@ -14,7 +14,20 @@ TARGET = "_target_"
 
 
 def labels(runs: Sequence[Run]) -> list[str]:
-    """What each run's row is called: its method, and where the study has several of them its settings and point."""
+    """What each run's row is called: its method, and where its table has several of them its settings and point.
+
+    A table has one footing; what footings differ in stands in their headings.
+    """
+    tables: dict[str | None, list[int]] = {}
+    for place, run in enumerate(runs):
+        tables.setdefault(run.keys["footing"].key if "footing" in run.keys else None, []).append(place)
+    named: dict[int, str] = {}
+    for places in tables.values():
+        named |= dict(zip(places, _of_one_table([runs[place] for place in places]), strict=True))
+    return [named[place] for place in range(len(runs))]
+
+
+def _of_one_table(runs: Sequence[Run]) -> list[str]:
     points = _apart(run.keys["operating_point"] for run in runs if "operating_point" in run.keys)
     settings = {
         method: _apart(run.keys["method"] for run in runs if run.method == method and "method" in run.keys)
