@@ -77,9 +77,9 @@ def look(method: Segmenter, raw: Any, seen: Seen) -> list[Panel]:
         raise ConfigError(f"{type(method).__name__} has no panels in docs/stages.py (WAYS), which knows {known}")
     score = f"score{NO_BREAK}≥{NO_BREAK}{seen.score:.2f}"
     return [
-        Panel(f"photo, as a network input of {by(*seen.frame.resized)} px", [seen.ground.photo]),
+        Panel(f"photo, {by(*seen.frame.resized)} pixels of the network input", [seen.ground.photo]),
         *WAYS[type(method)](method, raw, seen),
-        Panel(f"{len(seen.found)} instances, {score}", [seen.ground.objects(seen.found)]),
+        Panel(f"instances, {score}: {len(seen.found)}", [seen.ground.objects(seen.found)]),
     ]
 
 

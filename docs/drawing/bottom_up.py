@@ -49,7 +49,7 @@ def semantic(method: Semantic, raw: Any, seen: Seen) -> Iterator[Panel]:
     yield foreground(known, seen)
     white = seen.ground.map(scattered(torch.ones(int(known.foreground.sum()), 3), known.foreground))
     yield Panel("cells that are likelier an object than background", [seen.ground.dimmed, white])
-    yield shared(grouped(method, raw, known), known, seen, "components: cells that hang together", method)
+    yield shared(grouped(method, raw, known), known, seen, "components, cells that hang together", method)
 
 
 def discriminative(method: Discriminative, raw: Any, seen: Seen) -> Iterator[Panel]:
@@ -61,7 +61,10 @@ def discriminative(method: Discriminative, raw: Any, seen: Seen) -> Iterator[Pan
     (found,) = method.cluster([pixels])
     mean, axes = principal(pixels.embedding, 2)
     places, middles = ((own - mean) @ axes for own in (pixels.embedding, found.centres))
-    layers, caption = plane(places, colours_of(groups, method, seen)), f"its main plane, {len(groups)} clusters"
+    layers, caption = (
+        plane(places, colours_of(groups, method, seen)),
+        f"the embedding's main plane, clusters: {len(groups)}",
+    )
     if isinstance(method.cluster, MeanShift):
         reach = torch.full_like(middles, method.cluster.bandwidth)
         layers.append(ellipses(middles, reach, [WHITE for _ in middles]))
@@ -76,7 +79,7 @@ def centre_offset(method: CentreOffset, raw: Any, seen: Seen) -> Iterator[Panel]
     yield foreground(known, seen)
     heat, offset = raw.heat[0, 0].float(), raw.offset[0].float()
     centres = seen.ground.in_pixels(method.peaks(heat, seen.frame).cell, heat.shape)
-    yield Panel(f"heat of centres, and {len(centres)} peaks", [seen.ground.map(heat), rings(centres)])
+    yield Panel(f"heat map of centres, peaks: {len(centres)}", [seen.ground.map(heat), rings(centres)])
     own = offset[:, known.foreground].T
     yield field(own, known, seen, f"offsets to the centre, up to {longest(own) * known.stride:.0f} px")
     pointed = seen.ground.in_pixels(known.foreground.nonzero() + own, heat.shape)
@@ -97,7 +100,7 @@ def flow_field(method: FlowField, raw: Any, seen: Seen) -> Iterator[Panel]:
     some = slice(None, None, max(1, -(-len(places) // PATHS)))
     ends = rings(seen.ground.in_pixels(middles, inside.shape), 30, "black")
     lines = paths(seen.ground.in_pixels(places, inside.shape)[some], colours[some])
-    yield Panel(f"paths of {method.steps} steps to {len(middles)} sinks", [seen.ground.dimmed, lines, ends])
+    yield Panel(f"paths of {method.steps} steps, sinks: {len(middles)}", [seen.ground.dimmed, lines, ends])
 
 
 def spatial_embedding(method: SpatialEmbedding, raw: Any, seen: Seen) -> Iterator[Panel]:
@@ -119,7 +122,7 @@ def spatial_embedding(method: SpatialEmbedding, raw: Any, seen: Seen) -> Iterato
     places = seen.ground.in_pixels(pixels.embedding / method.step, shape)
     half = math.sqrt(2 * math.log(2)) * unit * pixels.margin.flip(1)  # where it is one half
     around = ellipses(places[opened], half[opened], colours[opened])
-    caption = "where the cells point, and the margins of the clusters' seeds"
+    caption = f"where the cells point, and margins of the seeds: {len(opened)}"
     yield Panel(caption, [seen.ground.dimmed, dots(places, colours), around])
 
 
@@ -152,7 +155,7 @@ def foreground(known: SemanticMap, seen: Seen, what: str = "probability that a c
 def shared(groups: Groups, known: SemanticMap, seen: Seen, what: str, method: BottomUp) -> Panel:
     """The foreground, each cell in the colour of its instance."""
     painted = scattered(colours_of(groups, method, seen), known.foreground)
-    return Panel(f"{what} ({len(groups)})", [seen.ground.dimmed, seen.ground.map(painted)])
+    return Panel(f"{what}: {len(groups)}", [seen.ground.dimmed, seen.ground.map(painted)])
 
 
 def field(vectors: Tensor, known: SemanticMap, seen: Seen, what: str) -> Panel:

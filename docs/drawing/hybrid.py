@@ -16,7 +16,7 @@ def hybrid(method: Hybrid, raw: Any, seen: Seen) -> Iterator[Panel]:
     cells, corners = cells[: len(seen.found)], corners[: len(seen.found)]
     colours = [row_colour(row) for row in range(len(cells))]
     speaking = dots(raw.locations.point[cells], colours, 30)
-    caption = f"{len(cells)} detections, locations and boxes, after NMS"
+    caption = f"detections after NMS, boxes and locations: {len(cells)}"
     yield Panel(caption, [seen.ground.dimmed, boxes(corners, colours), speaking])
     pixels = raw.pixels[0].float()
     yield embedded(pixels, seen.ground.inside(pixels.shape[1:]), seen, "pixel embedding")
@@ -28,4 +28,4 @@ def hybrid(method: Hybrid, raw: Any, seen: Seen) -> Iterator[Panel]:
     ]
     height, width = seen.frame.resized
     drawn = tiles(each, square(len(each), 2), width / height, colours[:4])
-    yield Panel(f"pixels within the margin, {names(len(each))}", [drawn])
+    yield Panel(f"how near pixels lie, margin at one half, {names(len(each))}", [drawn])

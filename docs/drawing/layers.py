@@ -53,7 +53,7 @@ def ellipses(middles: Tensor, reach: Tensor, colours: Colours) -> Paint:
 def dots(places: Tensor, colours: Colours, size: float = 8.0) -> Paint:
     """Points at x and y, [P 2], of so many square points of paper."""
     x, y = places.T.numpy()
-    return lambda axes: axes.scatter(x, y, s=size, c=np.asarray(colours).reshape(len(x), -1), linewidths=0)
+    return lambda axes: axes.scatter(x, y, s=size, c=np.asarray(colours).reshape(len(x), 4), linewidths=0)
 
 
 def rings(places: Tensor, size: float = 60.0, inside: str = "none") -> Paint:

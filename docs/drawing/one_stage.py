@@ -52,7 +52,7 @@ def decoupled_solo(method: DecoupledSOLO, raw: Any, seen: Seen) -> Iterator[Pane
         each += [[seen.ground.map(own), cells.ring(cell), seen.ground.view] for own in (*factors, drawn)]
     edges = [row_colour(row) for row in range(len(each) // 3) for _ in range(3)]
     height, width = seen.frame.resized
-    caption = f"{len(each) // 3} cells (rings): map of the column × map of the row = mask"
+    caption = "cells (rings): map of the column × map of the row = mask"
     yield Panel(caption, [tiles(each, 3, width / height, edges)])
     yield cells.rivals()
 
@@ -131,9 +131,7 @@ class Cells:
         each = [[ground.map(own), self.ring(cell), ground.view] for cell, own in zip(few, self.paint(few), strict=True)]
         height, width = self.seen.frame.resized
         edges = [row_colour(row) for row in range(len(each))]
-        return Panel(
-            f"{len(each)} cells (rings) and the {what}", [tiles(each, square(len(each), 2), width / height, edges)]
-        )
+        return Panel(f"cells (rings) and the {what}", [tiles(each, square(len(each), 2), width / height, edges)])
 
     def rivals(self) -> Panel:
         """The candidates before suppression."""
@@ -142,6 +140,6 @@ class Cells:
         maps = self.paint(self.candidates.cells[few])
         masks = to_photo(maps, self.seen.frame, self.method.mask_stride)
         found = instances_of(masks, self.candidates.labels[few], self.candidates.scores[few])
-        of = f"the best {len(few)} of {int(sure.sum())}" if len(few) < sure.sum() else str(len(few))
+        count = f"the best {len(few)} of {int(sure.sum())}" if len(few) < sure.sum() else str(len(few))
         suppression = {"matrix": "Matrix NMS", "mask": "NMS"}[self.method.select.suppression]
-        return Panel(f"{of} candidates, before {suppression}", [self.seen.ground.objects(found)])
+        return Panel(f"candidates before {suppression}: {count}", [self.seen.ground.objects(found)])

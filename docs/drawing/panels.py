@@ -19,7 +19,8 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.textpath import TextPath
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
 from PIL import Image
 from torch import Tensor
 
@@ -121,7 +122,7 @@ def picture(panels: Sequence[Panel], ground: Ground) -> Image.Image:
         for line, text in enumerate(lines):
             y = 1 - (top - EDGE - LINE * (len(lines) - line - 1)) / tall
             figure.text(left / WIDTH, y, text, fontsize=TEXT, va="baseline", color="0.1")
-        axes = figure.add_axes((left / WIDTH, 1 - (top + high) / tall, wide / WIDTH, high / tall), facecolor="0.95")
+        axes = figure.add_axes((left / WIDTH, 1 - (top + high) / tall, wide / WIDTH, high / tall), facecolor="white")
         ground.view(axes)
         for layer in panel.layers:
             layer(axes)
@@ -150,7 +151,8 @@ def wrapped(text: str, width: float) -> list[str]:
 
 def extent(text: str) -> float:
     """Pixels that a caption's line is wide."""
-    return TextPath((0, 0), text, size=TEXT).get_extents().x1 * DPI / 72
+    width, _, _ = text_to_path.get_text_width_height_descent(text, FontProperties(size=TEXT), False)
+    return width * DPI / 72
 
 
 def save(image: Image.Image, path: Path) -> Path:

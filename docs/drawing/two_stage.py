@@ -55,7 +55,9 @@ def htc(method: HTC, raw: Any, seen: Seen) -> Iterator[Panel]:
     maps = torch.stack([method.mask_kind.margin(logits, few.labels).sigmoid() for logits in stages], dim=1)
     edges = [row_colour(row) for row in range(len(maps)) for _ in stages]
     each = [[mask(own)] for own in maps.flatten(0, 1)]
-    yield Panel(f"masks of stage 1 to {len(stages)}, {names(len(few.labels))}", [tiles(each, len(stages), 1, edges)])
+    yield Panel(
+        f"masks of the stages, from left to right, {names(len(few.labels))}", [tiles(each, len(stages), 1, edges)]
+    )
 
 
 def branched(method: HTC, probabilities: Tensor, seen: Seen) -> Panel:
@@ -77,7 +79,7 @@ def point_rend(method: PointRend, raw: Any, seen: Seen) -> Iterator[Panel]:
     steps = method.refinement.subdivided(raw.features[0], [few.boxes], coarse, few.labels, method.mask_kind)
     # a step that asks for every cell shows no choice
     asked = [points for points, refined in steps if points.shape[1] < refined[0].numel()]
-    colours = [(1.0, 0.75 * (1 - step / max(1, len(asked) - 1)), 0.1) for step in range(len(asked))]
+    colours = [(1.0, 0.75 * (1 - step / max(1, len(asked) - 1)), 0.1, 1.0) for step in range(len(asked))]
     each: list[list[Paint]] = []
     for row, box in enumerate(few.boxes):
         places = [box[:2] + points[row] * (box[2:] - box[:2]) for points in asked]
@@ -85,7 +87,8 @@ def point_rend(method: PointRend, raw: Any, seen: Seen) -> Iterator[Panel]:
         each.append([seen.ground.dimmed, *marks, partial(seen.ground.view, window=box.tolist())])
     total = sum(points.shape[1] for points in asked)
     drawn = tiles(each, square(len(each), 2), 1, [row_colour(row) for row in range(len(each))])
-    yield Panel(f"{total} points asked anew in each, red: the last", [drawn])
+    order = ", step by step, yellow to red" if len(asked) > 1 else ""
+    yield Panel(f"{total} points asked anew in each{order}", [drawn])
 
 
 TwoStage = MaskRCNN | CascadeMaskRCNN | HTC | PointRend
@@ -100,7 +103,7 @@ def proposed(method: TwoStage, raw: Any, seen: Seen) -> Panel:
     """The best proposals, the fainter the less sure the RPN is of them."""
     ((proposals, sure),) = method.rpn.proposals(raw.rpn, [seen.frame], training=False)
     drawn, colours = proposals[:PROPOSALS], [(1.0, 0.85, 0.2, max(0.15, float(own))) for own in sure[:PROPOSALS]]
-    caption = f"RPN: the best {len(drawn)} of {len(proposals)} proposals"
+    caption = f"proposals of the RPN: the best {len(drawn)} of {len(proposals)}"
     return Panel(caption, [seen.ground.dimmed, boxes(drawn, colours, 1.2)])
 
 
@@ -112,7 +115,7 @@ def detected(found: Sequence[Detected], seen: Seen) -> Detected:
 def boxed(found: Detected, seen: Seen, where: str) -> Panel:
     """The boxes that get a mask."""
     colours = [row_colour(row) for row in range(len(found.boxes))]
-    return Panel(f"{len(colours)} boxes {where}, after NMS", [seen.ground.dimmed, boxes(found.boxes, colours)])
+    return Panel(f"boxes {where} after NMS: {len(colours)}", [seen.ground.dimmed, boxes(found.boxes, colours)])
 
 
 def masked(maps: Tensor, what: str, columns: int = 3) -> Panel:

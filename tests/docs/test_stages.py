@@ -60,9 +60,10 @@ def photo() -> np.ndarray:
 
 
 def build(name: str) -> Segmenter:
-    """The small variant, untrained, in which something is found."""
+    """The small variant where there is one, untrained, in which something is found."""
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose("train", overrides=[f"method=small/{name}", "backbone=tiny"])
+        sized = f"small/{name}" if (CONFIGS / "small" / f"{name}.yaml").is_file() else name
+        cfg = compose("train", overrides=[f"method={sized}", "backbone=tiny"])
     method = build_method(cfg, ("red", "blue")).eval()
     for part, weight in method.named_parameters():
         if part.split(".")[0] in CERTAIN and part.endswith("bias"):
@@ -98,10 +99,10 @@ def test_every_method_shows_its_way_from_photo_to_instances(
     raw, seen = see(stages, method, photo)
     drawn = stages.look(method, raw, seen)
     assert 4 <= len(drawn) <= 6
-    assert re.match(r"[1-9]\d* instances", drawn[-1].caption), "nothing was found"
+    assert re.fullmatch(r"instances, .*: [1-9]\d*", drawn[-1].caption), "nothing was found"
     image = panels.picture(drawn, seen.ground)
     assert image.width == panels.WIDTH
-    assert colours(image) > 1000
+    assert colours(image) > 500
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -109,7 +110,7 @@ def test_nothing_found_is_drawn_as_well(name: str, stages: ModuleType, panels: M
     method = unsure(build(name))
     raw, seen = see(stages, method, photo)
     drawn = stages.look(method, raw, seen)
-    assert drawn[-1].caption.startswith("0 instances")
+    assert drawn[-1].caption.endswith(": 0")
     assert panels.picture(drawn, seen.ground).width == panels.WIDTH
 
 
@@ -121,11 +122,13 @@ def test_cells_have_the_colour_of_their_instance(stages: ModuleType, photo: np.n
     tints = bottom_up.colours_of(bottom_up.grouped(method, raw, known), method, seen)
     row, column = (known.foreground.nonzero() * method.mask_stride + method.mask_stride // 2).T
     inside = (row < photo.shape[0]) & (column < photo.shape[1])
+    covered = 0
     for number, mask in enumerate(seen.found.masks.dense()):
-        own = (tints == torch.tensor(bottom_up.row_colour(number))).all(dim=1)
-        assert own.any()
-        # an outline runs between the cells' middles, and may leave one out
-        assert mask[row[own & inside], column[own & inside]].float().mean() > 0.9
+        own = (tints == torch.tensor(bottom_up.row_colour(number))).all(dim=1)[inside]
+        drawn = mask[row[inside], column[inside]]
+        assert own[drawn].all()
+        covered += int(drawn.sum())
+    assert covered > 0.5 * inside.sum()
 
 
 @torch.inference_mode()
