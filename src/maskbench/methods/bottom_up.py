@@ -88,10 +88,14 @@ class BottomUp(Segmenter):
 
     def drawn(self, raw: Any, maps: Sequence[SemanticMap], groups: Sequence[Groups]) -> list[Instances]:
         """The groups that are instances, in photo pixels."""
-        if self.quality is not None:
-            groups = [self.quality.scored(*image) for image in zip(raw.features, groups, maps, strict=True)]
-        images = zip(groups, maps, strict=True)
+        images = zip(self.scored(raw, maps, groups), maps, strict=True)
         return [drawn(found, known, self.score, self.smallest, self.point) for found, known in images]
+
+    def scored(self, raw: Any, maps: Sequence[SemanticMap], groups: Sequence[Groups]) -> Sequence[Groups]:
+        """The same groups, with their quality where the rule of the scores asks for it."""
+        if self.quality is None:
+            return groups
+        return [self.quality.scored(*image) for image in zip(raw.features, groups, maps, strict=True)]
 
     def given(self, raw: Any, batch: Batch, oracle: Oracle) -> list[Instances]:
         """What the method finds in the true semantic map."""

@@ -270,13 +270,19 @@ class CascadeMaskRCNN(Segmenter):
     def detect(
         self, features: Sequence[Tensor], proposals: Sequence[Tensor], frames: Sequence[Frame]
     ) -> list[Instances]:
-        """Proposals in network pixels → instances in photo pixels: the last boxes, NMS, masks of those that stay."""
+        """Proposals in network pixels → instances in photo pixels."""
+        found = self.detections(features, proposals, frames)
+        return in_photo(self.masks(features, found), found, frames)
+
+    def detections(
+        self, features: Sequence[Tensor], proposals: Sequence[Tensor], frames: Sequence[Frame]
+    ) -> list[Detected]:
+        """What the cascade makes of proposals, after NMS: the boxes that get a mask."""
         boxes, probabilities = self.cascade.predict(
             lambda boxes: self.pool(features, boxes, self.cascade.pool), proposals, frames, self.variant.average
         )
         counts = [len(image) for image in boxes]
-        found = detect(torch.cat(boxes)[:, None], probabilities, counts, frames, self.point, self.nms)
-        return in_photo(self.masks(features, found), found, frames)
+        return detect(torch.cat(boxes)[:, None], probabilities, counts, frames, self.point, self.nms)
 
     def masks(self, features: Sequence[Tensor], found: Sequence[Detected]) -> Float[Tensor, "R m m"]:
         """Probabilities inside each box that was found: the mean of the mask heads', or the last one's refined."""

@@ -136,9 +136,9 @@ class Discriminative(BottomUp):
     # Prediction ------------------------------------------------------------------------------------------------------
 
     def groups(self, raw: Raw, maps: Sequence[SemanticMap]) -> list[Groups]:
-        return of_clusters(maps, self.cluster(self._pixels(raw, maps)))
+        return of_clusters(maps, self.cluster(self.pixels(raw, maps)))
 
-    def _pixels(self, raw: Raw, maps: Sequence[SemanticMap]) -> list[Pixels]:
+    def pixels(self, raw: Raw, maps: Sequence[SemanticMap]) -> list[Pixels]:
         """What is clustered of each image."""
         images = []
         for known, embedding in zip(maps, raw.embedding.float(), strict=True):
@@ -162,7 +162,7 @@ class Discriminative(BottomUp):
             found = self.instances(raw, batch.frames)
             return [image[: len(target)] for image, target in zip(found, batch.targets, strict=True)]
         maps = self.maps(raw, batch.frames)
-        pixels, cells = self._pixels(raw, maps), self.true_maps(batch).cells
+        pixels, cells = self.pixels(raw, maps), self.true_maps(batch).cells
         images = zip(pixels, raw.embedding.float(), cells, batch.targets, strict=True)
         return self.drawn(raw, maps, of_clusters(maps, [self._joined(*image) for image in images]))
 

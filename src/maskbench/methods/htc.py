@@ -331,13 +331,23 @@ class HTC(Segmenter):
         proposals: Sequence[Tensor],
         frames: Sequence[Frame],
     ) -> list[Instances]:
-        """Proposals in network pixels → instances in photo pixels: the last boxes, NMS, masks of those that stay."""
+        """Proposals in network pixels → instances in photo pixels."""
+        found = self.detections(features, semantic, proposals, frames)
+        return in_photo(self.masks(features, semantic, found), found, frames)
+
+    def detections(
+        self,
+        features: Sequence[Tensor],
+        semantic: Semantic | None,
+        proposals: Sequence[Tensor],
+        frames: Sequence[Frame],
+    ) -> list[Detected]:
+        """What the cascade makes of proposals, after NMS: the boxes that get a mask."""
         boxes, probabilities = self.cascade.predict(
             lambda boxes: self.pool(features, semantic, boxes, self.cascade.pool), proposals, frames, average_logits
         )
         counts = [len(image) for image in boxes]
-        found = detect(torch.cat(boxes)[:, None], probabilities, counts, frames, self.point, self.nms)
-        return in_photo(self.masks(features, semantic, found), found, frames)
+        return detect(torch.cat(boxes)[:, None], probabilities, counts, frames, self.point, self.nms)
 
     def masks(
         self, features: Sequence[Tensor], semantic: Semantic | None, found: Sequence[Detected]

@@ -52,6 +52,15 @@ class Raw(NamedTuple):
     pixels: Float[Tensor, "B E h w"]
 
 
+class Detections(NamedTuple):
+    """Locations of an image that speak for an object, scores descending; boxes in network pixels."""
+
+    cells: Int64[Tensor, " K"]
+    boxes: Float[Tensor, "K 4"]
+    labels: Int64[Tensor, " K"]
+    scores: Float[Tensor, " K"]
+
+
 class Hybrid(Segmenter):
     """A dense detector and a pixel embedding that its detections gather.
 
@@ -198,25 +207,33 @@ class Hybrid(Segmenter):
     # Prediction ------------------------------------------------------------------------------------------------------
 
     def instances(self, raw: Raw, frames: Sequence[Frame]) -> list[Instances]:
+        images = zip(self.detections(raw, frames), frames, strict=True)
+        return [self._instances(raw, row, found, frame) for row, (found, frame) in enumerate(images)]
+
+    def _instances(self, raw: Raw, row: int, found: Detections, frame: Frame) -> Instances:
+        maps = self._maps(raw, row, found.cells, found.boxes)
+        return instances_of(to_photo(maps, frame, self.mask_stride), found.labels, found.scores)
+
+    def detections(self, raw: Raw, frames: Sequence[Frame]) -> list[Detections]:
+        """The locations of each image that stay after NMS on their boxes."""
         # the threshold is one of classes, as FCOS has it, and what passes is ranked by how near its middle it lies too
         likely = raw.logits.float().sigmoid() > self.point.score_threshold
         images = zip(self._scores(raw) * likely, frames, strict=True)
-        return [self._instances(raw, row, scores, frame) for row, (scores, frame) in enumerate(images)]
+        return [self._detections(raw, row, scores, frame) for row, (scores, frame) in enumerate(images)]
 
     @staticmethod
     def _scores(raw: Raw) -> Float[Tensor, "B A C"]:
         """The geometric mean of class probability and centredness."""
         return (raw.logits.float().sigmoid() * raw.centred.float().sigmoid()[..., None]).sqrt()
 
-    def _instances(self, raw: Raw, row: int, scores: Float[Tensor, "A C"], frame: Frame) -> Instances:
+    def _detections(self, raw: Raw, row: int, scores: Float[Tensor, "A C"], frame: Frame) -> Detections:
         candidates = Candidates.of(scores, replace(self.point, score_threshold=0.0))
         boxes = raw.locations.boxes(raw.sides[row].float())[candidates.cells]
         boxes = box_ops.clip(boxes, frame.resized)
         real = box_ops.not_empty(boxes).nonzero()[:, 0][: self.point.candidates]
         kept = real[batched_nms(boxes[real], candidates.scores[real], candidates.labels[real], self.nms)]
         kept = kept[: self.point.max_instances]
-        maps = self._maps(raw, row, candidates.cells[kept], boxes[kept])
-        return instances_of(to_photo(maps, frame, self.mask_stride), candidates.labels[kept], candidates.scores[kept])
+        return Detections(candidates.cells[kept], boxes[kept], candidates.labels[kept], candidates.scores[kept])
 
     def _maps(
         self, raw: Raw, row: int, cells: Int64[Tensor, " K"], boxes: Float[Tensor, "K 4"]

@@ -219,15 +219,19 @@ class MaskRCNN(Segmenter):
     def detect(
         self, features: Sequence[Tensor], proposals: Sequence[Tensor], frames: Sequence[Frame]
     ) -> list[Instances]:
-        """Proposals in network pixels → instances in photo pixels: box head, NMS, then masks of the boxes that stay."""
-        logits, deltas = self.box_head(self.pool(features, proposals, self.box_head.pool))
-        boxes = box_ops.decode(torch.cat(list(proposals)), deltas.float(), self.delta_weights)
-        counts = [len(image) for image in proposals]
-        found = detect(
-            boxes, logits.float().softmax(dim=1), counts, frames, self.point, self.nms, self.variant.smallest
-        )
+        """Proposals in network pixels → instances in photo pixels."""
+        found = self.detections(features, proposals, frames)
         masks = self.masks(features, found)
         return in_photo(masks, found, frames, whole_pixels=self.variant.whole_pixels)
+
+    def detections(
+        self, features: Sequence[Tensor], proposals: Sequence[Tensor], frames: Sequence[Frame]
+    ) -> list[Detected]:
+        """What the box head makes of proposals, after NMS: the boxes that get a mask."""
+        logits, deltas = self.box_head(self.pool(features, proposals, self.box_head.pool))
+        boxes = box_ops.decode(torch.cat(list(proposals)), deltas.float(), self.delta_weights)
+        counts, probabilities = [len(image) for image in proposals], logits.float().softmax(dim=1)
+        return detect(boxes, probabilities, counts, frames, self.point, self.nms, self.variant.smallest)
 
     def masks(self, features: Sequence[Tensor], found: Sequence[Detected]) -> Float[Tensor, "R m m"]:
         """Probabilities inside the box of everything that was found."""

@@ -199,7 +199,7 @@ class PointRend(Segmenter):
         self, features: Sequence[Tensor], positives: Regions, targets: Sequence[Instances], draw: Draw | None = None
     ) -> dict[str, Tensor]:
         """Mean over positives and cells, and over positives and points; `draw` gives the random points."""
-        coarse = self.coarse_head(features[0], positives.boxes, self.fpn.strides[0]).float()
+        coarse = self.coarse(features, positives.boxes)
         return mask_losses(coarse, positives, targets, self.mask_kind, self.refinement, features[0], draw=draw)
 
     # Prediction ------------------------------------------------------------------------------------------------------
@@ -211,18 +211,27 @@ class PointRend(Segmenter):
     def detect(
         self, features: Sequence[Tensor], proposals: Sequence[Tensor], frames: Sequence[Frame]
     ) -> list[Instances]:
-        """Proposals in network pixels → instances in photo pixels: box head, NMS, then masks of the boxes that stay."""
+        """Proposals in network pixels → instances in photo pixels."""
+        found = self.detections(features, proposals, frames)
+        return in_photo(self.masks(features, found), found, frames)
+
+    def detections(
+        self, features: Sequence[Tensor], proposals: Sequence[Tensor], frames: Sequence[Frame]
+    ) -> list[Detected]:
+        """What the box head makes of proposals, after NMS: the boxes that get a mask."""
         logits, deltas = self.box_head(self.pool(features, proposals, self.box_head.pool))
         boxes = box_ops.decode(torch.cat(list(proposals)), deltas.float(), self.delta_weights)
         counts = [len(image) for image in proposals]
-        found = detect(boxes, logits.float().softmax(dim=1), counts, frames, self.point, self.nms)
-        return in_photo(self.masks(features, found), found, frames)
+        return detect(boxes, logits.float().softmax(dim=1), counts, frames, self.point, self.nms)
 
     def masks(self, features: Sequence[Tensor], found: Sequence[Detected]) -> Float[Tensor, "R m m"]:
         """Probabilities inside the box of everything that was found."""
-        boxes = [image.boxes for image in found]
-        coarse = self.coarse_head(features[0], boxes, self.fpn.strides[0]).float()
+        coarse = self.coarse(features, [image.boxes for image in found])
         return mask_probabilities(coarse, found, self.mask_kind, self.refinement, features[0])
+
+    def coarse(self, features: Sequence[Tensor], boxes: Sequence[Float[Tensor, "_r 4"]]) -> Float[Tensor, "R K m m"]:
+        """Logits of the coarse masks inside boxes, which are refined."""
+        return self.coarse_head(features[0], boxes, self.fpn.strides[0]).float()
 
     def given(self, raw: Raw, batch: Batch, oracle: Oracle) -> list[Instances]:
         """The masks of the true classes inside the true boxes."""

@@ -164,7 +164,7 @@ class SpatialEmbedding(BottomUp):
 
     def groups(self, raw: Raw, maps: Sequence[SemanticMap]) -> list[Groups]:
         images = zip(maps, zip(*raw[:3], strict=True), strict=True)
-        pixels = [self._pixels(known, Raw(*image)) for known, image in images]
+        pixels = [self.pixels(known, Raw(*image)) for known, image in images]
         groups = []
         for known, own, found in zip(maps, pixels, self.cluster(pixels), strict=True):
             inside = found.member >= 0
@@ -173,7 +173,7 @@ class SpatialEmbedding(BottomUp):
             groups.append(shared_out(known, found.member, found.distance, sure))
         return groups
 
-    def _pixels(self, known: SemanticMap, raw: Raw) -> Pixels:
+    def pixels(self, known: SemanticMap, raw: Raw) -> Pixels:
         """What is clustered of an image: with margins, and as seeds of the class that each cell is taken for."""
         inside = known.foreground
         label = known.label[inside]

@@ -7,7 +7,7 @@ R regions   C classes   T stages
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from jaxtyping import Float
@@ -128,9 +128,18 @@ class BoxCascade(nn.Module):
             frames: of the images.
             average: how the stages' class logits become one.
         """
-        boxes, logits = list(proposals), []
+        boxes, logits = zip(*self.stages(pool, proposals, frames), strict=True)
+        return boxes[-1], average(logits)
+
+    def stages(
+        self,
+        pool: Callable[[Sequence[Tensor]], Float[Tensor, "R D s s"]],
+        proposals: Sequence[Float[Tensor, "_r 4"]],
+        frames: Sequence[Frame],
+    ) -> Iterator[tuple[list[Float[Tensor, "_r 4"]], Float[Tensor, "R C"]]]:
+        """Where each stage moves the boxes of the one before, and their class logits; arguments as of `predict`."""
+        boxes = list(proposals)
         for stage in range(len(self)):
-            found, deltas = self(stage, pool(boxes))
-            logits.append(found)
+            logits, deltas = self(stage, pool(boxes))
             boxes = self.refine(stage, boxes, deltas, frames)
-        return boxes, average(logits)
+            yield boxes, logits

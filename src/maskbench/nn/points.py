@@ -7,7 +7,7 @@ N regions   K channels of a mask head   D feature channels   S points   m cells 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -141,7 +141,21 @@ class PointRefinement(nn.Module):
         labels: Int64[Tensor, " N"],
         kind: MaskKind,
     ) -> Float[Tensor, "N s s"]:
-        """Log odds of the masks, doubled step by step, the least certain cells of each step asked anew (section 3.2).
+        """Log odds of the masks, doubled step by step, the least certain cells of each asked anew (section 3.2)."""
+        refined = kind.margin(coarse, labels)
+        for _, doubled in self.subdivided(feature, boxes, coarse, labels, kind):
+            refined = doubled
+        return refined
+
+    def subdivided(
+        self,
+        feature: Float[Tensor, "B D h w"],
+        boxes: Sequence[Float[Tensor, "_n 4"]],
+        coarse: Float[Tensor, "N K m m"],
+        labels: Int64[Tensor, " N"],
+        kind: MaskKind,
+    ) -> Iterator[tuple[Float[Tensor, "N S 2"], Float[Tensor, "N s s"]]]:
+        """The points that each step asks for, in shares of the box, and the log odds after it.
 
         The coarse logits of all channels are read at points alone: what is doubled is one map a region.
         """
@@ -156,7 +170,7 @@ class PointRefinement(nn.Module):
             fine = sample_regions(feature, boxes, points, self.stride)
             asked = kind.margin(self(fine, sample_points(coarse, points)), labels).to(refined.dtype)
             refined = refined.flatten(1).scatter(1, cells, asked).view_as(refined)
-        return refined[:, 0]
+            yield points, refined[:, 0]
 
 
 def _of_both(

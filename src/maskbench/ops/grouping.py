@@ -311,11 +311,19 @@ def drawn(groups: Groups, known: SemanticMap, rule: str, smallest: int, point: O
         smallest: cells that an instance must have.
         point: how many there may be, and above which score.
     """
+    kept, scores = chosen(groups, rule, smallest, point)
+    maps = _around(kept, groups.member, known.foreground) * known.outline
+    return instances_of(to_photo(maps, known.frame, known.stride), groups.label[kept], scores)
+
+
+def chosen(
+    groups: Groups, rule: str, smallest: int, point: OperatingPoint
+) -> tuple[Int64[Tensor, " K"], Float[Tensor, " K"]]:
+    """Which groups are instances, by descending score, and these scores; arguments as of `drawn`."""
     scores = SCORES[rule](groups) * (groups.size >= smallest)
     kept = best(scores, point.max_instances)
     kept = kept[scores[kept] > point.score_threshold]
-    maps = _around(kept, groups.member, known.foreground) * known.outline
-    return instances_of(to_photo(maps, known.frame, known.stride), groups.label[kept], scores[kept])
+    return kept, scores[kept]
 
 
 def _around(
