@@ -51,7 +51,7 @@ def alike(
     Hashes that differ in `FAR` bits at the most share one of `FAR + 1` bands (by pigeonhole), so that only photos of a
     common band are compared; their thumbnails decide.
     """
-    pixels = thumbnails.reshape(len(thumbnails), -1).astype(np.float32)
+    pixels = thumbnails.reshape(-1, SIDE * SIDE).astype(np.float32)
     pixels -= pixels.mean(axis=1, keepdims=True)
     spread = pixels.std(axis=1)
     rows = np.flatnonzero(spread >= CONTRAST)

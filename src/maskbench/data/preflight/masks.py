@@ -33,6 +33,9 @@ SLACK = 0.1
 LOST = 0.05
 """Share of a mask that a crossing has to change to be told of."""
 
+UNREADABLE = (TypeError, ValueError, OverflowError)
+"""What decoders raise."""
+
 Fault = tuple[Kind, str]
 """What is wrong with an annotation, and what stands there."""
 
@@ -64,19 +67,30 @@ def draw(content: dict[str, Any], size: Size, faults: list[Fault]) -> Mask | Non
         sized = isinstance(segmentation, dict) and isinstance(segmentation.get("counts"), list | str)
         faults.append((kinds.RLE_SIZE if sized else kinds.MASK_FORM, f"its segmentation {wrong}"))
         return None
+    if isinstance(segmentation, list):
+        return _drawn(segmentation, size, faults)
     try:
-        if isinstance(segmentation, dict):
-            return _measured(_compressed(segmentation, size), ())
-        polygons = tuple(np.array(polygon, dtype=float).reshape(-1, 2) for polygon in segmentation)
-        if not all(np.isfinite(polygon).all() for polygon in polygons):
-            raise TypeError("a coordinate is no finite number")
-    except (TypeError, ValueError, OverflowError) as error:
-        kind = kinds.MASK_UNDECODABLE if isinstance(segmentation, dict) else kinds.COORDINATE_FORM
-        faults.append((kind, str(error)))
+        return _measured(_compressed(segmentation, size), ())
+    except UNREADABLE as error:
+        faults.append((kinds.MASK_UNDECODABLE, str(error)))
+        return None
+
+
+def _drawn(segmentation: list[Any], size: Size, faults: list[Fault]) -> Mask | None:
+    """Of polygons, as `draw`."""
+    try:
+        coordinates = [np.array(polygon, dtype=float) for polygon in segmentation]
+        if any(each.ndim != 1 for each in coordinates):
+            faults.append((kinds.MASK_FORM, "a polygon is a list of pairs, expected [x, y, x, y, …]"))
+            return None
+        if not all(np.isfinite(each).all() for each in coordinates):
+            raise ValueError("a coordinate is no finite number")
+    except UNREADABLE as error:
+        faults.append((kinds.COORDINATE_FORM, str(error)))
         return None
     try:
-        return _measured(rasterise(segmentation, size), polygons)
-    except (TypeError, ValueError, OverflowError) as error:
+        return _measured(rasterise(segmentation, size), tuple(each.reshape(-1, 2) for each in coordinates))
+    except UNREADABLE as error:
         faults.append((kinds.MASK_UNDECODABLE, str(error)))
         return None
 

@@ -58,8 +58,11 @@ class Folder:
         self.named.add(str(path))
         try:
             mode = path.stat().st_mode
-        except (OSError, ValueError) as error:
-            findings.append(self._missing(photo.name, file, photo.label, getattr(error, "strerror", str(error))))
+        except OSError as error:
+            findings.append(self._missing(photo.name, file, photo.label, error.strerror))
+            return None
+        except ValueError as error:  # of a name that no file system can have
+            findings.append(kinds.NAME_FORM.at(file, photo.label, f"is named {photo.name!a} ({error})"))
             return None
         if not stat.S_ISREG(mode):
             found = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
@@ -72,10 +75,13 @@ class Folder:
     def _missing(self, name: str, file: str, label: str, reason: str) -> Finding:
         if not self.path.is_dir():
             return kinds.PHOTO_MISSING.at(file, label, f"there is no folder {self.layout.shown(self.path)}")
-        if alike := self._spelled.get(_spelling(name)):
+        alike = self._spelled.get(_spelling(name))
+        if alike is not None and alike != str(self.path / name):
             return kinds.NAME_SPELLING.at(
                 file, label, f"on disk it is {self.layout.shown(Path(alike))!a}, not {file!a}"
             )
+        if os.path.islink(self.path / name):
+            reason = f"is a link to {os.readlink(self.path / name)}, which is not there"
         return kinds.PHOTO_MISSING.at(file, label, reason)
 
 

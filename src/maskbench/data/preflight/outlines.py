@@ -1,14 +1,11 @@
-"""The geometry of polygons: what they enclose, and whether they cross themselves.
-
-P points
-"""
+"""The geometry of polygons: what they enclose, and whether they cross themselves."""
 
 from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Float64, Int64
 
-Points = Float64[np.ndarray, "P 2"]
+Points = Float64[np.ndarray, "_points 2"]
 """x and y in pixels, in the order of drawing; the last is joined to the first."""
 
 MOST_PAIRS = 2**18

@@ -202,6 +202,7 @@ class _Reader:
         value = record.get("iscrowd")
         if value is not None and not (isinstance(value, int | float) and value in (0, 1)):
             self.tell(kinds.CROWD_FORM, label, f"`iscrowd` is {value!r:.60}")
+            return False
         return bool(value)
 
 

@@ -110,7 +110,7 @@ class _Survey:
             parts[split.name] = read(self.layout, split, self.findings)
             self.findings.extend(classes.named(parts[split.name]))
         for name, part in parts.items():
-            if name != "train":
+            if name != "train" and parts["train"].categories:
                 self.findings.extend(classes.agreeing(parts["train"], part))
         return parts
 

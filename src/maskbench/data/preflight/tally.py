@@ -24,6 +24,9 @@ share of such objects that is worth telling."""
 CROWDS = 0.2
 """Share of crowds among the annotations from which they look like objects that a tool has called so. COCO has 1 %."""
 
+FEW = 2
+"""So many of either are told one by one, if at all."""
+
 
 @dataclass
 class Tally:
@@ -66,17 +69,17 @@ class Tally:
 
     def findings(self) -> Iterator[Finding]:
         file = self.part.file
-        if not self.classes.total():
+        if self.photos and not self.classes.total():
             crowds = f", but {self.crowds} crowd regions" if self.crowds else ""
             yield kinds.OBJECTS_NONE.at(file, self.part.split.name, f"no object on {self.photos} photos{crowds}")
-        if self.crowds > CROWDS * self.annotations:
+        if self.crowds > max(FEW, CROWDS * self.annotations):
             yield kinds.CROWD_MANY.at(file, "", f"{self.crowds} of {self.annotations} annotations have iscrowd=1")
         if self.corners > max(1, self.boxes / 2):
             yield kinds.BOX_CORNERS.at(
                 file, "", f"{self.corners} of {self.boxes} boxes fit their masks as left, top, right and bottom"
             )
         tiny = int((np.frombuffer(self.sides, np.float32) < TINY).sum())
-        if tiny > TINY_SHARE * len(self.sides):
+        if tiny > max(FEW, TINY_SHARE * len(self.sides)):
             yield kinds.OBJECTS_TINY.at(
                 file, "", f"{tiny} of {len(self.sides)} objects have less than {TINY * TINY:.0f} pixels of the input"
             )
