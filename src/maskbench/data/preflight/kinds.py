@@ -261,7 +261,7 @@ POLYGON_FLAT = Kind(
 POLYGON_CROSSES = Kind(
     "polygon-crosses",
     "warning",
-    "Polygons that cross themselves and lose area by it",
+    "Polygons that cross themselves",
     "what is enclosed twice is a hole, as in COCO's tools: see whether the mask is what was meant",
 )
 BOX_FORM = Kind(

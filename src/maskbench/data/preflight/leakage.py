@@ -61,7 +61,8 @@ class Album:
             if others := [first for split, first in firsts.items() if split != photo.split]:
                 named = [first for first in others if self._photos[first].path == photo.path]
                 other = (named or others)[0]
-                yield self._pair(kinds.LEAK_FILE if named else kinds.LEAK_COPY, place, other, "is")
+                kind, words = (kinds.LEAK_FILE, "is") if named else (kinds.LEAK_COPY, "has the bytes of")
+                yield self._pair(kind, place, other, words)
             elif photo.split in firsts and self._photos[firsts[photo.split]].path != photo.path:
                 yield self._pair(kinds.PHOTO_COPY, place, firsts[photo.split], "has the bytes of")
             firsts.setdefault(photo.split, place)

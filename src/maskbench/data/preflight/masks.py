@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import pycocotools.mask as rle_codec
@@ -159,7 +159,7 @@ def box_faults(content: dict[str, Any], mask: Mask | None) -> Iterator[Fault]:
     box = content.get("bbox")
     if box is None or box == []:  # the evaluator takes the mask's
         return
-    if not (isinstance(box, list) and len(box) == 4 and all(map(_is_number, box)) and min(box[2:]) >= 0):
+    if not is_box(box):
         yield kinds.BOX_FORM, f"`bbox` is {box!r:.80}"
     elif mask is not None and mask.area:
         left, top, width, height = box
@@ -169,10 +169,15 @@ def box_faults(content: dict[str, Any], mask: Mask | None) -> Iterator[Fault]:
             yield kinds.BOX_OFF, f"`bbox` spans {_corners(told)}, the mask {_corners(mask.box)}{corners}"
 
 
+def is_box(box: Any) -> TypeGuard[list[float]]:
+    """Whether it is left, top, width and height."""
+    return isinstance(box, list) and len(box) == 4 and all(map(_is_number, box)) and min(box[2:]) >= 0
+
+
 def has_corners(content: dict[str, Any], mask: Mask) -> bool:
     """Whether `bbox` would be right if it were left, top, right and bottom, and is not as it should be."""
     box = content.get("bbox")
-    if not (isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))):
+    if not is_box(box):
         return False
     left, top, width, height = box
     return _fits((left, top, width, height), mask) and not _fits((left, top, left + width, top + height), mask)

@@ -59,7 +59,7 @@ class Folder:
         try:
             mode = path.stat().st_mode
         except OSError as error:
-            findings.append(self._missing(photo.name, file, photo.label, error.strerror))
+            findings.append(self._missing(photo.name, file, photo.label, error.strerror or str(error)))
             return None
         except ValueError as error:  # of a name that no file system can have
             findings.append(kinds.NAME_FORM.at(file, photo.label, f"is named {photo.name!a} ({error})"))
