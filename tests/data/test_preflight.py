@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from data.zoo import FAULTS, Fault, Folder, good
+from junk import spoilt
+from maskbench.data.coco import CocoFile
 from maskbench.data.datamodule import CocoDataModule
 from maskbench.data.preflight import photos
 from maskbench.data.preflight import survey as whole
+from maskbench.data.preflight.findings import SEVERITIES
 from maskbench.data.preflight.kinds import KINDS
 from maskbench.data.preflight.layout import Layout, Split
 from maskbench.data.preflight.survey import Survey, survey
+from maskbench.data.shapes import draw as draw_shapes
 from maskbench.errors import DataError
 
 
@@ -88,3 +94,64 @@ def test_a_fault_is_found_as_what_it_is(fault: Fault, tmp_path: Path, monkeypatc
 def test_the_zoo_has_every_kind() -> None:
     assert {fault.kind for fault in FAULTS} == set(KINDS)
     assert len({fault.name for fault in FAULTS}) == len(FAULTS) >= 60
+
+
+@pytest.mark.filterwarnings("ignore")  # which training may give
+def test_whatever_the_strict_reader_refuses_is_an_error(write: Any, content: dict[str, Any]) -> None:
+    """Hundreds of files with one value replaced or gone: none of them is too much, none is taken for good."""
+    root = write()
+    path = root / "annotations" / "instances_train.json"
+    plan = Layout(root, (Split("train", "annotations/instances_train.json", "images"),))
+    draw, refused = random.Random(0), 0
+    for _ in range(200):
+        broken = spoilt(content, draw)
+        path.write_text(json.dumps(broken))
+        found = survey(plan, threads=1)
+        reason = ""
+        try:
+            file = CocoFile(path)
+            for image_id in file.records:
+                file.annotations(image_id)
+        except DataError as error:
+            reason = str(error)
+        assert not reason or found.count("error"), f"{reason}\n{json.dumps(broken)}"
+        refused += bool(reason)
+    assert refused > 60
+
+
+# No false alarm -------------------------------------------------------------------------------------------------------
+
+
+def of_folder(root: Path, suffix: str = "", max_instances: int = 100) -> Layout:
+    splits = [
+        Split(name, f"annotations/instances_{stem}{suffix}.json", "images")
+        for name, stem in (("train", "train"), ("test", "val"))
+    ]
+    return Layout(root, tuple(splits), max_instances=max_instances)
+
+
+def test_drawn_shapes_raise_no_alarm() -> None:
+    found = survey(of_folder(draw_shapes(images=40, val_images=10, size=64)))
+    assert set(kinds_of(found, *SEVERITIES)) <= {"category-gaps", "photo-bare"}
+    assert found.tallies["train"].photos == 40
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", ["", "_all"])
+def test_photographs_of_coco_raise_no_alarm(shared: Path, suffix: str) -> None:
+    """But for what their source tells: photos without annotations, grey ones, and ids with gaps."""
+    found = survey(of_folder(shared / "data" / "coco_slice", suffix))
+    assert kinds_of(found, "error", "warning") == {}
+    counts = {group.kind.name: group.count for group in found.groups}
+    assert (counts.get("photo-grey", 0), counts["photo-bare"]) == ((2, 5) if suffix else (0, 3))
+    assert counts.get("photo-unnamed", 0) == (0 if suffix else 465 - 173 - 137)
+
+
+@pytest.mark.slow
+def test_microscopy_raises_no_alarm(shared: Path) -> None:
+    """But for what its source tells: up to 375 nuclei a photo, and grey photos."""
+    root = shared / "data" / "dsb2018"
+    assert set(kinds_of(survey(of_folder(root, max_instances=400)), *SEVERITIES)) == {"photo-grey"}
+    crowded = survey(of_folder(root))
+    assert set(kinds_of(crowded, "error", "warning")) == {"objects-beyond"}
+    assert max(crowded.tallies["train"].per_photo) == 375

@@ -75,7 +75,7 @@ def verdict(counts: dict[str, int]) -> str:
     if counts["error"]:
         return f"Not fit for a training as it is: {errors}, {warnings} and {notes}."
     if counts["warning"]:
-        return f"Fit for a training; look at {warnings} first. There are {notes}."
+        return f"Fit for a training, with {warnings} to look at first and {notes}."
     return f"Fit for a training: no errors, no warnings and {notes}."
 
 

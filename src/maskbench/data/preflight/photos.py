@@ -111,8 +111,6 @@ class _View:
         """From what the head says to the pixels."""
         self.size = height, width = (image.height, image.width)
         mode = image.mode
-        if image.format in STACKS and (frames := getattr(image, "n_frames", 1)) > 1:
-            self.tell(kinds.PHOTO_FRAMES, f"has {frames} frames")
         if image.format in ("JPEG", "MPO"):
             image.draft("L", (REDUCED, REDUCED))
         # of a progressive JPEG all coefficients are kept, however small it is decoded
@@ -125,6 +123,9 @@ class _View:
             self._values(image, mode)
         with suppress(Exception):  # a broken tag is no broken photo
             self.turned = int(image.getexif().get(ORIENTATION, 1))
+        with suppress(Exception):  # nor are those behind the first frame, which nobody reads
+            if image.format in STACKS and (frames := getattr(image, "n_frames", 1)) > 1:
+                self.tell(kinds.PHOTO_FRAMES, f"has {frames} frames")
 
     def _values(self, image: Image.Image, mode: str) -> None:
         """What kind of numbers the pixels are, and what they show."""
