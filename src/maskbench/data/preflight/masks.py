@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -55,6 +56,27 @@ class Mask:
     box: Box
     counts: bytes
     polygons: tuple[Points, ...]
+
+    @cached_property
+    def extent(self) -> Box:
+        """Around its polygons, which slivers leave without pixels; around its pixels where it has none."""
+        if not self.polygons:
+            return self.box
+        points = np.concatenate(self.polygons)
+        (left, top), (right, bottom) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
+        return left, top, right, bottom
+
+    @cached_property
+    def wound(self) -> list[float]:
+        """What each polygon winds around, in square pixels."""
+        return [enclosed(points) for points in self.polygons]
+
+    def reach(self, size: Size) -> float | None:
+        """How far its polygons reach beyond the photo, in pixels; None where they lie outside altogether."""
+        (left, top, right, bottom), (height, width) = self.extent, size
+        if self.polygons and (left >= width or top >= height or right <= 0 or bottom <= 0):
+            return None
+        return max(0.0, -left, -top, right - width, bottom - height)
 
 
 def draw(content: dict[str, Any], size: Size, faults: list[Fault]) -> Mask | None:
@@ -111,44 +133,29 @@ def _measured(rle: dict[str, Any], polygons: tuple[Points, ...]) -> Mask:
 
 def mask_faults(mask: Mask, size: Size) -> Iterator[Fault]:
     """What is odd about a mask that could be drawn."""
-    outside = bool(mask.polygons) and _reach(mask.polygons, size) is None
-    if outside:
-        yield kinds.MASK_OUTSIDE, f"spans {_corners(_extent(mask.polygons))}, but the photo has {_sides(size)}"
+    reach = mask.reach(size)
+    if reach is None:
+        yield kinds.MASK_OUTSIDE, f"spans {_corners(mask.extent)}, but the photo has {_sides(size)}"
     elif not mask.area:
         yield kinds.MASK_EMPTY, "covers no pixel"
     elif mask.area == 1:
         yield kinds.MASK_PIXEL, f"covers the pixel at x {mask.box[0]:.0f}, y {mask.box[1]:.0f}"
-    if mask.polygons and not outside and (reach := _reach(mask.polygons, size) or 0) > EDGE:
+    if reach is not None and reach > EDGE:
         yield kinds.POLYGON_BEYOND, f"reaches {reach:.1f} px beyond the photo of {_sides(size)}"
-    for points in mask.polygons:
-        if enclosed(points) < 1e-6 and not crosses(points):
+    for points, wound in zip(mask.polygons, mask.wound, strict=True):
+        if crosses(points):
+            if lost := _lost(points, wound, size):
+                yield kinds.POLYGON_CROSSES, lost
+        elif wound < 1e-6:
             yield kinds.POLYGON_FLAT, f"a polygon of {len(points)} points encloses nothing"
-        elif len(points) > 3 and crosses(points) and (lost := _lost(points, size)):
-            yield kinds.POLYGON_CROSSES, lost
 
 
-def _lost(points: Points, size: Size) -> str | None:
+def _lost(points: Points, wound: float, size: Size) -> str | None:
     """What a crossing makes of the area, where it is worth telling."""
     drawn = int(rle_codec.area(rasterise([points.ravel().tolist()], size)))
-    wound = enclosed(points)
     if abs(wound - drawn) <= LOST * drawn + length(points) / 4:
         return None
     return f"a polygon of {len(points)} points winds around {wound:.0f} px, but {drawn} px are drawn"
-
-
-def _extent(polygons: tuple[Points, ...]) -> Box:
-    low = np.min([points.min(axis=0) for points in polygons], axis=0)
-    high = np.max([points.max(axis=0) for points in polygons], axis=0)
-    return float(low[0]), float(low[1]), float(high[0]), float(high[1])
-
-
-def _reach(polygons: tuple[Points, ...], size: Size) -> float | None:
-    """How far polygons reach beyond the photo, in pixels; None where they lie outside altogether."""
-    left, top, right, bottom = _extent(polygons)
-    height, width = size
-    if left >= width or top >= height or right <= 0 or bottom <= 0:
-        return None
-    return max(0.0, -left, -top, right - width, bottom - height)
 
 
 # What the record says besides -----------------------------------------------------------------------------------------
@@ -185,10 +192,9 @@ def has_corners(content: dict[str, Any], mask: Mask) -> bool:
 
 def _fits(box: Box, mask: Mask) -> bool:
     """Whether a box lies around the pixels of a mask, or around its polygons, which slivers leave without pixels."""
-    spans = [mask.box, *([_extent(mask.polygons)] if mask.polygons else [])]
     return any(
         all(abs(a - b) <= BOX_SLACK + SLACK * side for a, b, side in zip(box, span, _lengths(span) * 2, strict=True))
-        for span in spans
+        for span in (mask.box, mask.extent)
     )
 
 
@@ -200,7 +206,7 @@ def area_faults(each: Object, mask: Mask | None) -> Iterator[Fault]:
     if not _is_number(area) or area < 0:
         yield kinds.AREA_FORM, f"`area` is {area!r:.60}"
     elif mask is not None and mask.area and not each.crowd:  # which are of no size
-        sums = [mask.area, sum(map(enclosed, mask.polygons))] if mask.polygons else [mask.area]
+        sums = [mask.area, sum(mask.wound)] if mask.polygons else [mask.area]
         slack = SLACK * mask.area + sum(map(length, mask.polygons)) / 4
         if all(abs(area - each) > slack for each in sums):
             yield kinds.AREA_OFF, f"`area` is {area:.6g}, but the mask has {mask.area} pixels"

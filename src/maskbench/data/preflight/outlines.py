@@ -25,6 +25,8 @@ def enclosed(points: Points) -> float:
 def crosses(points: Points) -> bool:
     """Whether two of its edges cross at a point inside of both; edges that touch don't."""
     starts = _corners(points)
+    if len(starts) < 4:
+        return False
     ends = _shifted(starts)
     first, second = _candidates(starts, ends)
     a, b, c, d = starts[first], ends[first], starts[second], ends[second]

@@ -63,8 +63,8 @@ def survey(layout: Layout, threads: int | None = None) -> Survey:
 
     Args:
         layout: what is to be looked through.
-        threads: that read and decode (default: one a core, at most eight). They share the cores as processes would,
-            since photos are decoded outside of Python.
+        threads: that read and decode (default: one a core, at most eight). Reading and decoding happen outside of
+            Python, half of the work on photographs; that masks are looked at inside of it bounds what more threads gain.
     """
     found = _Survey(layout)
     # once for all threads, which share the filters: decoders warn of harmless things
