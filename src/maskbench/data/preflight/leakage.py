@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int64
 
 from maskbench.data.preflight import kinds
 from maskbench.data.preflight.findings import Finding, Kind, Sight
@@ -68,21 +69,32 @@ class Album:
             firsts.setdefault(photo.split, place)
 
     def _similar(self) -> Iterator[Finding]:
-        best: dict[int, tuple[bool, float, int]] = {}  # by photo: whether across splits, how much alike, which one
+        """Of each photo the earlier one that it looks like most, one of another split before one of its own."""
         thumbnails = np.frombuffer(bytes(self._thumbnails), np.uint8).reshape(-1, SIDE, SIDE)
-        for first, second, correlation in alike(np.array(self._hashes, np.uint64), thumbnails):
-            one, other = self._seen[first], self._seen[second]
-            if self._digests[one] != self._digests[other]:
-                across = self._photos[one].split != self._photos[other].split
-                best[other] = max(best.get(other, (False, 0.0, 0)), (across, correlation, one))
-        for place, (across, correlation, other) in sorted(best.items()):
-            yield self._pair(kinds.LEAK_NEAR if across else kinds.PHOTO_NEAR, place, other, "looks like", correlation)
+        splits = _numbered([self._photos[place].split for place in self._seen])
+        digests = _numbered([self._digests[place] for place in self._seen])
+        best, partner = np.zeros(len(self._seen)), np.zeros(len(self._seen), np.int64)
+        for pairs in alike(np.array(self._hashes, np.uint64), thumbnails):
+            others = digests[pairs.first] != digests[pairs.second]
+            first, second, correlation = (values[others] for values in pairs)
+            worth = correlation + (splits[first] != splits[second])
+            np.maximum.at(best, second, worth)
+            chosen = worth == best[second]
+            partner[second[chosen]] = first[chosen]
+        for row in np.flatnonzero(best).tolist():
+            place, other = self._seen[row], self._seen[partner[row]]
+            across = splits[row] != splits[partner[row]]
+            kind, correlation = (kinds.LEAK_NEAR if across else kinds.PHOTO_NEAR), best[row] - across
+            yield self._pair(kind, place, other, f"looks like (correlation {correlation:.3f})")
 
-    def _pair(self, kind: Kind, place: int, other: int, words: str, correlation: float | None = None) -> Finding:
+    def _pair(self, kind: Kind, place: int, other: int, words: str) -> Finding:
         photo, earlier = self._photos[place], self._photos[other]
         there = f"{self.layout.shown(Path(earlier.path))} ({earlier.label}) of {earlier.split}"
-        close = "" if correlation is None else f", correlation {correlation:.3f}"
-        sight = Sight((Path(photo.path), Path(earlier.path)))
-        return kind.at(
-            self.layout.shown(Path(photo.path)), f"{photo.label} of {photo.split}", f"{words} {there}{close}", sight
-        )
+        file, sight = self.layout.shown(Path(photo.path)), Sight((Path(photo.path), Path(earlier.path)))
+        return kind.at(file, f"{photo.label} of {photo.split}", f"{words} {there}", sight)
+
+
+def _numbered(values: Sequence[Hashable]) -> Int64[np.ndarray, " N"]:
+    """The same number for the same value."""
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(value, len(numbers)) for value in values], np.int64)

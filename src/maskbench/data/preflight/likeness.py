@@ -10,16 +10,27 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Int64, UInt8, UInt64
+from jaxtyping import Bool, Float64, Int64, UInt8, UInt64
 
 SIDE = 16
 """Pixels of the thumbnail's sides."""
 
-FAR = 3
+FAR = 7
 """Bits in which the hashes of two photos that look alike may differ: with one less than `BANDS`, one band is equal."""
 
-BANDS, BITS = 4, 16
+BANDS, BITS = 8, 8
 """Parts of a hash by which candidates are found, and bits of each."""
+
+ONES = np.unpackbits(np.arange(2**16, dtype=np.uint16).view(np.uint8).reshape(-1, 2), axis=1).sum(
+    axis=1, dtype=np.uint8
+)
+"""Bits that are set in each number of 16."""
+
+AFTER = 1000
+"""Photos of a band that each is compared with: in a film of which all frames look alike, those that come next."""
+
+ROWS = 16
+"""Photos that are compared with others at once."""
 
 CLOSE = 0.985
 """Correlation of the thumbnails of photos that look alike."""
@@ -35,6 +46,14 @@ class Likeness(NamedTuple):
     thumbnail: UInt8[np.ndarray, "16 16"]
 
 
+class Pairs(NamedTuple):
+    """Places of two photos, the later one second, and the correlation of their thumbnails."""
+
+    first: Int64[np.ndarray, " pairs"]
+    second: Int64[np.ndarray, " pairs"]
+    correlation: Float64[np.ndarray, " pairs"]
+
+
 def likeness(grey: UInt8[np.ndarray, "_h _w"]) -> Likeness:
     """Of a photo of any size. Neither its size, its compression nor its brightness changes much of it."""
     small = cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
@@ -43,39 +62,39 @@ def likeness(grey: UInt8[np.ndarray, "_h _w"]) -> Likeness:
     return Likeness(int.from_bytes(bits.tobytes(), "big"), small)
 
 
-def alike(
-    hashes: UInt64[np.ndarray, " N"], thumbnails: UInt8[np.ndarray, "N 16 16"]
-) -> Iterator[tuple[int, int, float]]:
-    """Pairs of photos that look alike, the earlier one first, and the correlation of their thumbnails.
+def alike(hashes: UInt64[np.ndarray, " N"], thumbnails: UInt8[np.ndarray, "N 16 16"]) -> Iterator[Pairs]:
+    """Pairs of photos that look alike, each once.
 
     Hashes that differ in `FAR` bits at the most share one of `FAR + 1` bands (by pigeonhole), so that only photos of a
     common band are compared; their thumbnails decide.
     """
-    pixels = thumbnails.reshape(-1, SIDE * SIDE).astype(np.float32)
-    pixels -= pixels.mean(axis=1, keepdims=True)
-    spread = pixels.std(axis=1)
-    rows = np.flatnonzero(spread >= CONTRAST)
-    pixels /= np.maximum(np.linalg.norm(pixels, axis=1, keepdims=True), 1e-6)
-    for row, others in _near(hashes[rows]):
-        correlations = pixels[rows[others]] @ pixels[rows[row]]
-        for other, correlation in zip(rows[others], correlations, strict=True):
-            if correlation >= CLOSE:
-                yield min(int(rows[row]), int(other)), max(int(rows[row]), int(other)), float(correlation)
+    grey = thumbnails.reshape(-1, SIDE * SIDE)
+    means = grey.mean(axis=1, dtype=np.float64)
+    squares = np.einsum("ij,ij->i", grey, grey, dtype=np.float64, casting="unsafe") / SIDE**2
+    spreads = np.sqrt(np.maximum(squares - means**2, 0))
+    rows = np.flatnonzero(spreads >= CONTRAST)
+    for first, second in _near(hashes[rows]):
+        a, b = rows[first], rows[second]
+        products = np.einsum("ij,ij->i", grey[a].astype(np.float64), grey[b].astype(np.float64)) / SIDE**2
+        correlations = (products - means[a] * means[b]) / (spreads[a] * spreads[b])
+        close = correlations >= CLOSE
+        yield Pairs(a[close], b[close], correlations[close])
 
 
-def _near(hashes: UInt64[np.ndarray, " N"]) -> Iterator[tuple[int, Int64[np.ndarray, " M"]]]:
-    """A row and others whose hashes differ from its in a few bits; each pair once."""
+def _near(
+    hashes: UInt64[np.ndarray, " N"],
+) -> Iterator[tuple[Int64[np.ndarray, " pairs"], Int64[np.ndarray, " pairs"]]]:
+    """Rows, and later ones whose hashes differ from theirs in a few bits; each pair once."""
     for band in range(BANDS):
-        shift = np.uint64(BITS * band)
-        keys = (hashes >> shift) & np.uint64(2**BITS - 1)
+        keys = (hashes >> np.uint64(BITS * band)) & np.uint64(2**BITS - 1)
         order = np.argsort(keys, kind="stable")
         for group in np.split(order, np.flatnonzero(np.diff(keys[order])) + 1):
-            for place in range(len(group) - 1):
-                row, others = group[place], group[place + 1 :]
-                differing = hashes[others] ^ hashes[row]
-                near = others[(_ones(differing) <= FAR) & _first_in(differing, band)]
-                if len(near):
-                    yield int(row), near
+            for start in range(0, len(group) - 1, ROWS):
+                rows, others = group[start : start + ROWS], group[start + 1 : start + ROWS + AFTER]
+                differing = hashes[rows][:, None] ^ hashes[others]
+                row, other = np.nonzero(np.triu(_ones(differing) <= FAR))  # those that come after it in the group
+                first = _first_in(differing[row, other], band)
+                yield rows[row[first]], others[other[first]]
 
 
 def _first_in(differing: UInt64[np.ndarray, " N"], band: int) -> Bool[np.ndarray, " N"]:
@@ -86,6 +105,6 @@ def _first_in(differing: UInt64[np.ndarray, " N"], band: int) -> Bool[np.ndarray
     return first
 
 
-def _ones(numbers: UInt64[np.ndarray, " N"]) -> Int64[np.ndarray, " N"]:
+def _ones(numbers: UInt64[np.ndarray, "N M"]) -> Int64[np.ndarray, "N M"]:
     """Bits that are set in each."""
-    return np.unpackbits(numbers.view(np.uint8).reshape(-1, 8), axis=1).sum(axis=1, dtype=np.int64)
+    return ONES[numbers.view(np.uint16).reshape(*numbers.shape, 4)].sum(axis=-1, dtype=np.int64)

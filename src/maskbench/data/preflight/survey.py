@@ -64,7 +64,7 @@ def survey(layout: Layout, threads: int | None = None) -> Survey:
     Args:
         layout: what is to be looked through.
         threads: that read and decode (default: one a core, at most eight). Reading and decoding happen outside of
-            Python, half of the work on photographs; that masks are looked at inside of it bounds what more threads gain.
+            Python, half of the work on photographs; that masks are looked at inside of it bounds what more would gain.
     """
     found = _Survey(layout)
     # once for all threads, which share the filters: decoders warn of harmless things
