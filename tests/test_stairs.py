@@ -53,7 +53,17 @@ KEPT_TO: dict[str, tuple[str, ...]] = {
 }
 
 # What runs in processes that only launch or watch: torch takes seconds to import there.
-WITHOUT_TORCH = ("__main__", "atomic", "errors", "sweep", "sweep.*", "data.shapes", "data.fingerprint", "data.parts")
+WITHOUT_TORCH = (
+    "__main__",
+    "atomic",
+    "errors",
+    "sweep",
+    "sweep.*",
+    "data.shapes",
+    "data.fingerprint",
+    "data.parts",
+    "data.preflight.*",
+)
 
 
 def name_of(path: Path) -> str:

@@ -15,6 +15,7 @@ VERBS = {
     "train": "train one method, or many with -m (a sweep over methods and seeds)",
     "evaluate": "COCO numbers of a run, or of any results file",
     "benchmark": "latency, FPS, memory and FLOPs of finished runs, the methods taking turns",
+    "preflight": "all that is wrong with a data set, before training on it",
     "predict": "overlays and COCO results for any photos",
     "convert": "weights of MMDetection, detectron2 or torchvision, made ours",
     "report": "table, plots and one HTML page of a study",

@@ -15,9 +15,10 @@ from omegaconf import DictConfig
 from maskbench.runtime import grid, launcher, sweeper, verb
 from maskbench.runtime.command_line import swept_with_methods
 from maskbench.runtime.console import say
+from maskbench.runtime.preflight import identify_checked
 from maskbench.runtime.ranks import leads
 from maskbench.runtime.run_folder import RunFolder, read_json
-from maskbench.runtime.trial import attempt, identify
+from maskbench.runtime.trial import attempt
 from maskbench.sweep.status import Status
 
 
@@ -27,7 +28,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     Where several devices train, their other processes return nothing: the first one knows when all is written.
     """
     hydra = HydraConfig.get()
-    trial = identify(cfg, hydra.runtime.choices, hydra.overrides.task)
+    trial = identify_checked(cfg, hydra.runtime.choices, hydra.overrides.task)
     run = RunFolder(trial.folder)
     if finished := Status.finished(run.path):
         say(f"{run.path} is done already, as of {finished.ended}: nothing to do")

@@ -58,6 +58,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("logger", {"mode": "online"}),
         ("study", "again"),
         ("threads", 2),
+        ("preflight", "off"),
     ],
 )
 def test_a_setting_without_effect_keeps_the_trial(path: str, value: Any) -> None:

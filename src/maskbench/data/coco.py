@@ -119,7 +119,7 @@ class CocoFile:
             raise DataError(missing_annotations(self.path)) from None
         except OSError as error:
             raise self._error(f"can't be read ({error.strerror})", "name a readable json file") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise self._error(f"is no json ({error})", "a COCO annotation file was expected") from error
         if not isinstance(content, dict):
             raise self._error(
@@ -200,7 +200,7 @@ class CocoFile:
                     f"annotation {annotation_id} has category {category_id}, but there are {_few(self.categories)}",
                     "list the category, or remove the annotation",
                 )
-            wrong = _wrong_segmentation(segmentation, self.records[image_id].size)
+            wrong = wrong_segmentation(segmentation, self.records[image_id].size)
             if wrong:
                 raise self._error(
                     f"the segmentation of annotation {annotation_id} {wrong}", "mend or remove the record"
@@ -244,15 +244,18 @@ def with_file_name(image: Any) -> Any:
 
 def missing_annotations(path: Path) -> str:
     """What to say when there is no such annotation file: which ones there are, and how to name one."""
-    folder = path.parent
-    found = sorted(each.name for each in folder.glob("*.json")) if folder.is_dir() else []
-    there = f"{folder} holds {', '.join(found)}" if found else f"{folder} holds no json file"
-    if not folder.is_dir():
-        there = f"there is no folder {folder}"
     return (
-        f"{path}: no such file; {there}; set data.root to the data set's folder and data.train_annotations, "
-        "data.test_annotations (and data.tune_annotations) to the json files in it"
+        f"{path}: no such file; {json_files(path.parent)}; set data.root to the data set's folder and "
+        "data.train_annotations, data.test_annotations (and data.tune_annotations) to the json files in it"
     )
+
+
+def json_files(folder: Path) -> str:
+    """Which there are in a folder, in words."""
+    if not folder.is_dir():
+        return f"there is no folder {folder}"
+    found = sorted(each.name for each in folder.glob("*.json"))
+    return f"{folder} holds {', '.join(found) or 'no json file'}"
 
 
 def _few(ids: Collection[int]) -> str:
@@ -261,7 +264,7 @@ def _few(ids: Collection[int]) -> str:
     return f"{shown}, … ({len(ids)} in all)" if len(ids) > 8 else shown
 
 
-def _wrong_segmentation(segmentation: Any, size: tuple[int, int]) -> str | None:
+def wrong_segmentation(segmentation: Any, size: tuple[int, int]) -> str | None:
     """What is wrong with it as far as its form goes, without decoding it."""
     if isinstance(segmentation, list):
         if not segmentation:

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8, UInt16
 
+from maskbench.data.resize import fitted
 from maskbench.errors import ConfigError
 
 # Importing albumentations otherwise asks PyPI for its newest version: no network, no delay.
@@ -28,24 +29,6 @@ Photo = UInt8[np.ndarray, "H W 3"]
 Maps = Sequence[UInt16[np.ndarray, "H W"]]
 Transformed = tuple[UInt8[np.ndarray, "h w 3"], list[UInt16[np.ndarray, "h w"]]]
 """Network input and label maps of one size, before padding."""
-
-
-def fitted(photo: tuple[int, int], short: int | None, long: int | None, factor: float = 1.0) -> tuple[int, int]:
-    """Size of a photo after the keep-ratio resize: its short side is `short`, unless its long side would exceed `long`.
-
-    Args:
-        photo: height and width.
-        short: short side in pixels; None leaves the photo as large as it is (but for `long`).
-        long: cap of the long side in pixels; None sets none.
-        factor: scales the result.
-
-    Source: detectron2's ResizeShortestEdge, whose rounding it has.
-    """
-    scale = 1.0 if short is None else short / min(photo)
-    if long is not None:
-        scale = min(scale, long / max(photo))
-    height, width = (max(1, int(side * scale * factor + 0.5)) for side in photo)
-    return height, width
 
 
 class KeepRatio(albumentations.DualTransform):

@@ -25,7 +25,10 @@ def rasterise(polygons: list[Any], size: tuple[int, int]) -> dict[str, Any]:
     """
     for polygon in polygons:
         if isinstance(polygon, list):
-            farthest = np.abs(np.asarray(polygon, dtype=float)).max(initial=0)
+            coordinates = np.asarray(polygon, dtype=float)
+            if coordinates.ndim != 1:  # pycocotools would draw something else
+                raise ValueError(f"a polygon is a list of pairs, expected x, y, x, y, …: {polygon!r:.40}")
+            farthest = np.abs(coordinates).max(initial=0)
             if not farthest <= REACH * sum(size):
                 raise ValueError(f"a polygon reaches to {farthest:.6g}, but the photo has {size[0]} x {size[1]} pixels")
     rle: dict[str, Any] = rle_codec.merge(rle_codec.frPyObjects(polygons, *size))

@@ -27,7 +27,7 @@ from maskbench.runtime.command_line import refuse_parts
 from maskbench.runtime.console import console, say
 from maskbench.runtime.nvidia import visible_gpus
 from maskbench.runtime.plugins import plug_in
-from maskbench.runtime.trial import identify
+from maskbench.runtime.preflight import identify_checked
 from maskbench.runtime.verb import config_folders, report_errors
 from maskbench.sweep.engine import Engine, run
 from maskbench.sweep.pool import Pool
@@ -113,7 +113,7 @@ class TrialLauncher(Launcher):
         compose = compose or Composer(self.context.config_loader, self.config)
         cfg, choices = compose(overrides)
         self._require_nothing_unheard(cfg, overrides)
-        trial = identify(cfg, choices, overrides)
+        trial = identify_checked(cfg, choices, overrides)
         gpus = self.gpus_of(cfg.trainer)
         return cfg, Trial(trial.folder.name, self._command(overrides), trial.folder.absolute(), gpus=gpus)
 
@@ -132,7 +132,8 @@ class TrialLauncher(Launcher):
 
     def _command(self, overrides: Sequence[str]) -> list[str]:
         # timing while neighbours train would time the neighbours: `benchmark study=DIR` does it afterwards, alone
-        own = [f"threads={self.threads}", "speed.enabled=false"]
+        # and the data were looked through here, once for all
+        own = [f"threads={self.threads}", "speed.enabled=false", "preflight=off"]
         return [sys.executable, "-m", "maskbench.train", *self.searchpath(), *overrides, *own]
 
     def searchpath(self) -> list[str]:

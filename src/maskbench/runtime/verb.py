@@ -46,8 +46,14 @@ def config_folders() -> list[Path]:
     return [config_folder(), *searched(sys.argv[1:])]
 
 
-def run(name: str, task: Task) -> None:
-    """Compose `conf/NAME.yaml` with the command line, hand it to `task`, print what it returns as a line of JSON."""
+def run(name: str, task: Task, status: Callable[[dict[str, Any]], int] = lambda found: 0) -> None:
+    """Compose `conf/NAME.yaml` with the command line, hand it to `task`, print what it returns as a line of JSON.
+
+    Args:
+        name: of the verb.
+        task: what it does.
+        status: the exit status of a task that came to its end, by what it returned.
+    """
     with report_errors():
         folders = config_folders()
     if {"-h", "--help"} & set(sys.argv[1:]):
@@ -61,6 +67,8 @@ def run(name: str, task: Task) -> None:
             found = task(cfg)
             if leads():
                 print(json.dumps(found), flush=True)
+            if code := status(found):
+                raise SystemExit(code)
 
     # Or Hydra prints what it thinks of an error, and exits.
     os.environ["HYDRA_FULL_ERROR"] = "1"

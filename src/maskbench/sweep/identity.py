@@ -22,6 +22,7 @@ WITHOUT_EFFECT: dict[str, str] = {
     "logger": "who is told",
     "method_name": "the method's label; what it is stands in the group method",
     "out_of_memory": "what the next attempt does; the run says when it did",
+    "preflight": "whether somebody looked at the data before",
     "runs": "where results lie",
     "speed": "the stopwatch comes after training and evaluation",
     "study": "which folder the trial belongs to",
