@@ -79,9 +79,15 @@ def test_other_data_and_another_input_are_looked_through_anew(folder: Folder, lo
     identify_checked(config(folder), CHOICES)
     identify_checked(config(folder, "transforms.eval.short=80", "evaluation=crowded"), CHOICES)
     folder.object["bbox"][0] += 1
-    trial._fingerprint.cache_clear()  # another process
+    trial._found.cache_clear()  # another process
     identify_checked(config(folder), CHOICES)
     assert [(plan.short, plan.max_instances) for plan in looks] == [(None, 100), (80, 400), (None, 100)]
+
+
+def test_what_is_set_apart_for_testing_is_looked_at_with_the_rest(folder: Folder, looks: list[Layout]) -> None:
+    name = "annotations/instances_train.json"
+    identify_checked(config(folder, f"data.test_annotations={name}", "data.test_share=0.5"), CHOICES)
+    assert [[split.name for split in plan.splits] for plan in looks] == [["train"]]
 
 
 def test_errors_stop_a_training_and_are_told_together(folder: Folder, looks: list[Layout]) -> None:
@@ -121,7 +127,7 @@ def test_what_cannot_be_read_at_all_is_told_in_full(folder: Folder, looks: list[
 
 
 def test_a_folder_that_is_not_there_is_told_as_ever(folder: Folder, looks: list[Layout]) -> None:
-    with pytest.raises(DataError, match="there is no folder"):
+    with pytest.raises(DataError, match="no such folder"):
         identify_checked(config(folder, f"data.root={folder.root}/nowhere"), CHOICES)
     assert not looks
 
