@@ -16,6 +16,7 @@ VERBS = {
     "evaluate": "COCO numbers of a run, or of any results file",
     "benchmark": "latency, FPS, memory and FLOPs of finished runs, the methods taking turns",
     "predict": "overlays and COCO results for any photos",
+    "export": "a trained network as ONNX or a program of torch.export",
     "convert": "weights of MMDetection, detectron2 or torchvision, made ours",
     "report": "table, plots and one HTML page of a study",
 }

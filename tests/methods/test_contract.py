@@ -17,11 +17,13 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from exports import exported_alike
 from maskbench.errors import ConfigError
 from maskbench.evaluation.cost import count_flops, peak_memory
 from maskbench.methods.base import Oracle, Paradigm, Segmenter
 from maskbench.phases import heard
 from maskbench.runtime.compose import build_method
+from maskbench.runtime.exporting import Format, Input
 from maskbench.structures import Batch, Instances
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -373,6 +375,14 @@ def test_no_head_of_a_region_is_taken_for_selection(trained: Segmenter, batch: B
         hook.remove()
     # where heads run on whole maps, `instances` may still work out the rows of a map that it needs
     assert not hasattr(trained, "rpn") or set(seen) == {"heads"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["torch", "onnx"])
+def test_an_exported_network_is_read_as_the_method_itself(
+    trained: Segmenter, batch: Batch, format: Format, tmp_path: Path
+) -> None:
+    exported_alike(trained, batch, format, tmp_path, Input())
 
 
 def test_the_ceiling_of_nothing_is_nothing(fresh: Segmenter, without_objects: Batch) -> None:
