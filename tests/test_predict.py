@@ -8,12 +8,16 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from maskbench.errors import DataError
+from checkpoints import THIN, detectron2
+from maskbench.convert import convert
+from maskbench.errors import ConfigError, DataError, RunError
 from maskbench.methods.solov2 import SOLOv2
 from maskbench.predict import predict
 from maskbench.runtime import predicting
 from maskbench.structures import Frame, Instances, Masks
+from maskbench.sweep.identity import trial_name
 from trained import call, run
 
 __all__ = ["run"]
@@ -30,6 +34,18 @@ def photos(tmp_path: Path) -> Path:
     (folder / "broken.png").write_bytes((folder / "a.png").read_bytes()[:500])
     (folder / "notes.txt").write_text("no photo")
     return folder
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A thin Mask R-CNN whose weights others have drawn."""
+    folder = tmp_path_factory.mktemp("weights")
+    torch.manual_seed(0)
+    torch.save({"model": detectron2(**{**THIN, "box_width": 8}, classes=3)}, folder / "model.pth")
+    out = folder / "their model.safetensors"
+    told = ("layout=detectron2", "method=mask_rcnn", "classes=[disc,rectangle,triangle]", "short=64", "long=128")
+    call(convert, f"source={folder}/model.pth", f"out='{out}'", *told)
+    return out
 
 
 @pytest.fixture
@@ -118,3 +134,116 @@ def test_ctrl_c_keeps_what_is_done(run: Path, photos: Path, tmp_path: Path, monk
         call(predict, f"run={run}", f"images={photos}/a.*", f"out={tmp_path}/out", "device=cpu")
     results = json.loads((tmp_path / "out/predictions.json").read_text())
     assert {result["file_name"] for result in results} == {"a.jpg"}
+
+
+def test_files_of_any_kind_and_name(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Grey, 16 bits, turned by EXIF, with blanks and letters of any alphabet."""
+    folder = tmp_path / "meine Fotos"
+    folder.mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(noise).save(folder / "größe 細胞.jpg", exif=exif)
+    Image.fromarray(noise[:, :, 0]).save(folder / "grey.png")
+    Image.fromarray(noise[:, :, 0].astype(np.uint16) * 16).save(folder / "deep.tif")
+    given = (f"images='{folder}'", f"out='{tmp_path}/aus gabe'", "score=0", "device=cpu")
+    found = call(predict, f"run={run}", *given, "save=[overlays,results,label_maps]")
+    assert found["images"] == 3
+    out = tmp_path / "aus gabe"
+    sizes = {}
+    for path in out.rglob("*.png"):
+        with Image.open(path) as image:
+            sizes[path.relative_to(out).as_posix()] = image.size
+    upright = {"grey.png": (540, 360), "deep.png": (540, 360), "größe 細胞.png": (360, 540)}
+    assert sizes == upright | {f"label_maps/{name}": (90, 60) for name in upright}
+    assert {path.name for path in out.glob("label_maps/*.csv")} == {"grey.csv", "deep.csv", "größe 細胞.csv"}
+    for result in json.loads((out / "predictions.json").read_text()):
+        assert result["segmentation"]["size"] == [60, 90]
+    told = capsys.readouterr().err
+    assert "turned by EXIF" in told
+    assert "16 bits" in told
+    assert "here at most 16 of 255" in told
+    with Image.open(out / "deep.png") as image:
+        assert np.asarray(image).max() == 255
+
+
+@pytest.mark.usefixtures("_finds_one")
+def test_what_is_saved_is_chosen(run: Path, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    given = (f"run={run}", f"images={photos}/a.jpg", f"out={out}", "device=cpu")
+    assert call(predict, *given, "save=[label_maps]")["images"] == 1
+    assert {path.relative_to(out).as_posix() for path in out.rglob("*.*")} == {"label_maps/a.png", "label_maps/a.csv"}
+    with Image.open(out / "label_maps/a.png") as image:
+        assert (np.asarray(image) == 1).all()
+    call(predict, *given, "save=[label_maps]", "score=1.01")
+    with Image.open(out / "label_maps/a.png") as image:
+        assert not np.asarray(image).any()
+    with pytest.raises(ConfigError, match=r"save=\[masks\]: expected some of overlays, results, label_maps"):
+        call(predict, *given, "save=[overlays,masks]")
+    with pytest.raises(ConfigError, match=r"save=\[\]: expected some of"):
+        call(predict, *given, "save=[]")
+
+
+@pytest.mark.usefixtures("_finds_one")
+def test_label_maps_and_overlays_keep_out_of_each_others_way(run: Path, photos: Path, tmp_path: Path) -> None:
+    for name in ("", "label_maps"):
+        (tmp_path / "set" / name).mkdir(exist_ok=True)
+        shutil.copy(photos / "a.jpg", tmp_path / "set" / name)
+    out = tmp_path / "out"
+    call(predict, f"run={run}", f"images={tmp_path}/set/**/*.jpg", f"out={out}", "save=[overlays,label_maps]")
+    assert len(list(out.rglob("*.png"))) == 4
+
+
+def test_methods_side_by_side(run: Path, weights: Path, photos: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(run, tmp_path / trial_name("solov2-small", 3, "01234567"))
+    out = tmp_path / "out"
+    sources = f"compare=['{run}','{other}','{weights}']"
+    found = call(
+        predict, sources, f"images={photos}/a.*", f"out={out}", "score=0", "save=[overlays,results,label_maps]"
+    )
+    assert list(found["methods"]) == ["solov2-small seed 0", "solov2-small seed 3", "their model"]
+    one, same, theirs = found["methods"].values()
+    assert one == same != theirs
+    assert one["drawn"] == one["instances"] > 0
+    for name, counts in found["methods"].items():
+        assert len(json.loads((out / name / "predictions.json").read_text())) == counts["instances"]
+        assert len(list((out / name / "label_maps").glob("*.png"))) == 2
+    photo, first, second, third = panels(out / "a.jpg.png")
+    assert photo.shape == first.shape
+    assert (first == second).all()  # what both find has the same colours
+    assert (photo != first).any()
+    assert (first != third).any()
+
+
+def panels(path: Path) -> list[np.ndarray]:
+    """The four panels of a picture of photos that are 90 pixels wide and 70 high, without their head lines."""
+    with Image.open(path) as image:
+        pixels = np.asarray(image)
+    return [pixels[-420:, left : left + 540] for left in range(0, 4 * 548, 548)]
+
+
+def test_what_segments_is_named_once(run: Path, photos: Path, tmp_path: Path) -> None:
+    images = f"images={photos}/a.jpg"
+    with pytest.raises(ConfigError, match=r"found nothing to segment with: expected one of run=DIR, weights=FILE"):
+        call(predict, images)
+    with pytest.raises(ConfigError, match=r"found run=\.\.\. and compare=\.\.\. to segment with"):
+        call(predict, images, f"run={run}", f"compare=['{run}']")
+    with pytest.raises(ConfigError, match="expected each run or file once"):
+        call(predict, images, f"compare=['{run}','{run}/']")
+    with pytest.raises(RunError, match="nowhere: neither a run folder nor a file of weights"):
+        call(predict, images, f"compare=['{run}',{tmp_path}/nowhere]")
+
+
+@pytest.mark.parametrize(
+    ("sources", "names"),
+    [
+        (("a/solov2-seed0-01234567", "a/htc-seed0-01234567"), ["solov2", "htc"]),
+        (("a/solov2-seed0-01234567", "a/solov2-seed1-01234567"), ["solov2 seed 0", "solov2 seed 1"]),
+        (("a/solov2-seed0-01234567", "a/solov2-seed0-89abcdef"), ["solov2-seed0-01234567", "solov2-seed0-89abcdef"]),
+        (("a/htc-seed0-01234567", "b/htc-seed0-01234567"), ["a htc-seed0-01234567", "b htc-seed0-01234567"]),
+        (("x/model.safetensors", "torchvision/maskrcnn_resnet50_fpn"), ["model", "maskrcnn_resnet50_fpn"]),
+        (("x/b/m.safetensors", "y/b/m.safetensors"), ["1 m", "2 m"]),
+    ],
+)
+def test_methods_are_called_by_what_tells_them_apart(sources: tuple[str, ...], names: list[str]) -> None:
+    assert predicting.titles(sources) == names

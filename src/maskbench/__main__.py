@@ -17,6 +17,7 @@ VERBS = {
     "benchmark": "latency, FPS, memory and FLOPs of finished runs, the methods taking turns",
     "preflight": "all that is wrong with a data set, before training on it",
     "predict": "overlays and COCO results for any photos",
+    "export": "a trained network as ONNX or a program of torch.export",
     "convert": "weights of MMDetection, detectron2 or torchvision, made ours",
     "report": "table, plots and one HTML page of a study",
     "fit": "settings that belong to a data set's scale, as a file to review",

@@ -30,6 +30,10 @@ class WeightsError(MaskbenchError):
     """Pretrained weights or a checkpoint can't be fetched, read or fitted into the network."""
 
 
+class ExportError(MaskbenchError):
+    """A network can't be exported, or a file that was written of one computes something else."""
+
+
 class DivergedError(MaskbenchError):
     """Training came to a loss that is no finite number."""
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
@@ -11,38 +12,82 @@ from maskbench.errors import ConfigError, DataError
 from maskbench.runtime import verb
 from maskbench.runtime.console import complain, say
 
+if TYPE_CHECKING:  # it imports torch, which takes seconds: what is wrong with the settings is said before
+    from maskbench.runtime.album import Album
+
 
 def predict(cfg: DictConfig) -> dict[str, Any]:
-    """Write an overlay for each photo and the COCO results of all; a file that can't be read is named and left out.
+    """Write overlays, COCO results and label maps of photos; a file that can't be read is named and left out.
 
     Raises:
+        ConfigError: not one way is chosen to say what segments, or there is nothing of a kind to save.
         DataError: no photo could be read.
     """
-    if (cfg.run is None) == (cfg.weights is None):
-        raise ConfigError("name what is to segment: either run=DIR, or weights=FILE as convert made it")
-    from maskbench.runtime.predicting import find_photos, segment
+    chosen = [name for name in ("run", "weights", "compare") if cfg[name]]
+    if len(chosen) != 1:
+        raise ConfigError(
+            f"found {' and '.join(f'{name}=...' for name in chosen) or 'nothing'} to segment with: expected one of "
+            "run=DIR, weights=FILE as convert made it, and compare=[DIR,FILE,...]"
+        )
+    from maskbench.runtime.album import Output
+    from maskbench.runtime.predicting import find_photos, load, segment, titles
     from maskbench.runtime.published import load_weights
     from maskbench.runtime.run_folder import load_method
 
+    output = Output(Path(cfg.out), cfg.score, tuple(cfg.save), compared=bool(cfg.compare))
     photos = find_photos(cfg.images)
-    trained = load_method(cfg.run) if cfg.run else load_weights(cfg.weights)
-    found = segment(trained, photos, Path(cfg.out), score=cfg.score, device=cfg.device)
-    for reason in found.broken.values():
+    if cfg.compare:
+        sources = [str(source) for source in cfg.compare]
+        methods = {title: load(source) for title, source in zip(titles(sources), sources, strict=True)}
+    else:
+        methods = {"": load_method(cfg.run) if cfg.run else load_weights(cfg.weights)}
+    album, broken = segment(methods, photos, output, device=cfg.device)
+    for reason in broken.values():
         complain(reason)
-    if len(found.broken) == len(photos):
+    if not album.done:
         raise DataError(f"{cfg.images}: none of {len(photos)} files is a photo that can be read")
-    if not found.drawn:
-        highest = "nothing was found" if found.highest_score is None else f"the highest is {found.highest_score:.2f}"
-        complain(f"No score reaches {cfg.score}, so that nothing is drawn: {highest}. score=... sets another.")
-    of = f" of {len(photos)}" if found.broken else ""
-    say(f"{len(found.overlays)}{of} overlays and predictions.json are in {cfg.out}")
+    _tell(album, len(photos))
+    counts = {title: {"instances": len(found.results), "drawn": found.drawn} for title, found in album.found.items()}
     return {
         "out": cfg.out,
-        "images": len(found.overlays),
-        "instances": found.instances,
-        "drawn": found.drawn,
-        "broken": {str(path): reason for path, reason in found.broken.items()},
+        "images": len(album.done),
+        **({"methods": counts} if cfg.compare else counts[""]),
+        "broken": {str(path): reason for path, reason in broken.items()},
     }
+
+
+def _tell(album: Album, photos: int) -> None:
+    """What was written, and what a person who looks at it should know."""
+    from maskbench.runtime.album import RESULTS
+
+    score = album.output.score
+    for title, found in album.found.items():
+        if not found.drawn:
+            highest = (
+                "nothing was found" if found.highest_score is None else f"the highest is {found.highest_score:.2f}"
+            )
+            whose = f"{title}: no" if title else "No"
+            complain(f"{whose} score reaches {score}, so that nothing is drawn: {highest}. score=... sets another.")
+    if album.turned:
+        say(
+            f"{_few(album.turned)}: turned by EXIF. Overlays are upright; the network sees the stored pixels, "
+            "as training does, and results and label maps are in them."
+        )
+    if album.stretched:
+        brightest = max(album.stretched.values())
+        say(
+            f"{_few(list(album.stretched))}: 16 bits. Overlays show them stretched; the network sees 8 bits, "
+            f"as training does, here at most {brightest} of 255."
+        )
+    written = {"overlays": "overlays", "results": RESULTS, "label_maps": "label maps"}
+    of = f" of {photos}" if len(album.done) < photos else ""
+    kinds = [name for kind, name in written.items() if kind in album.output.kinds]
+    say(f"{len(album.done)}{of} photos: {', '.join(kinds)} in {album.output.folder}")
+
+
+def _few(paths: Sequence[Path]) -> str:
+    """The first of some files, and how many there are."""
+    return str(paths[0]) + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
 
 
 def main() -> None:

@@ -7,8 +7,12 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from exported import exported_alike
 from maskbench.errors import ConfigError
+from maskbench.methods.base import Segmenter
 from maskbench.runtime.compose import build_method, composed
+from maskbench.runtime.exporting import Format, Input
+from maskbench.structures import Batch
 from maskbench.testing.contract import Contract
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,6 +26,13 @@ class TestContract(Contract):
     configs = ROOT / "conf"
     test_none_of_its_configs_has_the_name_of_one_of_ours = None  # they are
     test_a_gpu_computes_what_the_cpu_does = pytest.mark.gpu(Contract.test_a_gpu_computes_what_the_cpu_does)
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("format", ["torch", "onnx"])
+    def test_an_exported_network_is_read_as_the_method_itself(
+        self, trained: Segmenter, batch: Batch, format: Format, tmp_path: Path
+    ) -> None:
+        exported_alike(trained, batch, format, tmp_path, Input())
 
 
 @pytest.mark.parametrize("name", PAPERS)

@@ -5,68 +5,145 @@ import numpy as np
 import pytest
 import torch
 
-from maskbench.runtime.overlays import colour, draw, fit, readable, save
+from maskbench.runtime.colours import PALETTE, Colours
+from maskbench.runtime.overlays import draw, fit, readable, save
 from maskbench.structures import Instances, Masks
+from painted import squares
 
 GREY = np.full((80, 100, 3), 100, dtype=np.uint8)
+LARGE = np.full((600, 800, 3), 100, dtype=np.uint8)
 
 
-def squares(*corners: tuple[int, int], side: int = 20) -> Instances:
-    """Squares by their top left corner (y, x), the first with the highest score."""
-    stack = torch.zeros((len(corners), 80, 100), dtype=torch.bool)
-    for mask, (y, x) in zip(stack, corners, strict=True):
-        mask[y : y + side, x : x + side] = True
-    boxes = torch.tensor([[x, y, x + side, y + side] for y, x in corners], dtype=torch.float32).reshape(-1, 4)
-    count = len(corners)
-    return Instances(Masks(stack), boxes, torch.zeros(count, dtype=torch.long), torch.linspace(0.9, 0.5, count))
+def rectangles(*boxes: tuple[int, int, int, int]) -> Instances:
+    """Filled boxes (left, top, right, bottom) on the large photo, the best first."""
+    stack = torch.zeros((len(boxes), 600, 800), dtype=torch.bool)
+    for mask, (left, top, right, bottom) in zip(stack, boxes, strict=True):
+        mask[top:bottom, left:right] = True
+    scores = torch.linspace(0.9, 0.5, len(boxes))
+    return Instances(Masks(stack), Masks(stack).boxes(), torch.arange(len(boxes)) % 2, scores)
 
 
-def test_each_instance_has_its_own_colour() -> None:
-    assert len({colour(row) for row in range(100)}) == 100
-    near = np.array([colour(row) for row in range(101)], dtype=float)
-    assert np.linalg.norm(np.diff(near, axis=0), axis=1).min() > 60
+def names(photo: np.ndarray, found: Instances, classes: tuple[str, ...]) -> list[np.ndarray]:
+    """The pixels that each name changes in a picture, when it is drawn without tint."""
+    colours = [(row + 1, 255, 255) for row in range(len(found))]
+    drawn = draw(photo, found, classes, colours, opacity=0)
+    plain = draw(photo, found, (), colours, opacity=0)
+    return [(drawn == colour).all(axis=2) & (plain != colour).any(axis=2) for colour in colours]
 
 
 def test_a_mask_is_blended_with_its_colour_and_nothing_else_is_touched() -> None:
-    drawn = draw(GREY, squares((10, 10)), opacity=0.5)
-    assert drawn[20, 20].tolist() == [(100 + channel) // 2 for channel in colour(0)]
+    found = squares((10, 10))
+    drawn = draw(GREY, found, opacity=0.5)
+    assert drawn[20, 20].tolist() == [(100 + channel) // 2 for channel in Colours().of(found)[0]]
     outside = np.ones((80, 100), dtype=bool)
-    outside[8:32, 8:32] = False  # the mask, its contour and that contour's smoothed edge
+    outside[7:33, 7:33] = False  # the mask, its contour and that contour's smoothed edge
     assert (drawn[outside] == 100).all()
     assert (GREY == 100).all()
 
 
 def test_the_best_lies_on_top_encoded_or_not() -> None:
     found = squares((10, 10), (10, 20))
+    first, second = Colours().of(found)
     drawn = draw(GREY, found, opacity=1.0)
-    assert drawn[20, 25].tolist() == list(colour(0))
-    assert drawn[20, 35].tolist() == list(colour(1))
+    assert drawn[20, 24].tolist() == list(first)
+    assert drawn[20, 35].tolist() == list(second)
     encoded = Instances(Masks(found.masks.rle()), found.boxes, found.labels, found.scores)
     assert (draw(GREY, encoded, opacity=1.0) == drawn).all()
 
 
+@pytest.mark.parametrize("background", [*PALETTE, (0, 0, 0), (255, 255, 255)])
+def test_a_contour_stands_out_of_any_photo(background: tuple[int, int, int]) -> None:
+    photo = np.full((80, 100, 3), background, np.uint8)
+    drawn = draw(photo, squares((10, 10)), colours=[PALETTE[0]], opacity=0).astype(int)
+    across = np.abs(drawn[20, 5:20] - background).sum(axis=1)  # from outside over the left edge
+    assert across.max() > 200
+
+
+def test_contours_of_holes_are_drawn() -> None:
+    mask = torch.zeros((1, 80, 100), dtype=torch.bool)
+    mask[0, 10:60, 10:60] = True
+    mask[0, 25:45, 25:45] = False
+    ring = Instances(Masks(mask), Masks(mask).boxes(), torch.zeros(1).long(), torch.ones(1))
+    drawn = draw(GREY, ring, opacity=0)
+    assert (drawn[35, 35] == 100).all()
+    assert (drawn[35, 20:26] != 100).any()
+
+
 def test_nothing_found_is_the_photo() -> None:
     assert (draw(GREY, squares(), ("thing",)) == GREY).all()
-    assert (draw(GREY, squares((60, 80), side=0), ()) == GREY).all()
+    assert (draw(GREY, squares((60, 80), side=0), ("thing",)) == GREY).all()
 
 
 def test_small_photos_are_magnified_until_names_fit() -> None:
     assert [readable(np.zeros((side, 8, 3), np.uint8)) for side in (60, 128, 480, 5000)] == [8, 4, 1, 1]
-    drawn = draw(GREY, squares((30, 30)), ("thing",), zoom=readable(GREY))
+    found = squares((30, 30))
+    drawn = draw(GREY, found, ("thing",), zoom=readable(GREY))
     assert drawn.shape == (400, 500, 3)
-    assert (drawn[148, 151] == colour(0)).all()  # the plate above the box
+    assert (drawn[137:148, 150:170] == Colours().of(found)[0]).all(axis=2).any(axis=0).all()  # the plate above the box
     assert not (draw(GREY, squares((30, 30)), zoom=5) == drawn).all()
 
 
-def test_a_name_stays_inside_the_photo() -> None:
-    photo = np.zeros((600, 800, 3), np.uint8)
-    mask = torch.zeros((1, 600, 800), dtype=torch.bool)
-    mask[0, 590:, 790:] = True
-    corner = Instances(Masks(mask), torch.tensor([[790.0, 590, 800, 600]]), torch.tensor([0]), torch.ones(1))
-    drawn = draw(photo, corner, ("a rather long name",))
-    assert drawn[:, 600:].any()
-    plate = (drawn == colour(0)).all(axis=-1)
-    assert plate.any(axis=0).argmax() > 600
+def test_of_one_class_only_the_score_is_written() -> None:
+    found = rectangles((300, 300, 500, 500))
+    (short,), (long,) = names(LARGE, found, ("thing",)), names(LARGE, found, ("thing", "other thing"))
+    assert 0 < short.any(axis=0).sum() < long.any(axis=0).sum() / 2
+
+
+@pytest.mark.parametrize("corner", [(0, 0, 30, 30), (770, 0, 800, 30), (0, 570, 30, 600), (770, 570, 800, 600)])
+def test_a_name_stays_whole_at_every_edge(corner: tuple[int, int, int, int]) -> None:
+    classes = ("a rather long name", "b")
+    (middle,), (edge,) = (names(LARGE, rectangles(box), classes) for box in ((400, 300, 430, 330), corner))
+    assert edge.sum() > 0.9 * middle.sum() > 0
+
+
+def test_letters_grow_with_the_photo() -> None:
+    large = np.full((3000, 4000, 3), 100, np.uint8)
+    mask = torch.zeros((1, 3000, 4000), dtype=torch.bool)
+    mask[0, 1000:2000, 1000:2000] = True
+    found = Instances(Masks(mask), Masks(mask).boxes(), torch.zeros(1).long(), torch.ones(1))
+    heights = [
+        np.ptp(np.flatnonzero(names(*case, ("a", "b"))[0].any(axis=1)))
+        for case in (
+            (LARGE, rectangles((300, 300, 500, 500))),
+            (large, found),
+        )
+    ]
+    assert heights[1] > 4 * heights[0]
+
+
+def test_names_of_neighbours_lie_beside_each_other() -> None:
+    plates = names(
+        LARGE, rectangles((300, 300, 360, 420), (362, 300, 420, 420), (300, 422, 420, 480)), ("person", "cat")
+    )
+    assert all(plate.any() for plate in plates)
+    rows = [(plate.any(axis=1).nonzero()[0], plate.any(axis=0).nonzero()[0]) for plate in plates]
+    for one in range(3):
+        for other in range(one):
+            vertical, horizontal = (np.intersect1d(rows[one][axis], rows[other][axis]) for axis in (0, 1))
+            assert not len(vertical) or not len(horizontal)
+
+
+def test_a_name_that_would_hide_more_than_it_names_is_left_out() -> None:
+    inside = rectangles((200, 150, 600, 450), (395, 295, 401, 301))
+    large, small = names(LARGE, inside, ("person", "a very long name"))
+    assert large.any()
+    assert not small.any()
+
+
+def test_a_crowd_keeps_the_names_of_the_large_ones() -> None:
+    small = [(x, y, x + 8, y + 8) for y in range(0, 560, 24) for x in range(0, 400, 24)]
+    large, *others = names(LARGE, rectangles((500, 100, 700, 300), *small), ("person", "cat"))
+    assert large.any()
+    assert not any(plate.any() for plate in others)
+
+
+def test_an_overlay_is_turned_as_exif_says() -> None:
+    found = squares((10, 60))
+    photo = np.arange(80 * 100 * 3, dtype=np.uint32).astype(np.uint8).reshape(80, 100, 3)
+    upright = draw(photo, found, orientation=6, opacity=1.0)
+    assert upright.shape == (100, 80, 3)
+    assert (upright[70, 60] == Colours().of(found)[0]).all()  # row 19 from above is column 19 from the right
+    assert (upright[0, -1] == photo[0, 0]).all()
 
 
 def test_photo_and_masks_must_agree() -> None:

@@ -95,10 +95,18 @@ def with_coordinates(features: Float[Tensor, "B D h w"], axes: str = "xy") -> Fl
     `axes` is "xy", one of its letters, or "" for the features alone.
     """
     batch, _, height, width = features.shape
-    y = torch.linspace(-1, 1, height, device=features.device, dtype=features.dtype)
-    x = torch.linspace(-1, 1, width, device=features.device, dtype=features.dtype)
+    y, x = (_from_minus_one(side, features) for side in (height, width))
     grids = {"x": x.expand(batch, 1, height, width), "y": y[:, None].expand(batch, 1, height, width)}
     return torch.cat([features, *(grids[axis] for axis in axes)], dim=1)
+
+
+def _from_minus_one(length: int, like: Tensor) -> Float[Tensor, " _l"]:
+    """As many numbers from −1 to 1, both included (−1 alone), at equal steps."""
+    if not torch.compiler.is_exporting():
+        return torch.linspace(-1, 1, length, device=like.device, dtype=like.dtype)
+    # the same but for the last bit; `linspace` would fix the size of an exported network's input
+    places = torch.arange(length, device=like.device, dtype=torch.float32)
+    return (2 * places / places[-1:].clamp(min=1) - 1).to(like.dtype)
 
 
 def in_cache(work: Callable[..., Tensor], *inputs: Float[Tensor, "N ..."], values: int) -> Float[Tensor, "N ..."]:

@@ -46,4 +46,5 @@ class FPN(nn.Module):
                 merged += F.interpolate(above, size=merged.shape[-2:], mode="nearest")
             levels.insert(0, output(merged))
             above = merged
-        return [*levels, levels[-1][:, :, ::2, ::2]]
+        # as a pooling, and not as a slice, whose strides would bind the sizes of an exported network's input
+        return [*levels, F.max_pool2d(levels[-1], kernel_size=1, stride=2)]

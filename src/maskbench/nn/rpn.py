@@ -96,7 +96,7 @@ class RPN(nn.Module):
             for conv in self.convs:
                 hidden = F.relu_(conv(hidden))
             logits.append(self.objectness(hidden).permute(0, 2, 3, 1).flatten(1))
-            deltas.append(self.deltas(hidden).permute(0, 2, 3, 1).reshape(len(feature), -1, 4))
+            deltas.append(self.deltas(hidden).permute(0, 2, 3, 1).reshape(feature.shape[0], -1, 4))
             anchors.append(self.anchors(feature.shape[-2], feature.shape[-1], stride))
         return RPNOutput(logits, deltas, anchors)
 

@@ -1,14 +1,10 @@
-"""Photos in, overlays and COCO results out: one at a time, so that memory holds one photo."""
+"""Photos in, what methods find in them out: one at a time, so that memory holds one photo."""
 
 from __future__ import annotations
 
 import glob
-import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
@@ -17,33 +13,16 @@ from rich.progress import track
 from maskbench.data.coco import read_photo
 from maskbench.data.datamodule import photo_batch
 from maskbench.data.transforms import Photo, Transforms
-from maskbench.errors import DataError
+from maskbench.errors import ConfigError, DataError, RunError
 from maskbench.evaluation.autocast import autocast
-from maskbench.evaluation.results import coco_results, write_predictions
+from maskbench.runtime.album import Album, Output
 from maskbench.runtime.compose import make
 from maskbench.runtime.console import console
-from maskbench.runtime.overlays import draw, readable, save
-from maskbench.runtime.run_folder import Trained
+from maskbench.runtime.published import load_weights
+from maskbench.runtime.run_folder import Trained, load_method
 from maskbench.runtime.timing import pick_device
-from maskbench.structures import Frame, Instances
-
-
-@dataclass
-class Segmented:
-    """What became of some photos: overlays written, instances found and drawn, and why a file could not be read."""
-
-    overlays: list[Path] = field(default_factory=list)
-    results: list[dict[str, Any]] = field(default_factory=list)
-    drawn: int = 0
-    broken: dict[Path, str] = field(default_factory=dict)
-
-    @property
-    def instances(self) -> int:
-        return len(self.results)
-
-    @property
-    def highest_score(self) -> float | None:
-        return max((result["score"] for result in self.results), default=None)
+from maskbench.structures import Instances
+from maskbench.sweep.identity import parse_trial_name
 
 
 def find_photos(images: str) -> list[Path]:
@@ -65,42 +44,81 @@ def find_photos(images: str) -> list[Path]:
     return sorted(found)
 
 
-def segment(trained: Trained, photos: Sequence[Path], out: Path, *, score: float, device: str | None) -> Segmented:
-    """Segment photos with a trained method; writes `out/NAME.png` for each and `out/predictions.json`.
+def load(source: str) -> Trained:
+    """The method of a run folder, or of a converted checkpoint: a file, or the name of one that is published.
 
-    The results are COCO's, with the name of the file, below the folder that all photos share, beside its running number
-    as `image_id`. Whoever interrupts it keeps what is done.
+    Raises:
+        RunError: there is neither, or as in `load_method`.
+        WeightsError: as in `load_method` and `load_weights`.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return load_method(path)
+    if not path.exists() and not source.startswith("torchvision/"):
+        raise RunError(f"{source}: neither a run folder nor a file of weights")
+    return load_weights(source)
+
+
+def titles(sources: Sequence[str]) -> list[str]:
+    """What runs and files of weights are called beside each other: by their methods, or by what tells them apart.
+
+    Raises:
+        ConfigError: one is there twice.
+    """
+    paths = [Path(source).expanduser().absolute() for source in sources]
+    if len(set(paths)) < len(paths):
+        raise ConfigError(f"compare=[{', '.join(sources)}]: expected each run or file once")
+    trials = [parse_trial_name(path.name) for path in paths]
+    stems = [path.stem if path.suffix == ".safetensors" else path.name for path in paths]
+    choices = (
+        [trial.method if trial else stem for trial, stem in zip(trials, stems, strict=True)],
+        [f"{trial.method} seed {trial.seed}" if trial else stem for trial, stem in zip(trials, stems, strict=True)],
+        stems,
+        [f"{path.parent.name} {path.name}" for path in paths],
+    )
+    for names in choices:
+        if len(set(names)) == len(names):
+            return names
+    return [f"{number} {stem}" for number, stem in enumerate(stems, start=1)]
+
+
+def segment(
+    methods: Mapping[str, Trained], photos: Sequence[Path], output: Output, *, device: str | None
+) -> tuple[Album, dict[Path, str]]:
+    """Segment photos with trained methods, and write what is asked for.
+
+    Results are COCO's, with the name of the file, below the folder that all photos share, beside its running number as
+    `image_id`. Whoever interrupts it keeps what is done.
 
     Args:
-        trained: the method.
+        methods: by the names that they are shown under.
         photos: image files.
-        out: where the pictures go.
-        score: instances below it are not drawn.
+        output: what is written, and where to.
         device: a GPU where there is one when None.
+
+    Returns:
+        What was written, and why a file could not be read.
     """
     target = pick_device(device)
-    trained.method.to(target)
-    found, names = Segmented(), _names(photos)
-    pictures, transforms = _pictures(out, names), make(trained.cfg.transforms)
+    for trained in methods.values():
+        trained.method.to(target)
+    transforms = {name: make(trained.cfg.transforms) for name, trained in methods.items()}
+    album, broken = Album(output, methods, photos), {}
     shown = track(photos, "segmenting", console=console, transient=True, disable=not console.is_terminal)
     try:
         for image_id, path in enumerate(shown, start=1):
             try:
                 photo = read_photo(path)
             except DataError as error:
-                found.broken[path] = str(error)
+                broken[path] = str(error)
                 continue
-            instances = _segment(trained, transforms, photo, image_id, target)
-            certain = instances[instances.scores >= score]
-            picture = draw(photo, certain, trained.method.classes, zoom=readable(photo))
-            found.drawn += len(certain)
-            found.overlays.append(save(picture, pictures[path]))
-            frame, named = Frame(image_id, photo.shape[:2], photo.shape[:2]), {"file_name": names[path].as_posix()}
-            found.results += [result | named for result in coco_results(instances, frame, trained.category_ids)]
+            found = {
+                name: _segment(trained, transforms[name], photo, image_id, target) for name, trained in methods.items()
+            }
+            album.add(path, image_id, photo, found)
     finally:
-        if found.overlays:
-            write_predictions(out / "predictions.json", found.results)
-    return found
+        album.close()
+    return album, broken
 
 
 def _segment(trained: Trained, transforms: Transforms, photo: Photo, image_id: int, device: torch.device) -> Instances:
@@ -108,23 +126,3 @@ def _segment(trained: Trained, transforms: Transforms, photo: Photo, image_id: i
     batch = photo_batch({image_id: photo}, transforms, divisor=trained.cfg.data.divisor).to(device)
     with torch.inference_mode(), autocast(device, trained.cfg.trainer.precision):
         return trained.method.predict(batch)[0].to("cpu")
-
-
-def _names(photos: Sequence[Path]) -> dict[Path, Path]:
-    """Each photo's path below the folder that all of them share."""
-    common = os.path.commonpath([photo.absolute().parent for photo in photos])
-    return {photo: photo.absolute().relative_to(common) for photo in photos}
-
-
-def _pictures(out: Path, names: Mapping[Path, Path]) -> dict[Path, Path]:
-    """Where the overlay of each photo goes: `STEM.png`, or `NAME.png` where photos share a stem; never onto a photo."""
-    stems = Counter(name.with_suffix("") for name in names.values())
-    taken = {photo.resolve() for photo in names}
-    named = {
-        photo: out / name.with_name(f"{name.stem if stems[name.with_suffix('')] == 1 else name.name}.png")
-        for photo, name in names.items()
-    }
-    return {
-        photo: path.with_stem(f"{path.stem}-overlay") if path.resolve() in taken else path
-        for photo, path in named.items()
-    }

@@ -1,0 +1,77 @@
+"""A photo as people look at it: upright, and with 16 bits stretched. What the network sees stays what training sees.
+
+H W pixels of the photo as stored
+"""
+
+from __future__ import annotations
+
+import struct
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from numpy import ndarray
+from PIL import ExifTags, Image
+
+UPRIGHT = 1
+"""EXIF's orientation of a photo that is stored as it is looked at."""
+
+DARKEST, BRIGHTEST = 0.1, 99.9
+"""Percentiles of the pixels of a photo of 16 bits that are shown black and white."""
+
+
+@dataclass(frozen=True)
+class Display:
+    """How a photo is shown.
+
+    Args:
+        photo: its stored pixels, stretched if they have 16 bits.
+        orientation: EXIF's, which says how they are turned.
+        stretched: whether they are others than the network sees.
+    """
+
+    photo: UInt8[ndarray, "H W 3"]
+    orientation: int = UPRIGHT
+    stretched: bool = False
+
+
+def display(path: Path, photo: UInt8[ndarray, "H W 3"]) -> Display:
+    """How the photo of a file is shown that has been read as `photo`."""
+    with warnings.catch_warnings():  # PIL's, which whoever has read the photo has passed over
+        warnings.simplefilter("ignore")
+        with Image.open(path) as image:
+            orientation = _orientation(image)
+            if not image.mode.startswith("I"):
+                return Display(photo, orientation)
+            return Display(_stretched(np.asarray(image)), orientation, stretched=True)
+
+
+def turned(pixels: ndarray, orientation: int) -> ndarray:
+    """Pixels of the stored photo, or of a mask of it, as EXIF says that they are looked at."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's orientation of the pixels that PIL reads; upright where the photo has none that can be read."""
+    try:
+        found = image.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
+        if found != UPRIGHT:
+            image.load()  # which turns a TIFF, and then says so
+            found = image.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
+    except (OSError, ValueError, SyntaxError, struct.error):
+        return UPRIGHT
+    return int(found) if found in range(1, 9) else UPRIGHT
+
+
+def _stretched(grey: ndarray) -> UInt8[ndarray, "H W 3"]:
+    low, high = np.percentile(grey, (DARKEST, BRIGHTEST))
+    scaled = (grey.astype(np.float32) - low) * (255 / max(1, high - low))
+    return np.repeat(scaled.clip(0, 255).astype(np.uint8)[:, :, None], 3, axis=2)
