@@ -38,7 +38,7 @@ def test_good_data_end_well(
     assert (status, found["errors"], found["warnings"], found["kinds"]) == (0, 0, 0, {})
     assert "Fit for a training" in told
     assert "Fit for a training" in Path(found["page"]).read_text()
-    assert json.loads(Path(found["findings"]).read_text())["splits"]["train"]["photos"] == 6
+    assert json.loads(Path(found["findings"]).read_text())["splits"]["train"]["photos"] == 4
 
 
 def test_errors_are_told_and_set_the_exit_status(

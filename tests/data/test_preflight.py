@@ -59,11 +59,11 @@ def test_the_good_folder_has_no_finding(tmp_path: Path) -> None:
     read_strictly(folder)
     assert found.as_dict()["splits"]["train"] == {
         "file": "annotations/instances_train.json",
-        "photos": 6,
+        "photos": 4,
         "bare": 0,
-        "objects": 12,
+        "objects": 8,
         "crowds": 1,
-        "classes": {"disc": 6, "star": 6},
+        "classes": {"disc": 4, "star": 4},
         "per_photo": [2.0] * 7,
         "sides": [15.5, 15.5, 15.5, 18.2, 21.0, 21.0, 21.0],
     }
@@ -103,7 +103,7 @@ def test_whatever_the_strict_reader_refuses_is_an_error(write: Any, content: dic
     path = root / "annotations" / "instances_train.json"
     plan = Layout(root, (Split("train", "annotations/instances_train.json", "images"),))
     draw, refused = random.Random(0), 0
-    for _ in range(200):
+    for _ in range(120):
         broken = spoilt(content, draw)
         path.write_text(json.dumps(broken))
         found = survey(plan, threads=1)
@@ -116,7 +116,7 @@ def test_whatever_the_strict_reader_refuses_is_an_error(write: Any, content: dic
             reason = str(error)
         assert not reason or found.count("error"), f"{reason}\n{json.dumps(broken)}"
         refused += bool(reason)
-    assert refused > 60
+    assert refused > 40
 
 
 # No false alarm -------------------------------------------------------------------------------------------------------

@@ -112,11 +112,11 @@ def runs(left: int, top: int, right: int, bottom: int) -> dict[str, Any]:
 
 
 def good(root: Path) -> Folder:
-    """Six photos to train on and four to test, two classes, polygons, run lengths and a crowd."""
+    """Four photos to train on and three to test, two classes, polygons, run lengths and a crowd."""
     (root / "images").mkdir(parents=True)
     (root / "annotations").mkdir()
     folder = Folder(root)
-    for split, first, count in (("train", 1, 6), ("test", 11, 4)):
+    for split, first, count in (("train", 1, 4), ("test", 11, 3)):
         content: dict[str, Any] = {"images": [], "annotations": [], "categories": []}
         content["categories"] = [{"id": 1, "name": "disc"}, {"id": 2, "name": "star"}]
         for image_id in range(first, first + count):
@@ -441,7 +441,7 @@ def one_object_among_hundreds(folder: Folder) -> None:
     for place in range(200):
         left, top = place % 20 * 2, place // 20 * 2
         own = {"segmentation": [box(left, top, left + 2, top + 2)], "bbox": [left, top, 2, 2], "area": 4}
-        folder.train["annotations"].append({**folder.object, "id": 9000 + place, "image_id": 2 + place % 4, **own})
+        folder.train["annotations"].append({**folder.object, "id": 9000 + place, "image_id": 2 + place % 3, **own})
     folder.short = 400
 
 

@@ -98,6 +98,7 @@ def test_errors_stop_a_training_and_are_told_together(folder: Folder, looks: lis
     assert "crowd-form: annotations/instances_train.json (annotation 100): `iscrowd` is '0'; write 0 for" in text
     assert "leak-file: images/train_1.png (image 77 of test): is images/train_1.png (image 1) of train; " in text
     assert "area-off" not in text
+    assert text.endswith("preflight=warn trains all the same")
     page = Path(text.rpartition("\n")[2].partition(" shows")[0])
     assert "iscrowd" in page.read_text()
     assert json.loads(page.with_name("preflight.json").read_text())["counts"] == {"error": 2, "warning": 1, "note": 1}
@@ -119,7 +120,7 @@ def test_errors_are_told_and_warnings_are_a_line_where_nothing_is_to_stop(
 def test_what_cannot_be_read_at_all_is_told_in_full(folder: Folder, looks: list[Layout]) -> None:
     del folder.image["width"]
     folder.photo("test").unlink()
-    for mode, told in (("fail", ["field-missing", "photo-missing", "preflight=warn"]), ("off", ["lacks `width`"])):
+    for mode, told in (("fail", ["field-missing", "photo-missing", "index.html"]), ("off", ["lacks `width`"])):
         with pytest.raises(DataError) as raised:
             identify_checked(config(folder, f"preflight={mode}"), CHOICES)
         assert [word for word in told if word not in str(raised.value)] == []

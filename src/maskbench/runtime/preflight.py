@@ -86,7 +86,13 @@ def _comes_from_a_folder(cfg: DictConfig) -> bool:
 
 
 def _require(cfg: DictConfig, content: str | None, mode: str) -> None:
-    """Tell what is wrong with the data of a training, and raise if it must not be."""
+    """Tell what is wrong with the data of a training, and raise if it must not be.
+
+    Args:
+        cfg: of the training.
+        content: the data's fingerprint; None where they can't be read to the end, and nothing can be trained.
+        mode: one of `MODES`.
+    """
     if mode != "off" and leads():
         _tell(layout(cfg, Path(cfg.data.root)), content, mode)
 
@@ -99,7 +105,8 @@ def _tell(plan: Layout, content: str | None, mode: str) -> None:
     if errors:
         text = "\n  ".join([f"{plan.root}: the data have errors", *errors])
         if mode == "fail":
-            raise DataError(f"{text}\n{shown}; preflight=warn trains all the same")
+            hint = "; preflight=warn trains all the same" if content else ""
+            raise DataError(f"{text}\n{shown}{hint}")
         complain(f"{text}\n{shown}")
     if warnings:
         kinds = ", ".join(line.partition(":")[0] for line in warnings)
