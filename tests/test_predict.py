@@ -98,6 +98,14 @@ def test_nothing_to_segment_is_an_error(run: Path, photos: Path, tmp_path: Path)
         call(predict, f"run={run}", f"images={photos}/broken.png", f"out={tmp_path}/out")
     with pytest.raises(DataError, match="no photo there"):
         call(predict, f"run={run}", f"images={photos}/*.tif")
+    with pytest.raises(DataError, match=r"no photo there, but in its folders: say \"images='.*/\*\*/\*'\""):
+        call(predict, f"run={run}", f"images={photos.parent}")
+
+
+def test_a_glob_takes_photos_and_passes_other_files_over(photos: Path) -> None:
+    found = predicting.find_photos(f"{photos.parent}/**/*")
+    assert [path.name for path in found] == ["a.jpg", "a.png", "broken.png"]
+    assert [path.name for path in predicting.find_photos(f"{photos}/*.txt")] == ["notes.txt"]
 
 
 def test_the_data_set_of_the_run_is_not_needed(run: Path, photos: Path, tmp_path: Path) -> None:

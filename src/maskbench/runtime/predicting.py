@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -26,7 +26,7 @@ from maskbench.sweep.identity import parse_trial_name
 
 
 def find_photos(images: str) -> list[Path]:
-    """The files of a folder, of a glob, or the one file, by name.
+    """The photos of a folder, of a glob, or the one file, by name; of a glob others where none is one.
 
     Raises:
         DataError: there is none.
@@ -34,14 +34,22 @@ def find_photos(images: str) -> list[Path]:
     path = Path(images).expanduser()
     if path.is_file():
         return [path]
-    suffixes = frozenset(Image.registered_extensions())
     if path.is_dir():
-        found = [file for file in path.iterdir() if file.suffix.lower() in suffixes and not file.name.startswith(".")]
+        found = _photos(path.iterdir())
+        if not found and _photos(path.rglob("*")):
+            raise DataError(f"{images}: no photo there, but in its folders: say \"images='{images.rstrip('/')}/**/*'\"")
     else:
-        found = [Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file()]
+        files = [Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file()]
+        found = _photos(files) or files
     if not found:
         raise DataError(f"{images}: no photo there (expected an image file, a folder with some, or a glob in quotes)")
     return sorted(found)
+
+
+def _photos(files: Iterable[Path]) -> list[Path]:
+    """Those of the files that are named as images are."""
+    suffixes = frozenset(Image.registered_extensions())
+    return [file for file in files if file.suffix.lower() in suffixes and not file.name.startswith(".")]
 
 
 def load(source: str) -> Trained:
