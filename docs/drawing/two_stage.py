@@ -78,7 +78,7 @@ def point_rend(method: PointRend, raw: Any, seen: Seen) -> Iterator[Panel]:
     yield masked(method.mask_kind.margin(coarse, few.labels).sigmoid(), "coarse masks", 2)
     steps = method.refinement.subdivided(raw.features[0], [few.boxes], coarse, few.labels, method.mask_kind)
     # a step that asks for every cell shows no choice
-    asked = [points for points, refined in steps if points.shape[1] < refined[0].numel()]
+    asked = [points for points, refined in steps if points.shape[1] < refined.shape[1:].numel()]
     colours = [(1.0, 0.75 * (1 - step / max(1, len(asked) - 1)), 0.1, 1.0) for step in range(len(asked))]
     each: list[list[Paint]] = []
     for row, box in enumerate(few.boxes):
