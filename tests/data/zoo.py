@@ -746,7 +746,7 @@ def a_string_that_is_no_run_lengths(folder: Folder) -> None:
 
 @fault("mask-undecodable", "error")
 def a_string_that_never_ends_its_number(folder: Folder) -> None:
-    folder.painted["segmentation"]["counts"] = "o" * 1000
+    folder.painted["segmentation"]["counts"] = "o" * 1_000_000
 
 
 @fault("coordinate-form", "error")

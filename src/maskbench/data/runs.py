@@ -53,6 +53,8 @@ def _uncompressed(counts: str | bytes) -> Runs:
         value |= (code & 31) << shift
         shift += 5
         if code & 32:
+            if shift > 60:  # whose number would grow with the string
+                raise ValueError("a run length has more than 60 bits")
             continue
         if code & 16:
             value -= 1 << shift
