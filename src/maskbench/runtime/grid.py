@@ -63,7 +63,8 @@ def _values(override: Override) -> Sequence[str]:
             f"{override.input_line}: that is a range; list the values of it that are to be tried, or search it with "
             "hydra/sweeper=optuna"
         )
-    return [f"{name}={value}" for value in override.sweep_string_iterator()]
+    # each once: a null is listed twice where it is a choice of one (`command_line.swept_with_methods`)
+    return list(dict.fromkeys(f"{name}={value}" for value in override.sweep_string_iterator()))
 
 
 def register() -> None:
