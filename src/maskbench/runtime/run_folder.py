@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from maskbench.atomic import replace_text
 from maskbench.errors import RunError
 from maskbench.evaluation.matches import FILE as MATCHES
+from maskbench.sweep.settings import settings
 from maskbench.sweep.status import RESULTS
+from maskbench.targets import refusal
 
 if TYPE_CHECKING:  # what watches or scores runs reads their files without torch
     from maskbench.data.datamodule import CocoDataModule
@@ -93,14 +96,22 @@ class RunFolder:
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
-    def write_config(self, settings: Mapping[str, Any]) -> None:
+    def write_config(self, composed: Mapping[str, Any]) -> None:
         """The composed config, resolved."""
-        replace_text(self.config, OmegaConf.to_yaml(OmegaConf.create(dict(settings))))
+        replace_text(self.config, OmegaConf.to_yaml(OmegaConf.create(dict(composed))))
 
     def read_config(self) -> DictConfig:
+        """The composed config.
+
+        Raises:
+            RunError: it can't be read, or would call what neither maskbench nor the user knows (`targets`).
+        """
+        found = settings(self.path)
+        if reason := refusal(found):
+            raise RunError(f"{self.config}: {reason}")
         try:
             cfg = OmegaConf.load(self.config)
-        except (OSError, UnicodeDecodeError, YAMLError) as error:
+        except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
             raise RunError(f"{self.config}: not readable as a config: {error}") from error
         if not isinstance(cfg, DictConfig):
             raise RunError(f"{self.config}: expected the settings of a run, found {type(cfg).__name__}")
