@@ -244,6 +244,7 @@ def test_a_wrong_choice_is_told_before_training(tmp_path: Path, settings: list[s
     with pytest.raises(ConfigError, match=told):
         call(train, *TINY, *settings, f"runs={tmp_path}", "logger=none")
     assert not list(tmp_path.glob("*/*/checkpoints"))
+    assert not list(tmp_path.iterdir()) or settings == ["checkpoint=best", "data.tune_share=0"]  # which data tell
 
 
 def test_the_best_weights_are_not_chosen_where_there_is_nothing_to_find(

@@ -13,6 +13,7 @@ from maskbench.runtime import verb
 from maskbench.runtime.console import percent, say, show
 from maskbench.runtime.receipt import Receipt, read_by_report
 from maskbench.runtime.run_folder import read_json
+from maskbench.runtime.values import require
 
 if TYPE_CHECKING:
     from maskbench.study.board import Board
@@ -24,6 +25,7 @@ def report(cfg: DictConfig) -> dict[str, Any]:
     Works at any moment: what is not finished is named. With `against` it is held against an earlier study as well;
     `guests` are other systems' predictions on the same test split, which stay in the table from then on.
     """
+    require(cfg, {"study": str, "against": str | None, "again": bool})
     _require_known_push(cfg)
     study = Path(cfg.study)
     receipt = _receipt(cfg, study)

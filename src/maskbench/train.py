@@ -17,7 +17,7 @@ from maskbench.runtime.command_line import swept_with_methods
 from maskbench.runtime.console import say
 from maskbench.runtime.ranks import leads
 from maskbench.runtime.run_folder import RunFolder, read_json
-from maskbench.runtime.trial import attempt, identify
+from maskbench.runtime.trial import attempt, comes_first, identify
 from maskbench.sweep.status import Status
 
 
@@ -26,12 +26,17 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
     Where several devices train, their other processes return nothing: the first one knows when all is written.
     """
-    trial = identify(cfg, HydraConfig.get().runtime.choices)
+    choices = HydraConfig.get().runtime.choices
+    if first := comes_first(cfg, choices):
+        _rehearse(cfg)
+    trial = identify(cfg, choices)
     run = RunFolder(trial.folder)
     if finished := Status.finished(run.path):
         say(f"{run.path} is done already, as of {finished.ended}: nothing to do")
     else:
         with attempt(run.path) as done:
+            if not first:
+                _rehearse(cfg)
             # only here: a process that finds its trial done, or starts other processes, has no use for torch
             from maskbench.runtime.training import train as fit_and_judge
 
@@ -40,6 +45,12 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         return {}
     metrics = read_json(run.metrics)
     return {"run": str(run.path), **{name: value for name, value in metrics.items() if name != "per_class"}}
+
+
+def _rehearse(cfg: DictConfig) -> None:
+    from maskbench.runtime.rehearsal import rehearse
+
+    rehearse(cfg)
 
 
 def main() -> None:

@@ -54,6 +54,10 @@ class Shapes(Look):
             raise ConfigError(f"shapes can't be drawn: {wrong}")
 
     def _wrong(self) -> Iterator[str]:
+        for name in ("images", "val_images", "size", "seed", "noise", "texture", "overlap", "empty", "visible"):
+            if isinstance(value := getattr(self, name), bool) or not isinstance(value, int | float):
+                yield f"{name} is a number, found {value!r}"
+                return
         known = [name for name in SILHOUETTES if name in self.classes]
         if not known or len(known) < len(self.classes):
             yield f"classes are different ones out of {', '.join(SILHOUETTES)}, found {list(self.classes)}"

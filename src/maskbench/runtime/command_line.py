@@ -48,7 +48,7 @@ def _near(key: str, parent: DictConfig, configs: Path) -> str:
     above, _, name = key.rpartition(".")
     every = list(_paths(cast(DictConfig, parent._get_root())))
     below = [path for path in every if path.startswith(f"{above}.")]
-    if deeper := [path for path in below or every if path.rpartition(".")[2] == name]:
+    if deeper := [path for path in below or every if path.rpartition(".")[2] == name and key.count(".") < 2]:
         return _meant(deeper[:3])
     siblings = [own for own in map(str, parent) if not own.startswith("_") and own != "hydra"]
     if others := _choices_with(configs, above, name):

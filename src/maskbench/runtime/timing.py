@@ -52,8 +52,9 @@ class Conditions:
         require_execution(self.execution, self.device)
         if self.precision is not None:
             precision_name(self.precision)
-        if self.batch < 1:
-            raise ConfigError(f"batch={self.batch}: expected at least one image")
+        for name in ("batch", "images", "threads"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}={getattr(self, name)}: expected at least 1")
 
     @property
     def usual(self) -> bool:

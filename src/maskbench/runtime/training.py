@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
-from typing import Any, get_args
+from typing import Any
 
 import cv2
 import torch
@@ -16,7 +16,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from maskbench.data.datamodule import CocoDataModule
 from maskbench.errors import ConfigError
-from maskbench.evaluation.overlaps import IouType
 from maskbench.evaluation.precision import precision_name
 from maskbench.methods.base import Segmenter
 from maskbench.runtime.checkpoints import BEST, Checkpoints, chosen, fit_weights, newest, read_checkpoint
@@ -30,12 +29,13 @@ from maskbench.runtime.history import History
 from maskbench.runtime.interrupts import interruptible
 from maskbench.runtime.judging import judge
 from maskbench.runtime.media import TuneOverlays, build_logger, end_curve, summarise
-from maskbench.runtime.memory import Parts, require_choice, told
+from maskbench.runtime.memory import Parts, told
 from maskbench.runtime.plan import make_plan
 from maskbench.runtime.progress import shown
 from maskbench.runtime.published import begin
 from maskbench.runtime.quiet import hush
 from maskbench.runtime.ranks import leads
+from maskbench.runtime.rehearsal import require_validation
 from maskbench.runtime.run_folder import RunFolder, write_json
 from maskbench.runtime.timing import Conditions, time_runs
 from maskbench.runtime.trial import Composed
@@ -52,7 +52,7 @@ def train(trial: Composed, done: Callable[[], None]) -> None:
     Every device's process runs all of it, since all take part in training and in counting; the first one writes.
 
     Args:
-        trial: what to train.
+        trial: what to train, rehearsed (`rehearsal.rehearse`).
         done: called when the folder is complete, before W&B is told: a network that is down makes no run a failure.
     """
     cfg, run = trial.cfg, RunFolder(trial.folder)
@@ -60,17 +60,12 @@ def train(trial: Composed, done: Callable[[], None]) -> None:
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
         cv2.setNumThreads(cfg.threads)
-    # what is wrong is told before training, not after
     file, precision = chosen(cfg.checkpoint), precision_name(cfg.trainer.precision)
-    _require_measurable(cfg)
-    require_choice(cfg.out_of_memory)
     if leads():
         run.write_config(cfg)
     data, method = build(cfg)
     if file == BEST:
         _require_choice(data)
-        if cfg.protocol.tflops is None and cfg.protocol.minutes is None:
-            _require_validation(cfg)
     if "weights" in cfg:
         begin(method, cfg.weights.file)
     parts = Parts.of(run)
@@ -80,8 +75,8 @@ def train(trial: Composed, done: Callable[[], None]) -> None:
         plan = make_plan(cfg, data, method, run)
     cfg = plan.applied(cfg)
     method.optim = make(cfg.optim)
-    if file == BEST:
-        _require_validation(cfg)
+    if file == BEST:  # epochs are the plan's now
+        require_validation(cfg)
     with _logger(trial, method) as logger:
         history = History(run.history)
         trainer = _trainer(cfg, run, data, method, history, logger)
@@ -109,21 +104,6 @@ def train(trial: Composed, done: Callable[[], None]) -> None:
     show_scores(run.path.name, metrics)
 
 
-def _require_measurable(cfg: DictConfig) -> None:
-    """Raise where the length of training makes no sense, or what is measured after it is unknown or nothing."""
-    known, found = get_args(IouType), list(cfg.evaluation.iou_types)
-    if not found or not set(found) <= set(known):
-        raise ConfigError(f"evaluation.iou_types={found}: expected one or more of {', '.join(known)}")
-    if not isinstance(epochs := cfg.trainer.get("max_epochs"), int | None):
-        raise ConfigError(f"trainer.max_epochs={epochs}: expected a whole number")
-    if cfg.checkpoint_minutes is not None and cfg.checkpoint_minutes < 0:
-        raise ConfigError(f"checkpoint_minutes={cfg.checkpoint_minutes}: expected 0 or more, or null")
-    if cfg.speed.enabled and cfg.speed.images < 1:
-        raise ConfigError(
-            f"speed.images={cfg.speed.images}: expected at least 1 (speed.enabled=false leaves the stopwatch out)"
-        )
-
-
 def _require_choice(data: CocoDataModule) -> None:
     """Raise unless tune can choose the best weights."""
     if not data.image_ids("tune"):
@@ -136,17 +116,6 @@ def _require_choice(data: CocoDataModule) -> None:
             "checkpoint=best chooses weights by their AP on tune, but no object is in any of its "
             f"{len(data.image_ids('tune'))} photos: raise data.tune_share, set data.tune_annotations, or take "
             "checkpoint=last"
-        )
-
-
-def _require_validation(cfg: DictConfig) -> None:
-    """Raise unless an epoch of the plan is validated."""
-    epochs, every = (cfg.trainer.get(name) or 0 for name in ("max_epochs", "check_val_every_n_epoch"))
-    if 0 < epochs < every:
-        raise ConfigError(
-            "checkpoint=best chooses weights by their AP on tune, but with "
-            f"trainer.check_val_every_n_epoch={every} none of {epochs} epochs has one: set it to {epochs} or less, or "
-            "take checkpoint=last"
         )
 
 

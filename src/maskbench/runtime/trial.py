@@ -54,6 +54,17 @@ class Composed:
         return DictConfig(self.settings)
 
 
+def comes_first(cfg: DictConfig, choices: Mapping[str, Any]) -> bool:
+    """Whether settings are to be rehearsed before data are looked at: it is a run of its own, the first of its kind.
+
+    Who may find the run done has no use for torch, which takes seconds to import; and a trial of a sweep is to leave
+    its reason in its folder.
+    """
+    name = f"{method_name(str(choices['method']))}-seed{cfg.get('seed')}-*"
+    study = Path(str(cfg.get("runs"))) / str(cfg.get("study"))
+    return leads() and OWNER not in os.environ and not any(study.glob(name))
+
+
 def identify(cfg: DictConfig, choices: Mapping[str, Any]) -> Composed:
     """The trial of a config; draws the data if they are drawn and not there yet.
 
