@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from maskbench.atomic import replace_text
-from maskbench.errors import RunError
+from maskbench.errors import RunError, WeightsError
 from maskbench.evaluation.matches import FILE as MATCHES
 from maskbench.sweep.settings import settings
 from maskbench.sweep.status import RESULTS
@@ -178,6 +178,13 @@ def load(path: str | Path) -> tuple[DictConfig, CocoDataModule, Segmenter]:
     return trained.cfg, data, trained.method
 
 
+def _is_note(note: Mapping[str, Any]) -> bool:
+    classes, ids = note.get("classes"), note.get("category_ids")
+    if not isinstance(classes, list) or not isinstance(ids, list) or not 0 < len(classes) == len(ids):
+        return False
+    return all(isinstance(name, str) for name in classes) and all(isinstance(each, int) for each in ids)
+
+
 def load_method(path: str | Path) -> Trained:
     """The trained method of a run, whether its data set is at hand or not.
 
@@ -195,6 +202,8 @@ def load_method(path: str | Path) -> Trained:
     file = run.checkpoints / chosen(cfg.checkpoint)
     checkpoint = read_checkpoint(file)
     note = checkpoint[NOTE]
+    if not _is_note(note):
+        raise WeightsError(f"{file}: does not tell its classes and their category ids; copy the checkpoint again")
     cfg.backbone.weights = "scratch"  # whatever it began with, the checkpoint holds what became of it
     method = build_method(cfg, note["classes"])
     fit_weights(method, checkpoint["state_dict"], file)

@@ -87,7 +87,7 @@ def train(trial: Composed, done: Callable[[], None]) -> None:
             _tell_of_limit(data, method.point.max_instances)
             _tell_of_gpu(device)
         with within(images=data.batch // trainer.world_size // parts.count):
-            _fit(trainer, method, data, run)
+            _fit(trainer, method, data, run, _note(cfg, data))
         if file == BEST:
             fit_weights(method, read_checkpoint(run.checkpoints / BEST)["state_dict"], run.checkpoints / BEST)
         found = judge(cfg, method, data, run, Heartbeat(run.path))
@@ -152,7 +152,6 @@ def _trainer(
     history: History,
     logger: WandbLogger | None,
 ) -> Trainer:
-    note = {"method": cfg.method_name, "classes": list(data.classes), "category_ids": list(data.category_ids)}
     tune = bool(data.image_ids("tune"))
     # in this order: AP is known before the history is written, and both before the checkpoint is
     callbacks = shown(
@@ -161,15 +160,20 @@ def _trainer(
         Heartbeat(run.path),
         *([TuneAP(data, method.point.max_instances), TuneOverlays(data)] if tune else []),
         history,
-        Checkpoints(run.checkpoints, note, best=cfg.checkpoint == "best", minutes=cfg.checkpoint_minutes),
+        Checkpoints(run.checkpoints, _note(cfg, data), best=cfg.checkpoint == "best", minutes=cfg.checkpoint_minutes),
     )
     given = {"logger": logger or False, "enable_checkpointing": True, "default_root_dir": str(run.path), **callbacks}
     return make_trainer(cfg.trainer, **given, **({} if tune else {"limit_val_batches": 0}))
 
 
-def _fit(trainer: Trainer, method: Segmenter, data: CocoDataModule, run: RunFolder) -> None:
+def _note(cfg: DictConfig, data: CocoDataModule) -> dict[str, Any]:
+    """What the weights belong to."""
+    return {"method": cfg.method_name, "classes": list(data.classes), "category_ids": list(data.category_ids)}
+
+
+def _fit(trainer: Trainer, method: Segmenter, data: CocoDataModule, run: RunFolder, note: dict[str, Any]) -> None:
     resumed = None
-    if found := newest(run.checkpoints):
+    if found := newest(run.checkpoints, method, note):
         resumed = found.path
         within = f" and {found.batches} batches" if found.batches else ""
         say(f"{run.path} goes on after epoch {found.epochs}{within}")
