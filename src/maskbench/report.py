@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from maskbench.atomic import replace_text
 from maskbench.errors import ConfigError
 from maskbench.runtime import verb
 from maskbench.runtime.console import percent, say, show
@@ -102,7 +103,7 @@ def _against(board: Board, before: Board) -> dict[str, Any]:
 
     found = compare(board, before)
     page = board.study / f"against-{before.study.resolve().name}.md"
-    page.write_text(as_markdown(found, board.study.resolve(), before.study.resolve()), encoding="utf-8")
+    replace_text(page, as_markdown(found, board.study.resolve(), before.study.resolve()))
     rows = [
         [move.label, percent(move.before), percent(move.now), move.verdict, f"{move.speed:.2f}" if move.speed else "–"]
         for move in found.moves

@@ -16,7 +16,7 @@ from lightning import LightningDataModule
 from torch import distributed
 from torch.utils.data import DataLoader, Sampler
 
-from maskbench.data.coco import CocoFile
+from maskbench.data.coco import CocoFile, stored
 from maskbench.data.dataset import CocoDataset, Sample, collate
 from maskbench.data.fingerprint import fingerprint, list_files
 from maskbench.data.profile import Profile, profile
@@ -172,7 +172,7 @@ class CocoDataModule(LightningDataModule):
 
     def image_path(self, split: Split, image_id: int) -> Path:
         part = self._parts[split]
-        return part.images / part.file.records[image_id].file_name
+        return stored(part.images, part.file.records[image_id].file_name)
 
     @cached_property
     def fingerprint(self) -> str:

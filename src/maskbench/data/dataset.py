@@ -12,7 +12,7 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from maskbench.data.coco import CocoFile, read_photo
+from maskbench.data.coco import CocoFile, read_photo, stored
 from maskbench.data.runs import LabelMap, encode, label_maps, locate, separate
 from maskbench.data.semantic import Map, SemanticMaps
 from maskbench.data.transforms import Transforms
@@ -72,7 +72,7 @@ class CocoDataset(Dataset[Sample]):
         """
         epoch, index = key if isinstance(key, tuple) else (0, key)
         record = self.file.records[self.image_ids[index]]
-        photo = self._photo(self.images / record.file_name, record.size)
+        photo = self._photo(stored(self.images, record.file_name), record.size)
         objects = [each for each in self.file.annotations(record.image_id) if not each.crowd]
         maps = label_maps([each.runs for each in objects], record.size)
         if self.semantic is not None:

@@ -22,7 +22,7 @@ import pycocotools.mask as rle_codec
 from jaxtyping import UInt8
 from rich.progress import Progress
 
-from maskbench.atomic import beside
+from maskbench.atomic import beside, writing
 from maskbench.data.cache import cache_folder
 from maskbench.data.scene import SILHOUETTES, Draws, Look, Scene, paint
 from maskbench.errors import ConfigError
@@ -102,11 +102,12 @@ def draw(*, cache: str | Path | None = None, **settings: Any) -> Path:
     if folder.is_dir():
         return folder
     unfinished = beside(folder)
-    try:
-        _draw_into(unfinished, shapes)
-        _move(unfinished, folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    with writing(unfinished / "images"):
+        try:
+            _draw_into(unfinished, shapes)
+            _move(unfinished, folder)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
     return folder
 
 

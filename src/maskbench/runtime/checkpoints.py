@@ -15,7 +15,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
-from maskbench.atomic import require_whole
+from maskbench.atomic import require_whole, writing
 from maskbench.data.sampler import EpochLoader
 from maskbench.errors import ConfigError, WeightsError
 from maskbench.runtime.console import say
@@ -103,11 +103,17 @@ class Checkpoints(Checkpoint):
     def _save(self, trainer: Trainer, name: str) -> None:
         # one name for all: every rank takes part in saving, and what a killed process left is written over
         path, part = self.folder / name, self.folder / f".{name}.part"
-        trainer.save_checkpoint(part)
-        if trainer.is_global_zero:
-            if name == LAST and path.exists():
-                path.replace(self.folder / PREVIOUS)
-            part.replace(path)
+        with writing(path):
+            try:
+                trainer.save_checkpoint(part)
+                if trainer.is_global_zero:
+                    if name == LAST and path.exists():
+                        path.replace(self.folder / PREVIOUS)
+                    part.replace(path)
+            except OSError:  # half of it would take the room that status.json needs
+                if trainer.is_global_zero:
+                    part.unlink(missing_ok=True)
+                raise
         self._saved = time.monotonic()
 
 

@@ -14,6 +14,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from maskbench.atomic import replace_text
 from maskbench.errors import ConfigError
 from maskbench.runtime.plugins import plug_in
 from maskbench.runtime.verb import report_errors
@@ -48,8 +49,8 @@ class GridSweeper(Sweeper):
         with report_errors():
             values = {override.get_key_element(): _values(override) for override in parser.parse_overrides(words)}
         folder = Path(self.config.hydra.sweep.dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(self.config, folder / "multirun.yaml")
+        with report_errors():
+            replace_text(folder / "multirun.yaml", OmegaConf.to_yaml(self.config))
         return self.launcher.launch([list(job) for job in product(*values.values())], initial_job_idx=0)
 
 

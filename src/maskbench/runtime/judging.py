@@ -229,9 +229,10 @@ def _judge_predictions(
         iou_type: score(truth, results, iou_type=iou_type, why=iou_type == "segm", **shared) for iou_type in iou_types
     }
     matches = scores["segm"].matches if "segm" in scores else None
-    run.matches.unlink(missing_ok=True)
     if matches:
         write_matches(run.matches, matches)
+    else:
+        run.matches.unlink(missing_ok=True)
     write_thumbnails(run.thumbnails, data, results, matches, chosen["threshold"] if chosen else None)
     # an oracle that every system can be asked
     named = score(truth, with_true_classes(truth, results), iou_type="segm", **shared).summary

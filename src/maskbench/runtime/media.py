@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import WandbLogger
 from numpy import ndarray
 from omegaconf import DictConfig, OmegaConf
 
+from maskbench.atomic import writing
 from maskbench.data.coco import read_photo
 from maskbench.data.datamodule import CocoDataModule
 from maskbench.errors import ConfigError, DashboardError
@@ -47,7 +48,8 @@ def log_again(run: RunFolder) -> None:
 
 def _open(cfg: DictConfig, run: Path, **settings: Any) -> wandb.Run:
     """The W&B run of the trial in a folder, new or gone on with."""
-    run.parent.mkdir(parents=True, exist_ok=True)
+    with writing(run):
+        run.parent.mkdir(parents=True, exist_ok=True)
     with telling():
         return make(
             cfg.logger,

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from numpy import ndarray
 
+from maskbench.atomic import replacing
 from maskbench.structures import Instances
 
 Colour = tuple[int, int, int]
@@ -120,9 +121,9 @@ def fit(image: UInt8[ndarray, "H W 3"], side: int) -> UInt8[ndarray, "h w 3"]:
 
 def save(image: UInt8[ndarray, "H W 3"], path: Path) -> Path:
     """Write RGB as PNG, with the folders it needs, and return the path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     written, encoded = cv2.imencode(".png", np.ascontiguousarray(image[:, :, ::-1]))
     if not written:
         raise OSError(f"{path}: could not be encoded as PNG")
-    path.write_bytes(encoded.tobytes())  # not cv2.imwrite: it fails in silence, and on some file names
+    with replacing(path) as part:
+        part.write_bytes(encoded.tobytes())  # not cv2.imwrite: it fails in silence, and on some file names
     return path

@@ -18,6 +18,7 @@ from typing import Any, cast
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from maskbench.atomic import writing
 from maskbench.data.fingerprint import dataset_files, fingerprint
 from maskbench.errors import Again, RunError, TakenError, WeightsError
 from maskbench.evaluation.precision import precision_name
@@ -147,6 +148,7 @@ def attempt(folder: Path) -> Iterator[Callable[[], None]]:
         told of it. It is done at the latest when the block ends.
 
     Raises:
+        StorageError: the folder can't be written to.
         TakenError: another process is at it. In a sweep that is said only when it has had time to end.
         KeyboardInterrupt: says how to go on.
     """
@@ -159,7 +161,8 @@ def attempt(folder: Path) -> Iterator[Callable[[], None]]:
         _await(folder, taken, locked, patience=LOST if swept else 0.0)
         this = _Attempt(folder)
         try:
-            yield this.done
+            with writing(folder):
+                yield this.done
         except KeyboardInterrupt:
             this.fail("interrupted")
             kept = "keeps every finished epoch; the same command again goes on from there"
@@ -201,7 +204,11 @@ class _Attempt:
     def _end(self, status: Status) -> None:
         if self.status.state == "running":
             self.status = status
-            status.write(self.folder)
+            if status.state == "done":
+                status.write(self.folder)
+                return
+            # what ended the attempt is what is told, and that may be a disk without room
+            status.write_anyway(self.folder)
 
 
 @contextmanager
@@ -217,8 +224,10 @@ def alone(folder: Path, taken: Callable[[], RunError], patience: float = 0.0) ->
     Raises:
         RunError: another process has it, and after `patience` seconds still; `taken` says what that means.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("wb") as file:
+    with writing(folder / LOCK):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / LOCK).open("wb")
+    with file:
         end = time.monotonic() + patience
         while (locked := _lock(file.fileno())) is None:
             if time.monotonic() >= end:
