@@ -5,6 +5,7 @@ Each appears whole, or not at all.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
-from maskbench.atomic import require_whole, writing
+from maskbench.atomic import beside, require_whole, writing
 from maskbench.data.sampler import EpochLoader
 from maskbench.errors import ConfigError, WeightsError
 from maskbench.runtime.console import say
@@ -108,13 +109,24 @@ class Checkpoints(Checkpoint):
                 trainer.save_checkpoint(part)
                 if trainer.is_global_zero:
                     if name == LAST and path.exists():
-                        path.replace(self.folder / PREVIOUS)
+                        _keep(path, self.folder / PREVIOUS)
                     part.replace(path)
             except OSError:  # half of it would take the room that status.json needs
                 if trainer.is_global_zero:
                     part.unlink(missing_ok=True)
                 raise
         self._saved = time.monotonic()
+
+
+def _keep(path: Path, other: Path) -> None:
+    """Let a file have another name too, so that who reads it meanwhile finds it; where that can't be, in its place."""
+    link = beside(other)
+    try:
+        os.link(path, link)
+        link.replace(other)
+        link.unlink(missing_ok=True)  # where both were one file already, nothing moves
+    except OSError:
+        path.replace(other)
 
 
 def forget_within(folder: Path) -> None:

@@ -211,5 +211,6 @@ def time_weights(weights: str, cfg: DictConfig, conditions: Conditions) -> dict[
 def _setting(cfg: DictConfig) -> str:
     """What runs must share to be timed on the same photos."""
     precision = precision_name(cfg.trainer.precision)
-    shared = [OmegaConf.to_container(cfg.data), OmegaConf.to_container(cfg.transforms), precision]
+    data = {name: value for name, value in cfg.data.items() if name != "unreadable"}  # which is of training
+    shared = [OmegaConf.to_container(OmegaConf.create(data)), OmegaConf.to_container(cfg.transforms), precision]
     return json.dumps(shared, sort_keys=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -10,7 +10,7 @@ from typing import Any
 
 import cv2
 import torch
-from lightning import Trainer
+from lightning import Callback, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from omegaconf import DictConfig, OmegaConf
 
@@ -40,6 +40,7 @@ from maskbench.runtime.run_folder import RunFolder, write_json
 from maskbench.runtime.timing import Conditions, time_runs
 from maskbench.runtime.trial import Composed
 from maskbench.runtime.tuning import TuneAP
+from maskbench.runtime.unreadable import Unreadable
 from maskbench.sweep.identity import fairness
 
 CHECKPOINT = {"last": "last", "best": "best (selected on tune)"}
@@ -78,8 +79,8 @@ def train(trial: Composed, done: Callable[[], None]) -> None:
     if file == BEST:  # epochs are the plan's now
         require_validation(cfg)
     with _logger(trial, method) as logger:
-        history = History(run.history)
-        trainer = _trainer(cfg, run, data, method, history, logger)
+        history, unreadable = History(run.history), Unreadable(data)
+        trainer = _trainer(cfg, run, data, method, (history, unreadable), logger)
         trainer.accumulate_grad_batches *= parts.count
         device = trainer.strategy.root_device
         if leads():
@@ -91,7 +92,8 @@ def train(trial: Composed, done: Callable[[], None]) -> None:
         if file == BEST:
             fit_weights(method, read_checkpoint(run.checkpoints / BEST)["state_dict"], run.checkpoints / BEST)
         found = judge(cfg, method, data, run, Heartbeat(run.path))
-        metrics = _about(cfg, method, history) | {"plan": asdict(plan), "parts": asdict(parts)} | found
+        counts = {"plan": asdict(plan), "parts": asdict(parts), "unreadable": unreadable.summary()}
+        metrics = _about(cfg, method, history) | counts | found
         if not trainer.is_global_zero:
             return
         write_json(run.metrics, metrics)  # which say at what threshold it is deployed
@@ -149,7 +151,7 @@ def _trainer(
     run: RunFolder,
     data: CocoDataModule,
     method: Segmenter,
-    history: History,
+    counts: Sequence[Callback],
     logger: WandbLogger | None,
 ) -> Trainer:
     tune = bool(data.image_ids("tune"))
@@ -159,7 +161,7 @@ def _trainer(
         Divergence(),
         Heartbeat(run.path),
         *([TuneAP(data, method.point.max_instances), TuneOverlays(data)] if tune else []),
-        history,
+        *counts,
         Checkpoints(run.checkpoints, _note(cfg, data), best=cfg.checkpoint == "best", minutes=cfg.checkpoint_minutes),
     )
     given = {"logger": logger or False, "enable_checkpointing": True, "default_root_dir": str(run.path), **callbacks}

@@ -156,9 +156,9 @@ def attempt(folder: Path) -> Iterator[Callable[[], None]]:
         yield lambda: None
         return
     swept = OWNER in os.environ
-    taken = partial(_taken, folder)
-    with alone(folder, taken, patience=DYING if swept else 0.0) as locked:
-        _await(folder, taken, locked, patience=LOST if swept else 0.0)
+    mine = partial(taken, folder)
+    with alone(folder, mine, patience=DYING if swept else 0.0) as locked:
+        _await(folder, mine, locked, patience=LOST if swept else 0.0)
         this = _Attempt(folder)
         try:
             with writing(folder):
@@ -245,9 +245,10 @@ def _lock(file: int) -> bool | None:
     return True
 
 
-def _taken(folder: Path) -> RunError:
+def taken(folder: Path) -> RunError:
+    """That another process is at a run, and which."""
     status = Status.read(folder)
-    who = "another process is training it"
+    who = "another process is at it"
     if status and status.state == "running" and not status.cut(folder):
         who = f"process {status.pid} on {status.host} is training it since {status.started}"
     return TakenError(
