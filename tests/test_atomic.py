@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
+from disks import files_up_to, small
 from maskbench.atomic import beside, replace_text, replacing
+from maskbench.errors import StorageError
 
 
 def test_a_file_is_replaced_whole_and_its_folder_made(tmp_path: Path) -> None:
@@ -25,6 +28,52 @@ def test_an_error_leaves_what_was_there_and_nothing_else(tmp_path: Path) -> None
         raise ZeroDivisionError(part.write_text("half"))
     assert path.read_text() == "one"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_leaves_what_was_there_and_is_told(tmp_path: Path) -> None:
+    with small(tmp_path / "disk", 2**20) as disk:
+        path = disk / "deep" / "a.txt"
+        replace_text(path, "one")
+        (disk / "others").write_bytes(bytes(2**19))
+        told = r"deep/a\.txt: can't be written \(No space left on device\): only 0\.5 MB are free in .*/deep\. What was"
+        with pytest.raises(StorageError, match=told):
+            replace_text(path, "x" * 600_000)
+        assert path.read_text() == "one"
+        assert [each.name for each in path.parent.iterdir()] == ["a.txt"]
+        (disk / "others").unlink()
+        replace_text(path, "x" * 600_000)
+        assert path.stat().st_size == 600_000
+
+
+def test_a_limit_of_files_is_told(tmp_path: Path) -> None:
+    replace_text(tmp_path / "a.txt", "one")
+    with files_up_to(1000), pytest.raises(StorageError, match=r"a\.txt: can't be written, .* \(ulimit -f\)"):
+        replace_text(tmp_path / "a.txt", "x" * 5000)
+    assert (tmp_path / "a.txt").read_text() == "one"
+    assert [each.name for each in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_folder_that_takes_no_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(StorageError, match=r"file/a\.txt: can't be written \(File exists\); make it writable"):
+        replace_text(tmp_path / "file" / "a.txt", "one")
+    with pytest.raises(StorageError, match=r"nowhere/a\.txt: can't be written \(No such file or directory\)"):
+        replace_text(Path("/proc/nowhere/a.txt"), "one")
+
+
+@pytest.mark.parametrize("reason", [errno.EROFS, errno.EACCES])
+def test_a_closed_folder_is_told_and_an_error_of_something_else_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: int
+) -> None:
+    def closed(self: Path, text: str, **_: object) -> int:
+        raise OSError(reason, os.strerror(reason), str(self))
+
+    with pytest.raises(OSError, match="other") as raised, replacing(tmp_path / "a.txt"):
+        raise OSError(reason, os.strerror(reason), "/other/file.json")  # which was read meanwhile
+    assert not isinstance(raised.value, StorageError)
+    monkeypatch.setattr(Path, "write_text", closed)
+    with pytest.raises(StorageError, match=rf"a\.txt: can't be written \({os.strerror(reason)}\); make it writable"):
+        replace_text(tmp_path / "a.txt", "one")
 
 
 def test_others_may_read_it_as_the_umask_says(tmp_path: Path) -> None:

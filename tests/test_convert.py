@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from maskbench.runtime.trial import identify
 from maskbench.sweep.identity import trial_hash
 from maskbench.train import train
 from maskbench.weights.coco_names import COCO
-from maskbench.weights.file import load, save
+from maskbench.weights.file import NOTE, load, save
 from trained import TINY, call, composed
 
 SHAPES = ("data=shapes", "data.root.images=16", "data.root.val_images=4", "data.root.size=64")
@@ -134,6 +134,11 @@ class TestPredict:
             ({"method": {"_target_": "maskbench.atomic.os.system"}}, r"names maskbench\.atomic\.os\.system"),
             ({"method": {"pool": {"_target_": "maskbench.nn.backbone.Path"}}}, r"names maskbench\.nn\.backbone\.Path"),
             ({"backbone": {"_target_": "maskbench.nn.nowhere.Thing"}}, r"names maskbench\.nn\.nowhere\.Thing"),
+            (
+                {"backbone": {"options": {"layers": [{"_target_": "os.system", "command": "true"}]}}},
+                r"names os\.system",
+            ),
+            ({"backbone": {"name": "${oc.env:HOME}"}}, r"holds '\$\{oc\.env:HOME\}', which refers to something else"),
             ({"backbone": {"options": {"checkpoint_path": "x"}}}, r"has the options \['checkpoint_path'\], expected"),
         ],
     )
@@ -146,6 +151,14 @@ class TestPredict:
         save(replace(kept, **changed), tmp_path / "evil.safetensors")
         with pytest.raises(WeightsError, match=rf"evil\.safetensors: its note {message}"):
             call(predict, f"weights={tmp_path}/evil.safetensors", f"images={photo}")
+
+    @pytest.mark.parametrize("part", [{"backbone": [1]}, {"method": "solov2"}, {"classes": [1, 2, 3]}, {"size": [1]}])
+    def test_a_damaged_note(self, weights: Path, photo: Path, tmp_path: Path, part: dict[str, Any]) -> None:
+        note = {name: value for name, value in asdict(load(weights)).items() if name != "weights"}
+        path = tmp_path / "odd.safetensors"
+        save_file({"a": torch.zeros(1)}, path, metadata={NOTE: json.dumps(note | part)})
+        with pytest.raises(WeightsError, match=r"odd\.safetensors: its note of what the weights are is damaged"):
+            call(predict, f"weights={path}", f"images={photo}")
 
     def test_heads_that_were_left_out_are_missed(self, photo: Path, tmp_path: Path) -> None:
         partial = converted(tmp_path, 80, CLASSES, "allow=[classes]")

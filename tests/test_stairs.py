@@ -16,13 +16,16 @@ from maskbench.__main__ import VERBS
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "maskbench"
 
-# Room → what it may import from the package. Every room may import itself, errors, atomic and phases, but for two that
-# hold alternatives: a method never imports another method, a verb never another verb.
+SHARED = ("atomic", "errors", "phases", "targets")  # files beside the rooms that each of them may import
+
+# Room → what it may import from the package, beside itself and what is shared, but for two that hold alternatives: a
+# method never imports another method, a verb never another verb.
 STAIRS: dict[str, set[str]] = {
     "atomic": set(),
     "errors": set(),
     "phases": set(),
     "structures": set(),
+    "targets": set(),
     "ops": {"structures"},
     "nn": {"ops", "structures"},
     "methods": {"nn", "ops", "structures", "methods.base", "methods.bottom_up"},
@@ -57,6 +60,7 @@ WITHOUT_TORCH = (
     "__main__",
     "atomic",
     "errors",
+    "targets",
     "sweep",
     "sweep.*",
     "data.shapes",
@@ -92,7 +96,7 @@ def imports(path: Path) -> Iterator[tuple[int, str]]:
 def climbs(module: str, target: str) -> bool:
     """Whether `module` may not import `target` (both without the package's name)."""
     room, aim = module.split(".")[0], target.split(".")[0]
-    if not target or aim in ("atomic", "errors", "phases", "__version__"):
+    if not target or aim in (*SHARED, "__version__"):
         return False
     if is_verb(module):
         return aim not in REACH_OF_A_VERB
@@ -136,7 +140,7 @@ def test_every_room_is_in_the_table_and_has_modules() -> None:
 
 def test_a_file_beside_the_rooms_is_what_all_rooms_share_or_a_verb() -> None:
     beside = {path.stem for path in PACKAGE.glob("*.py")}
-    assert beside - {"__init__", "__main__", "atomic", "errors", "phases", "structures"} == set(VERBS)
+    assert beside - {"__init__", "__main__", "structures", *SHARED} == set(VERBS)
 
 
 def test_no_room_is_a_drawer_for_everything() -> None:

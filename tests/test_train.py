@@ -16,7 +16,8 @@ import torch
 from logged import logged
 from maskbench import train as verb
 from maskbench.data.datamodule import CocoDataModule
-from maskbench.errors import ConfigError, RunError
+from maskbench.data.shapes import draw
+from maskbench.errors import ConfigError, DataError, RunError
 from maskbench.methods.base import Segmenter
 from maskbench.methods.solov2 import SOLOv2
 from maskbench.runtime import training
@@ -24,6 +25,8 @@ from maskbench.runtime.checkpoints import read_checkpoint
 from maskbench.runtime.history import read_rows
 from maskbench.runtime.run_folder import read_json
 from maskbench.structures import Batch
+from maskbench.study import leaderboard
+from maskbench.study.runs import read_runs
 from maskbench.sweep.status import Status
 from maskbench.train import train
 from trained import TINY, call, run
@@ -189,6 +192,29 @@ def test_without_a_tune_split_it_trains_without_ap_on_it(tmp_path: Path) -> None
     assert not any(name.startswith("tune") for name in read_rows(Path(metrics["run"]) / "history.csv")[0])
 
 
+def test_a_photo_that_cannot_be_read_ends_a_training_or_is_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = draw(cache=tmp_path / "cache", images=16, val_images=4, size=64)
+    line = [*TINY, "data.tune_share=0", "trainer.max_epochs=1", "speed.enabled=false", "logger=none"]
+    line += [f"data.root.cache={tmp_path}/cache", f"runs={tmp_path}"]
+    broken = sorted((root / "images").iterdir())[4]
+    broken.write_bytes(broken.read_bytes()[:3000])
+    with pytest.raises(DataError, match=f"^{broken}: is broken"):
+        call(train, *line)
+    (folder,) = (tmp_path / "try").iterdir()
+    assert Status.read(folder).reason.startswith(f"DataError: {broken}: is broken")
+    assert Status.read(folder).again == "no"
+    metrics = call(train, *line, "data.unreadable=skip")
+    assert Path(metrics["run"]) == folder, "which photos are skipped is no setting of the method"
+    assert metrics["unreadable"] == {"photos": 1, "of": 16, "first": [broken.name]}
+    assert metrics["images_seen"] == 16
+    assert f"{broken}: can't be read, and nothing stands in its place" in capsys.readouterr().err
+    (group,) = leaderboard.group(leaderboard.tabulate(read_runs(tmp_path / "try")))
+    assert "‖" in leaderboard.marks(group.methods.iloc[0])
+    assert "‖" in {mark for mark, _ in leaderboard.remarks(group)}
+
+
 def test_a_failure_stands_in_the_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(self: SOLOv2, batch: Any) -> dict[str, torch.Tensor]:
         raise RuntimeError("no memory left")
@@ -244,6 +270,7 @@ def test_a_wrong_choice_is_told_before_training(tmp_path: Path, settings: list[s
     with pytest.raises(ConfigError, match=told):
         call(train, *TINY, *settings, f"runs={tmp_path}", "logger=none")
     assert not list(tmp_path.glob("*/*/checkpoints"))
+    assert not list(tmp_path.iterdir()) or settings == ["checkpoint=best", "data.tune_share=0"]  # which data tell
 
 
 def test_the_best_weights_are_not_chosen_where_there_is_nothing_to_find(

@@ -11,9 +11,17 @@ from maskbench.errors import ConfigError
 from maskbench.runtime import verb
 from maskbench.runtime.console import percent, say, show
 from maskbench.runtime.receipt import Receipt, read_by_stopwatch
+from maskbench.runtime.values import require
 
 if TYPE_CHECKING:
     from maskbench.runtime.timing import Conditions
+
+
+VALUES: dict[str, Any] = {
+    **dict.fromkeys(("run", "study", "weights", "device"), str | None),
+    **dict.fromkeys(("threads", "images", "batch"), int),
+    **dict.fromkeys(("again", "papers"), bool),
+}
 
 
 def benchmark(cfg: DictConfig) -> dict[str, Any]:
@@ -22,6 +30,7 @@ def benchmark(cfg: DictConfig) -> dict[str, Any]:
     What is timed in batches, recorded, compiled or at a precision that is asked for goes into speeds.json; with `sizes`
     or `papers` AP and speed at other input sizes or at the papers' thresholds go into points.json.
     """
+    require(cfg, VALUES)
     if sum(cfg[name] is not None for name in ("run", "study", "weights")) != 1:
         raise ConfigError("name what is to be timed: either run=DIR, or study=DIR, or weights=FILE data=...")
     if cfg.weights is None and (cfg.get("data") is not None or cfg.get("transforms") is not None):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,10 +14,20 @@ from omegaconf import DictConfig, OmegaConf
 from maskbench.errors import ConfigError, WeightsError
 from maskbench.runtime import verb
 from maskbench.runtime.console import say
+from maskbench.runtime.values import require
+
+VALUES: dict[str, Any] = {
+    **dict.fromkeys(("source", "layout", "out"), str),
+    **dict.fromkeys(("short", "long"), int),
+    "style": str | None,
+    "classes": Sequence[str] | None,
+    "allow": Sequence[str],
+}
 
 
 def convert(cfg: DictConfig) -> dict[str, Any]:
     """Write the converted weights with what it takes to use them; every weight of the source is accounted for."""
+    require(cfg, VALUES)
     out = Path(cfg.out).expanduser()
     if out.suffix != ".safetensors":
         raise ConfigError(f"out={cfg.out}: expected a name that ends in .safetensors")

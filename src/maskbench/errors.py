@@ -50,5 +50,11 @@ class OutOfMemoryError(MaskbenchError):
     again: Again = "maybe"
 
 
+class StorageError(MaskbenchError, OSError):
+    """A file can't be written: the disk is full, or closed to us; there may be room another time."""
+
+    again: Again = "maybe"
+
+
 class DashboardError(MaskbenchError):
     """W&B can't be reached, knows nobody by this login, or did not take a dashboard."""

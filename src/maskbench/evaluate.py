@@ -21,14 +21,23 @@ from maskbench.evaluation.results import Result, read_predictions
 from maskbench.evaluation.scoring import Scores, as_metrics, score
 from maskbench.runtime import verb
 from maskbench.runtime.console import show_counts, show_kept, show_scores
+from maskbench.runtime.values import require
 
 OF_PREDICTIONS = ("annotations", "iou_type", "max_instances", "threshold")
 OF_WEIGHTS = ("data", "transforms", "evaluation")
 """Settings of one thing to evaluate alone."""
+VALUES: dict[str, Any] = {
+    **dict.fromkeys(("run", "weights", "predictions", "annotations", "device", "iou_type"), str | None),
+    "predict": bool,
+    "out": str,
+    "max_instances": int | None,
+    "threshold": float | None,
+}
 
 
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
     """AP and AR, by class, and why AP is lost: of a results file, a run or weights; the latter two keep it as well."""
+    require(cfg, VALUES)
     if sum(cfg[name] is not None for name in ("run", "weights", "predictions")) != 1:
         raise ConfigError(
             "name what is to be evaluated: either run=DIR, or weights=FILE data=..., or predictions=FILE "

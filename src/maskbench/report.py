@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from maskbench.atomic import replace_text
 from maskbench.errors import ConfigError
 from maskbench.runtime import verb
 from maskbench.runtime.console import percent, say, show
 from maskbench.runtime.receipt import Receipt, read_by_report
 from maskbench.runtime.run_folder import read_json
+from maskbench.runtime.values import require
 
 if TYPE_CHECKING:
     from maskbench.study.board import Board
@@ -25,6 +27,7 @@ def report(cfg: DictConfig) -> dict[str, Any]:
     `guests` are other systems' predictions on the same test split, which stay in the table from then on. Of trials that
     W&B was told nothing of (`logger=none`) it is told nothing here.
     """
+    require(cfg, {"study": str, "against": str | None, "again": bool})
     _require_known_push(cfg)
     study = Path(cfg.study)
     receipt = _receipt(cfg, study)
@@ -105,7 +108,7 @@ def _against(board: Board, before: Board) -> dict[str, Any]:
 
     found = compare(board, before)
     page = board.study / f"against-{before.study.resolve().name}.md"
-    page.write_text(as_markdown(found, board.study.resolve(), before.study.resolve()), encoding="utf-8")
+    replace_text(page, as_markdown(found, board.study.resolve(), before.study.resolve()))
     rows = [
         [move.label, percent(move.before), percent(move.now), move.verdict, f"{move.speed:.2f}" if move.speed else "–"]
         for move in found.moves

@@ -202,13 +202,15 @@ class Batch:
 
     `images` are RGB bytes padded right and bottom to a common multiple of the coarsest stride; `targets` live in the
     network frame (masks as large as `images`), crowds removed; `semantic` is an optional map of stuff and things: a
-    class for each pixel or `UNKNOWN_CLASS`, which the padding is.
+    class for each pixel or `UNKNOWN_CLASS`, which the padding is. `unreadable` names the images in whose place there is
+    nothing, without objects, since their files could not be read.
     """
 
     images: UInt8[Tensor, "B 3 H W"]
     targets: tuple[Instances, ...]
     frames: tuple[Frame, ...]
     semantic: UInt8[Tensor, "B H W"] | None = None
+    unreadable: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         lengths = {"images": len(self.images), "targets": len(self.targets), "frames": len(self.frames)}
@@ -222,7 +224,8 @@ class Batch:
         """The images one by one, as batches of one."""
         for row, (target, frame) in enumerate(zip(self.targets, self.frames, strict=True)):
             semantic = None if self.semantic is None else self.semantic[row : row + 1]
-            yield Batch(self.images[row : row + 1], (target,), (frame,), semantic)
+            unreadable = tuple(image_id for image_id in self.unreadable if image_id == frame.image_id)
+            yield Batch(self.images[row : row + 1], (target,), (frame,), semantic, unreadable)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         return replace(

@@ -18,7 +18,7 @@ from maskbench.runtime.console import say
 from maskbench.runtime.preflight import identify_checked
 from maskbench.runtime.ranks import leads
 from maskbench.runtime.run_folder import RunFolder, read_json
-from maskbench.runtime.trial import attempt
+from maskbench.runtime.trial import attempt, comes_first
 from maskbench.sweep.status import Status
 
 
@@ -28,12 +28,16 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     Where several devices train, their other processes return nothing: the first one knows when all is written.
     """
     hydra = HydraConfig.get()
+    if first := comes_first(cfg, hydra.runtime.choices):
+        _rehearse(cfg)
     trial = identify_checked(cfg, hydra.runtime.choices, hydra.overrides.task)
     run = RunFolder(trial.folder)
     if finished := Status.finished(run.path):
         say(f"{run.path} is done already, as of {finished.ended}: nothing to do")
     else:
         with attempt(run.path) as done:
+            if not first:
+                _rehearse(cfg)
             # only here: a process that finds its trial done, or starts other processes, has no use for torch
             from maskbench.runtime.training import train as fit_and_judge
 
@@ -42,6 +46,12 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         return {}
     metrics = read_json(run.metrics)
     return {"run": str(run.path), **{name: value for name, value in metrics.items() if name != "per_class"}}
+
+
+def _rehearse(cfg: DictConfig) -> None:
+    from maskbench.runtime.rehearsal import rehearse
+
+    rehearse(cfg)
 
 
 def main() -> None:

@@ -2,7 +2,11 @@ from __future__ import annotations
 
 import json
 import random
+import struct
+import tracemalloc
+import unicodedata
 import warnings
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +17,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from junk import spoilt
-from maskbench.data.coco import CocoFile, read_photo
+from maskbench.data.coco import CocoFile, read_photo, stored
 from maskbench.data.runs import label_maps
 from maskbench.errors import DataError
 
@@ -72,6 +76,18 @@ def break_(content: dict, path: str, value: Any) -> dict:
         ("images.1.width", None, r"images\[1\] \(id 7\) lacks `width`"),
         ("images.1.id", "7", r"`id` of images\[1\] is '7', expected int"),
         ("images.1.height", 0, "image 7 is 0 x 30 pixels"),
+        ("images.1.height", 20_000_000, "image 7 is 20000000 x 30 pixels, and a photo may have 178956970; cut it"),
+        ("images.1.id", True, r"`id` of images\[1\] is True, expected int"),
+        ("images.1.id", 10**30, r"`id` of images\[1\] is 1000.*, expected int"),
+        (
+            "images.1.file_name",
+            "../b.png",
+            "`file_name` of image 7 is '../b.png', which climbs out of the image folder",
+        ),
+        ("images.1.file_name", "a/../../b.png", "climbs out of the image folder; name files below the image folder"),
+        ("images.1.file_name", "/etc/passwd", "is '/etc/passwd', which lies wherever it likes"),
+        ("images.1.file_name", "", "is '', which is no name of a file"),
+        ("images.1.file_name", "a\0.png", "is no name of a file"),
         ("images.1.id", 11, "image id 11 occurs twice"),
         ("annotations.1.id", 5, "annotation id 5 occurs twice"),
         ("categories.1.id", 9, "category id 9 occurs twice"),
@@ -97,7 +113,14 @@ def test_a_broken_file_says_what_is_wrong_where(
 
 @pytest.mark.parametrize(
     "segmentation",
-    [[["a", 1, 2, 2, 3, 4]], {"size": [20, 30], "counts": [500]}, {"size": [20, 30], "counts": "PPPP"}],
+    [
+        [["a", 1, 2, 2, 3, 4]],
+        {"size": [20, 30], "counts": [500]},
+        {"size": [20, 30], "counts": "PPPP"},
+        {"size": [20, 30], "counts": "é0"},
+        {"size": [20, 30], "counts": [599.5, 0.5]},
+        {"size": [20, 30], "counts": [10**40]},
+    ],
 )
 def test_a_mask_that_cannot_be_decoded_names_its_annotation(read: Callable, content: dict, segmentation: Any) -> None:
     file = read(break_(content, "annotations.0.segmentation", segmentation))
@@ -122,6 +145,26 @@ def test_whatever_stands_in_the_file_is_read_or_named(read: Callable, content: d
     assert all(message.startswith(str(tmp_path / "instances.json")) for message in told)
 
 
+def test_photos_lie_in_folders_and_behind_links(write: Callable, content: dict, tmp_path: Path) -> None:
+    """As COCO's own do where several sources are one set; a link is the owner's."""
+    for image, name in zip(content["images"], ("sub/deep/b b.png", "./a.png", "müll/ç.png"), strict=True):
+        image["file_name"] = name
+    root = tmp_path / "set"
+    for folder in ("images/sub/deep", "images/müll"):
+        (root / folder).mkdir(parents=True)
+    write(content)
+    (root / "images").rename(tmp_path / "elsewhere")
+    (root / "images").symlink_to(tmp_path / "elsewhere")
+    for name in ("NFC", "NFD"):
+        file = CocoFile(root / "annotations/instances_train.json")
+        for record in file.records.values():
+            assert read_photo(stored(root / "images", unicodedata.normalize(name, record.file_name))).shape == (
+                20,
+                30,
+                3,
+            )
+
+
 def test_a_list_of_results_is_no_annotation_file(read: Callable) -> None:
     with pytest.raises(DataError, match="found a list at its top"):
         read([])
@@ -133,6 +176,9 @@ def test_no_json(tmp_path: Path) -> None:
         CocoFile(tmp_path / "cut.json")
     with pytest.raises(DataError, match="can't be read"):
         CocoFile(tmp_path)
+    (tmp_path / "deep.json").write_text("[" * 200_000)
+    with pytest.raises(DataError, match=r"deep.json: is no json"):
+        CocoFile(tmp_path / "deep.json")
 
 
 def test_a_missing_file_lists_those_that_are_there(tmp_path: Path) -> None:
@@ -235,3 +281,32 @@ def test_photos_that_cannot_be_read_are_named(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
     with pytest.raises(DataError, match=r"bomb.png: is too large"):
         read_photo(whole)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # which some programs set for all
+    monkeypatch.setattr("maskbench.data.coco.LARGEST_PHOTO", 53)
+    with pytest.raises(DataError, match=r"bomb.png: is too large \(9 x 6 pixels\), a photo may have 53 pixels; cut"):
+        read_photo(whole)
+
+
+def test_a_huge_photo_is_refused_before_it_takes_memory(tmp_path: Path) -> None:
+    """20,000 × 20,000 pixels of nothing are 400 kB of file and 1.2 GB of memory."""
+    header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(60_001))), (b"IEND", b""))
+    chunks = (
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in parts
+    )
+    (tmp_path / "huge.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"huge.png: is too large .* 178956970 pixels; cut it into tiles"):
+        read_photo(tmp_path / "huge.png")
+    assert tracemalloc.get_traced_memory()[1] < 10e6
+    tracemalloc.stop()
+
+
+def test_what_another_program_would_be_started_for_is_no_photo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def started(*_: object, **__: object) -> None:
+        raise AssertionError("a program was started")
+
+    monkeypatch.setattr("subprocess.check_call", started)
+    (tmp_path / "photo.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 6\n%%EndComments\nshowpage\n")
+    with pytest.raises(DataError, match=r"photo.png: is no image"):
+        read_photo(tmp_path / "photo.png")

@@ -34,6 +34,23 @@ def images(batches) -> torch.Tensor:
     return torch.cat([batch.images for batch in batches])
 
 
+@pytest.mark.filterwarnings("ignore:Module maskbench was previously imported")  # coverage, in the forked workers
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_photo_that_cannot_be_read_is_told_without_a_workers_traceback(tmp_path: Path, workers: int) -> None:
+    root = draw(cache=tmp_path, images=4, val_images=1, size=48)
+    for path in (root / "images").iterdir():
+        path.write_bytes(path.read_bytes()[:2000])
+    data = module(root, workers=workers, tune_share=0.0)
+    for loader in (data.train_dataloader(), data.test_dataloader()):
+        with pytest.raises(DataError, match=r"^\S+\.png: is broken \(.*\); replace it or leave it out$"):
+            next(iter(loader))
+    skipped = module(root, workers=workers, tune_share=0.0, unreadable="skip")
+    (batch,) = skipped.train_dataloader()
+    assert sorted(batch.unreadable) == list(skipped.image_ids("train"))
+    with pytest.raises(ConfigError, match=r"data\.unreadable=never: expected one of stop, skip"):
+        module(root, unreadable="never")
+
+
 def test_splits(shapes: Path) -> None:
     data = module(shapes)
     assert [len(data.image_ids(split)) for split in ("train", "tune", "test")] == [27, 3, 6]

@@ -15,10 +15,14 @@ from maskbench.data.transforms import Eval, Train, Transforms
 from maskbench.errors import DataError
 
 
-def dataset(root: Path, transforms: Transforms | None = None, seed: int | None = None) -> CocoDataset:
+def dataset(
+    root: Path, transforms: Transforms | None = None, seed: int | None = None, skip: bool = False
+) -> CocoDataset:
     file = CocoFile(root / "annotations" / "instances_train.json")
     labels = {category_id: label for label, category_id in enumerate(file.categories)}
-    return CocoDataset(file, root / "images", list(file.records), labels, transforms or Transforms(), seed=seed)
+    return CocoDataset(
+        file, root / "images", list(file.records), labels, transforms or Transforms(), seed=seed, skip=skip
+    )
 
 
 def test_a_batch_by_hand(write) -> None:
@@ -88,6 +92,53 @@ def test_a_photo_of_another_size_than_its_record(write, content: dict) -> None:
     Image.new("RGB", (20, 30)).save(root / "images" / "a.png")
     with pytest.raises(DataError, match=r"a.png: has 30 x 20 stored pixels .* says 20 x 30"):
         dataset(root)[0]
+
+
+class TestUnreadable:
+    @pytest.fixture
+    def root(self, write) -> Path:
+        root = write()
+        whole = (root / "images" / "b.png").read_bytes()
+        (root / "images" / "b.png").write_bytes(whole[: len(whole) // 2])
+        return root
+
+    def test_it_stops_training(self, root: Path) -> None:
+        with pytest.raises(DataError, match=r"b\.png: is broken"):
+            dataset(root, seed=0)[0, 1]
+
+    def test_it_is_nothing_without_objects_where_it_is_skipped(self, root: Path) -> None:
+        data = dataset(root, Transforms(train=Train(crop=16)), seed=0, skip=True)
+        batch = collate([data[3, 0], data[3, 1], data[3, 2]])
+        assert batch.unreadable == (11,)
+        assert [frame.image_id for frame in batch.frames] == [7, 11, 30]
+        assert not batch.images[1].any()
+        assert [len(target) for target in batch.targets] == [0, 0, 1]
+        assert batch.to("cpu").unreadable == (11,)
+        assert [single.unreadable for single in batch] == [(), (11,), ()]
+
+    def test_the_others_are_what_they_would_be(self, root: Path, write) -> None:
+        data = dataset(root, Transforms(train=Train(crop=16)), seed=0, skip=True)
+        found = [data[epoch, index].image for epoch in range(3) for index in (0, 2)]
+        whole = dataset(write(), Transforms(train=Train(crop=16)), seed=0)
+        for image, expected in zip(
+            found, (whole[epoch, index].image for epoch in range(3) for index in (0, 2)), strict=True
+        ):
+            np.testing.assert_array_equal(image, expected)
+
+    def test_a_batch_of_nothing_else_is_a_batch(self, root: Path) -> None:
+        batch = collate([dataset(root, seed=0, skip=True)[0, 1]] * 2)
+        assert batch.unreadable == (11, 11)
+        assert not batch.images.any()
+
+    def test_no_photo_is_skipped_in_evaluation(self, root: Path) -> None:
+        with pytest.raises(DataError, match=r"b\.png: is broken .*No photo is skipped in evaluation: AP would be"):
+            dataset(root, skip=True)[1]
+
+    def test_a_photo_of_another_size_is_no_reason_to_skip(self, write) -> None:
+        root = write()
+        Image.new("RGB", (20, 30)).save(root / "images" / "a.png")
+        with pytest.raises(DataError, match="stored pixels"):
+            dataset(root, seed=0, skip=True)[0, 0]
 
 
 def test_the_most_crowded_nuclei_are_what_pycocotools_has(shared: Path) -> None:

@@ -41,7 +41,7 @@ def test_three_spellings_are_one_mask() -> None:
     assert runs[1::2].sum() == 6 * 7
 
 
-@pytest.mark.parametrize("counts", [[3, 4], [200], [50, 60, -10], "34", "", "!!zz", "PPPP"])
+@pytest.mark.parametrize("counts", [[3, 4], [200], [50, 60, -10], "34", "", "0000"])
 def test_runs_that_do_not_fill_the_photo(counts: list[int] | str) -> None:
     with pytest.raises(ValueError, match="cover"):
         run_lengths({"size": [10, 10], "counts": counts}, (10, 10))

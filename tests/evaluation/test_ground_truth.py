@@ -81,6 +81,15 @@ def test_classes_are_told_apart_though_they_share_a_name(path: Path):
         ({"images": []}, "no images"),
         ({"categories": []}, "no categories"),
         ({"annotations": [{"id": 1, "image_id": 1}]}, r"annotations\[0\]: lacks category_id"),
+        ({"images": [{"id": [1]}]}, r"images\[0\]: id is \[1\], expected an id"),
+        ({"images": [{"id": 1, "height": "10"}]}, r"images\[0\]: height is '10', expected pixels"),
+        ({"categories": [{"id": 4, "name": 4}]}, r"categories\[0\]: name is 4, expected text"),
+        ({"annotations": [{"id": 1, "image_id": 1, "category_id": 4, "bbox": [1, 2]}]}, r"bbox is \[1, 2\], expected"),
+        ({"annotations": [{"id": 1, "image_id": 1, "category_id": 4, "area": "x"}]}, "area is 'x', expected a number"),
+        (
+            {"annotations": [{"id": 1, "image_id": 1, "category_id": 4, "iscrowd": []}]},
+            r"iscrowd is \[\], expected 0 or",
+        ),
         ({"images": [{"id": 1}, {"id": 1}]}, "ids under 'images' are not unique, 1 is there"),
     ],
 )
@@ -103,6 +112,10 @@ def test_a_file_that_holds_no_annotations_is_named(path: Path, content):
         ({}, "annotation 1: has no segmentation"),
         ({"segmentation": {"size": [5, 5], "counts": [25]}}, "the mask is 5x5 pixels, but image 1 is 10x12"),
         ({"segmentation": {"counts": [25]}}, "can't be read"),
+        ({"segmentation": {"counts": [20], "size": [10, 12]}}, "can't be read .*cover 20 pixels, but .* has 120"),
+        ({"segmentation": {"counts": "ooooooo0", "size": [10, 12]}}, "can't be read .*a run covers 34359738367"),
+        ({"segmentation": {"counts": [10**18], "size": [10**9, 10**9]}}, "can't be read .*a mask of 1000000000 x"),
+        ({"segmentation": [{"counts": [10**9], "size": [10**5, 10**4]}]}, "can't be read .*a polygon is a list"),
     ],
 )
 def test_an_annotation_that_can_not_be_scored_is_named(path: Path, annotation, message):

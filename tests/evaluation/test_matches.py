@@ -36,6 +36,21 @@ def test_what_is_written_is_read(matches: Matches, tmp_path: Path):
     assert (curves(read, [100]).precision == curves(matches, [100]).precision).all()
 
 
+def test_few_bytes_that_would_be_gigabytes_are_refused(matches: Matches, tmp_path: Path, monkeypatch):
+    path = tmp_path / "matches.npz"
+    write_matches(path, matches)
+    with np.load(path) as file:
+        columns = dict(file)
+    for shape in ([10**6, 10**6, 10], [-1, 2, 3]):
+        np.savez_compressed(path, **(columns | {"right.shape": np.array(shape)}))
+        with pytest.raises(DataError, match=rf"matches\.npz: .*right has \d+ bytes, which are not \({shape[0]}"):
+            read_matches(path)
+    write_matches(path, matches)
+    monkeypatch.setattr("maskbench.evaluation.matches.MOST", 1000)
+    with pytest.raises(DataError, match="expected at most 1000"):
+        read_matches(path)
+
+
 def test_nothing_at_all_is_written_and_read(annotation_file, tmp_path: Path):
     write_matches(tmp_path / "matches.npz", match(overlaps(GroundTruth(annotation_file([])), [])))
     read = read_matches(tmp_path / "matches.npz")

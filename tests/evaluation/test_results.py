@@ -96,6 +96,7 @@ def test_a_failed_rename_cleans_up(tmp_path: Path):
         ([{**RECORD, "category_id": True}], "record 0: category_id is an integer, found True"),
         ([{**RECORD, "score": None}], "record 0: score is a finite number, found None"),
         ([{**RECORD, "score": float("nan")}], "record 0: score is a finite number, found nan"),
+        ([{**RECORD, "score": 10**400}], "record 0: score is a finite number, found 1000"),
         ([{**RECORD, "bbox": [1, 2, 3]}], r"record 0: bbox is \[x, y, width, height\], found \[1, 2, 3\]"),
         ([{**RECORD, "segmentation": {"size": [4, 4]}}], "record 0: segmentation is an RLE"),
         ([{**RECORD, "segmentation": {"size": [4], "counts": "04"}}], "record 0: segmentation is an RLE"),
@@ -111,12 +112,26 @@ def test_a_broken_file_is_named_with_its_record(tmp_path: Path, content, message
     assert str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"[{]", gzip.compress(b"[]" * 50, mtime=0)[:20]])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[{]", gzip.compress(b"[]" * 50, mtime=0)[:20], gzip.compress(b"[]")[:-6] + b"000000", b"[" * 200_000],
+)
 def test_an_unreadable_file_is_named(tmp_path: Path, content):
     path = tmp_path / "unreadable.json.gz"
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"unreadable\.json\.gz: expected COCO results"):
         read_predictions(path)
+
+
+def test_few_bytes_that_unpack_to_many_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("maskbench.evaluation.results.LEAST", 10_000)
+    path = tmp_path / "bomb.json.gz"
+    path.write_bytes(gzip.compress(b" " * 10_000_000))
+    with pytest.raises(DataError, match=r"bomb\.json\.gz: .* unpack to more than"):
+        read_predictions(path)
+    write_predictions(path, [{**RECORD, "score": index / 1000} for index in range(1000)])
+    assert path.stat().st_size * 5 < 10_000 * 9
+    assert len(read_predictions(path)) == 1000
 
 
 def test_a_missing_file_is_named(tmp_path: Path):

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import pickle
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,7 +12,9 @@ from lightning import LightningModule
 from torch import nn
 
 from maskbench.errors import ConfigError, WeightsError
+from maskbench.nn.backbone import Backbone
 from maskbench.runtime.checkpoints import BATCHES, NOTE, chosen, fit_weights, newest, read_checkpoint
+from maskbench.weights import reading
 
 
 class Module(LightningModule):
@@ -61,6 +67,77 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
     path = write(tmp_path / "last.ckpt", extra=Path("a class that is no tensor"))
     with pytest.raises(WeightsError, match="not readable"):
         read_checkpoint(path)
+
+
+class Marks:
+    """What a pickle of somebody may do."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return (os.mkdir, (str(self.path),))
+
+
+@pytest.mark.parametrize("write_it", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content))])
+def test_no_pickle_of_anybody_is_executed(tmp_path: Path, write_it: Callable) -> None:
+    path, mark = tmp_path / "last.ckpt", tmp_path / "executed"
+    write_it({"state_dict": {"head": Marks(mark)}, NOTE: {}}, path)
+    for reader in (read_checkpoint, reading.read, lambda path: Backbone("resnet18", weights=str(path))):
+        with pytest.raises(WeightsError, match=r"last\.ckpt: "):
+            reader(path)
+    assert not mark.exists()
+    write_it(Marks(mark), path)
+    pickle.loads(path.read_bytes()) if write_it is not torch.save else torch.load(path, weights_only=False)
+    assert mark.exists(), "it would have been"
+
+
+def test_one_bit_of_a_weight_that_changed_is_found(tmp_path: Path) -> None:
+    """torch reads over it, and would train on with other weights."""
+    weight = torch.tensor([1.5, -2.5, 3.5])
+    path = write(tmp_path / "last.ckpt", state_dict={"head.bias": weight})
+    content = bytearray(path.read_bytes())
+    content[content.index(weight.numpy().tobytes())] ^= 1
+    path.write_bytes(content)
+    assert torch.load(path, weights_only=True)[NOTE] == {"classes": ["a"]}
+    for reader in (read_checkpoint, reading.read):
+        with pytest.raises(WeightsError, match="is not what was written"):
+            reader(path)
+
+
+def test_an_archive_that_unpacks_to_more_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "last.ckpt")
+    with zipfile.ZipFile(path) as whole, zipfile.ZipFile(tmp_path / "packed", "w", zipfile.ZIP_DEFLATED) as packed:
+        for entry in whole.infolist():
+            packed.writestr(entry.filename, whole.read(entry))
+    with pytest.raises(WeightsError, match="is compressed, which torch never does"):
+        read_checkpoint(tmp_path / "packed")
+
+
+RESUMABLE = {"epoch": 1, "global_step": 2, "loops": {}, "callbacks": {}, "optimizer_states": [], "lr_schedulers": []}
+OURS = {"method": "solo", "classes": ["a", "b", "c"]}
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({NOTE: OURS | {"method": "solov2"}}, "its method is 'solov2', but that of this run is 'solo'. Put back"),
+        ({NOTE: OURS | {"classes": ["a"]}}, r"its classes is \['a'\], but that of this run is \['a', 'b', 'c'\]"),
+        ({"state_dict": Module(5).state_dict()}, r"does not fit Module: head\.bias is \(5,\), expected \(3,\)"),
+        ({"state_dict": {"head.bias": 3}}, "its state_dict holds what is no tensor"),
+        ({"epoch": None}, "does not tell its epoch"),
+        ({"loops": ...}, "lacks loops"),
+    ],
+)
+def test_training_goes_on_from_its_own_checkpoint_alone(tmp_path: Path, changed: dict, told: str) -> None:
+    content = {NOTE: OURS} | RESUMABLE | changed
+    last = write(tmp_path / "last.ckpt", **{name: value for name, value in content.items() if value is not ...})
+    with pytest.raises(WeightsError, match=rf"last\.ckpt: .*{told}"):
+        newest(tmp_path, Module(), OURS)
+    previous = write(tmp_path / "previous.ckpt", **{NOTE: OURS}, **RESUMABLE)
+    assert newest(tmp_path, Module(), OURS) == (previous, 2, 0)
+    last.unlink()
+    assert newest(tmp_path, Module(), OURS) == (previous, 2, 0)
 
 
 def test_weights_of_another_network_are_refused_by_name() -> None:

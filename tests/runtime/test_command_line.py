@@ -11,10 +11,10 @@ from maskbench.errors import ConfigError
 from maskbench.runtime.command_line import explain, refuse_parts, swept_with_methods, usage
 
 
-def refused(root: Path, *overrides: str) -> str:
+def refused(root: Path, *overrides: str, verb: str = "train") -> str:
     folder = str(root / "conf")
     with initialize_config_dir(version_base="1.3", config_dir=folder), pytest.raises(HydraException) as raised:
-        compose("train", list(overrides))
+        compose(verb, list(overrides))
     return explain(raised.value, root / "conf")
 
 
@@ -44,6 +44,21 @@ def test_what_hydra_cannot_read_is_told_with_what_it_can(root: Path, override: s
         ("trainer.epochs=1", r"there is no setting trainer\.epochs; did you mean trainer\.max_epochs"),
         ("trainr.max_epochs=1", r"there is no setting trainr; did you mean trainer"),
         ("decoder=unet", r"there is no setting decoder; did you mean method/decoder\?"),
+        ("trainer.max_epoch=3", r"there is no setting trainer\.max_epoch; did you mean trainer\.max_epochs\?$"),
+        ("max_epochs=3", r"there is no setting max_epochs; did you mean trainer\.max_epochs\?"),
+        ("max_epoch=3", r"there is no setting max_epoch; did you mean trainer\.max_epochs\?"),
+        ("optim.lr=1e-3", r"there is no setting optim\.lr; did you mean optim\.optimiser\.lr\?"),
+        ("lr=1e-3", r"there is no setting lr; did you mean optim\.optimiser\.lr\?"),
+        ("data.rot=x", r"there is no setting data\.rot; did you mean data\.root\?$"),
+        (
+            "method.variant=mmdet",
+            r"there is no setting method\.variant; the chosen method has none of that name, but .*, mask_rcnn, .* have",
+        ),
+        (
+            "backbone.options.depth=1",
+            r"there is no setting backbone\.options\.depth; there are backbone\.options\.layers",
+        ),
+        ("optim.curve.factor=3", r"there is no setting optim\.curve\.factor; optim\.curve holds no settings"),
         (
             "method/cluster=components",
             "the chosen method has no part cluster; method/cluster=... goes with discriminative$",
@@ -52,6 +67,21 @@ def test_what_hydra_cannot_read_is_told_with_what_it_can(root: Path, override: s
 )
 def test_what_is_not_there_is_told_with_what_is_near(root: Path, override: str, told: str) -> None:
     assert re.match(told, refused(root, override))
+
+
+@pytest.mark.parametrize(
+    ("verb", "override", "told"),
+    [
+        ("evaluate", "predicions=FILE", "there is no setting predicions; did you mean predictions or predict?"),
+        ("evaluate", "data=cocoo", "there is no data=cocoo; did you mean coco or coco2017?"),
+        ("benchmark", "stdy=runs/shapes", "there is no setting stdy; did you mean study?"),
+        ("predict", "imags=photos", "there is no setting imags; did you mean images?"),
+        ("convert", "method=mask_rnn", "there is no method=mask_rnn; did you mean mask_rcnn or "),
+        ("report", "logger.mod=online", "there is no setting logger.mod; did you mean logger.mode?"),
+    ],
+)
+def test_every_verb_tells_what_is_near(root: Path, verb: str, override: str, told: str) -> None:
+    assert refused(root, override, verb=verb).startswith(told)
 
 
 @pytest.mark.parametrize(
@@ -139,6 +169,8 @@ def test_help_lists_the_choices_of_the_verbs_own_groups(root: Path) -> None:
         ("-m method=a,b method/decoder=unet seed=0,1", "-m method=a,b method/decoder=choice(unet) seed=0,1"),
         ("method=a,b method.overlaps=[0.5,0.6]", "method=a,b method.overlaps=choice([0.5,0.6])"),
         ("method=a,b method.score=x,y data.batch=4", "method=a,b method.score=x,y data.batch=4"),
+        ("method=a,b method.score=null", "method=a,b method.score=null,null"),
+        ("method=a,b +method.score=", "method=a,b +method.score='',''"),
         ("method=a method.score=learned", "method=a method.score=learned"),
         ("method=a,b method.score=[", "method=a,b method.score=["),
     ],

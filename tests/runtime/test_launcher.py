@@ -122,6 +122,16 @@ def test_a_range_is_no_list_of_values(
     assert "that is a range" in " ".join(capsys.readouterr().err.split())
 
 
+def test_a_setting_of_swept_methods_may_be_null(
+    started: list[Trial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that the default method has no place for, too."""
+    swept = "method=small/discriminative,small/flow_field"
+    sweep(monkeypatch, *TINY[1:], swept, "method.score=null", f"runs={tmp_path}")
+    assert [parse_trial_name(trial.name).method for trial in started] == ["discriminative-small", "flow_field-small"]
+    assert all("method.score=null" in trial.command for trial in started)
+
+
 def test_what_is_swept_over_may_stand_in_the_config(
     started: list[Trial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

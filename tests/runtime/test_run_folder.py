@@ -57,6 +57,41 @@ def test_a_damaged_config(copy: Path) -> None:
         load_method(copy)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("_target_: maskbench.methods.solov2.SOLOv2", "_target_: paper.SOLOv2", "MASKBENCH_TRUSTED=paper"),
+        ("_target_: maskbench.data.shapes.draw", "_target_: os.system", r"data\.root\._target_=os\.system would run"),
+        ("study: trained", "study: ${oc.env:HOME}", r"holds '\$\{oc\.env:HOME\}', which refers to something else"),
+        ("study: trained", 'study: "\\x24{oc.env:HOME}"', "which refers to something else"),
+        ("study: trained", "study: !!python/object/apply:os.system ['true']", "not readable as a config"),
+        ("study: trained", "a: &a [1, 2]\nstudy: [*a, *a]", r"has aliases \(\*NAME\)"),
+        ("study: trained", f"study: {'[' * 5000}", "not readable as a config"),
+    ],
+)
+def test_a_config_that_would_do_something(copy: Path, old: str, new: str, told: str) -> None:
+    config = copy / "config.yaml"
+    text = config.read_text()
+    assert old in text
+    config.write_text(text.replace(old, new))
+    with pytest.raises(RunError, match=rf"config\.yaml: .*{told}"):
+        load_method(copy)
+
+
+def test_a_method_of_others_is_called_once_it_is_trusted(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "paper").mkdir()
+    (tmp_path / "paper/nets.py").write_text("from maskbench.methods.solov2 import SOLOv2\nclass Net(SOLOv2): pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = copy / "config.yaml"
+    config.write_text(config.read_text().replace("maskbench.methods.solov2.SOLOv2", "paper.nets.Net"))
+    with pytest.raises(RunError, match=r"method\._target_=paper\.nets\.Net would run .* MASKBENCH_TRUSTED=paper"):
+        load_method(copy)
+    monkeypatch.setenv("MASKBENCH_TRUSTED", "paper")
+    assert type(load_method(copy).method).__name__ == "Net"
+
+
 def test_a_data_set_with_other_classes(copy: Path) -> None:
     config = copy / "config.yaml"
     config.write_text(config.read_text().replace("- triangle", "- star"))

@@ -139,7 +139,7 @@ def test_who_is_at_a_trial_has_it_alone_until_its_process_ends(tmp_path: Path) -
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
         (tmp_path / "status.json").unlink()
-        with pytest.raises(RunError, match="another process is training it"), attempt(tmp_path):
+        with pytest.raises(RunError, match="another process is at it"), attempt(tmp_path):
             pass
         other.kill()
     with attempt(tmp_path):

@@ -50,14 +50,21 @@ def test_an_interrupted_verb_says_so(
     assert capsys.readouterr().err.strip() == told
 
 
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("trainer.epochs=1", "there is no setting trainer.epochs; did you mean trainer.max_epochs"),
+        ("method=null", "a group is given the name of one of its members"),
+    ],
+)
 def test_what_hydra_cannot_compose_is_one_message(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], word: str, told: str
 ) -> None:
-    monkeypatch.setattr("sys.argv", ["train", "trainer.epochs=1"])
+    monkeypatch.setattr("sys.argv", ["train", word])
     with pytest.raises(SystemExit) as stopped:
         run("train", lambda cfg: {})
     assert stopped.value.code == 1
-    assert capsys.readouterr().err.startswith("there is no setting trainer.epochs; did you mean trainer.max_epochs")
+    assert capsys.readouterr().err.startswith(told)
 
 
 def test_what_hydra_cannot_build_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

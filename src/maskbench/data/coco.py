@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import unicodedata
 import warnings
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -20,9 +21,29 @@ from PIL import Image, UnidentifiedImageError
 
 from maskbench.data.groups import Grouping
 from maskbench.data.runs import Runs, run_lengths
-from maskbench.errors import DataError
+from maskbench.errors import DataError, MaskbenchError
 
 KEYS = ("images", "annotations", "categories")
+FORMATS = (
+    "PNG",
+    "JPEG",
+    "MPO",
+    "TIFF",
+    "BMP",
+    "DIB",
+    "GIF",
+    "WEBP",
+    "AVIF",
+    "JPEG2000",
+    "PPM",
+    "TGA",
+    "SGI",
+    "PCX",
+    "FITS",
+)
+"""What a photo may be stored as, told by its content. Of what else PIL reads, some starts a program (EPS)."""
+LARGEST_PHOTO = 178_956_970
+"""Pixels that a photo may have, PIL's own limit: of so many 8-bit RGB takes half a gigabyte."""
 
 
 @dataclass(frozen=True)
@@ -142,10 +163,10 @@ class CocoFile:
                 raise self._error(
                     f"{label} lacks `{name}`, it has {', '.join(record)}", f"add `{name}` to every record"
                 )
-            if not isinstance(record[name], expected):
+            value = record[name]
+            if not isinstance(value, expected) or (isinstance(value, int) and not _is_whole(value)):
                 raise self._error(
-                    f"`{name}` of {kind}[{place}] is {record[name]!r:.60}, expected {expected.__name__}",
-                    "mend the record",
+                    f"`{name}` of {kind}[{place}] is {value!r:.60}, expected {expected.__name__}", "mend the record"
                 )
         return [record[name] for name in types]
 
@@ -165,6 +186,16 @@ class CocoFile:
             )
             if height < 1 or width < 1:
                 raise self._error(f"image {image_id} is {height} x {width} pixels", "give its stored height and width")
+            if height * width > LARGEST_PHOTO:
+                raise self._error(
+                    f"image {image_id} is {height} x {width} pixels, and a photo may have {LARGEST_PHOTO}",
+                    "cut it into tiles",
+                )
+            if wrong := wrong_name(name):
+                raise self._error(
+                    f"`file_name` of image {image_id} is {name!r:.80}, which {wrong}",
+                    "name files below the image folder, which data.train_images and data.test_images set",
+                )
             records.append(Record(image_id, name, (height, width), self._group(named)))
         self._unique((record.image_id for record in records), "image")
         if not records:
@@ -264,6 +295,32 @@ def _few(ids: Collection[int]) -> str:
     return f"{shown}, … ({len(ids)} in all)" if len(ids) > 8 else shown
 
 
+def _is_whole(value: int) -> bool:
+    """Whether a number is neither a truth value nor one that has no place in 64 bits."""
+    return not isinstance(value, bool) and abs(value) < 2**63
+
+
+def wrong_name(name: str) -> str | None:
+    """Why a file's name is none below a folder; folders and symbolic links below it are the owner's own."""
+    if not name.strip("./") or "\0" in name:
+        return "is no name of a file"
+    if name.startswith("/"):
+        return "lies wherever it likes"
+    return "climbs out of the image folder" if ".." in name.split("/") else None
+
+
+def stored(folder: Path, name: str) -> Path:
+    """A file by its name; where an accent may be written in two ways (Unicode's NFC and NFD), by that of the disc.
+
+    Archives that were made on one system and unpacked on another have names of the one kind and a json with the other.
+    """
+    path = folder / name
+    if name.isascii() or path.exists():
+        return path
+    forms = (folder / unicodedata.normalize(form, name) for form in ("NFC", "NFD"))
+    return next((each for each in forms if each.exists()), path)
+
+
 def wrong_segmentation(segmentation: Any, size: tuple[int, int]) -> str | None:
     """What is wrong with it as far as its form goes, without decoding it."""
     if isinstance(segmentation, list):
@@ -288,19 +345,26 @@ def read_photo(path: str | Path) -> UInt8[np.ndarray, "H W 3"]:
     Raises:
         DataError: the file is missing, broken, too large to be one, or has pixels that are no 8 or 16 bit values.
     """
+    Image.init()
     try:
         # PIL warns of harmless things: large photos, transparency in a palette, odd EXIF.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path) as image:
+            with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
+                if image.width * image.height > LARGEST_PHOTO:
+                    raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
                 return _as_rgb(image, path)
     except FileNotFoundError:
         raise DataError(f"{path}: no such image; check data.root and the image folder against `file_name`") from None
     except UnidentifiedImageError:
         raise DataError(f"{path}: is no image that can be read; replace it or leave it out") from None
     except Image.DecompressionBombError as error:
-        raise DataError(f"{path}: is too large ({error}); cut it into tiles") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise DataError(
+            f"{path}: is too large ({error}), a photo may have {LARGEST_PHOTO} pixels; cut it into tiles"
+        ) from error
+    except (MaskbenchError, MemoryError):
+        raise
+    except Exception as error:  # PIL's readers raise what damaged bytes lead them to, of many kinds
         raise DataError(f"{path}: is broken ({error}); replace it or leave it out") from error
 
 

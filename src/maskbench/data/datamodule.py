@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import cv2
 import numpy as np
@@ -15,18 +15,21 @@ from lightning import LightningDataModule
 from torch import distributed
 from torch.utils.data import DataLoader, Sampler
 
+from maskbench.data.coco import stored
 from maskbench.data.dataset import CocoDataset, Sample, collate
 from maskbench.data.fingerprint import fingerprint, list_files
 from maskbench.data.groups import Grouping
 from maskbench.data.layouts import Places, find
 from maskbench.data.parts import Part, Split, read_parts
 from maskbench.data.profile import Profile, profile
-from maskbench.data.sampler import EpochLoader, EpochSampler, EverySampler
+from maskbench.data.sampler import EpochLoader, EpochSampler, EverySampler, PhotoLoader
 from maskbench.data.semantic import open_maps
 from maskbench.data.split import split_off
 from maskbench.data.transforms import Transforms
 from maskbench.errors import ConfigError
 from maskbench.structures import Batch, Frame
+
+Unreadable = Literal["stop", "skip"]
 
 DENSE_BYTES = 2**26
 """Masks of an evaluation image that would take more come encoded: 400 of a large photo would fill the memory."""
@@ -55,6 +58,8 @@ class CocoDataModule(LightningDataModule):
         limit: training images used (None: all); the other splits do not depend on it.
         eval_limit: images of tune and of test used, each (None: all).
         divisor: height and width of a batch are multiples of it.
+        unreadable: what becomes of a training photo that can't be read: `stop`, or `skip`, and nothing without objects
+            stands in its place, which batches tell. In evaluation every photo has to be read.
         pin_memory: page-locked batches (default: where there is a CUDA device).
 
     Raises:
@@ -84,6 +89,7 @@ class CocoDataModule(LightningDataModule):
         limit: int | None = None,
         eval_limit: int | None = None,
         divisor: int = 32,
+        unreadable: str = "stop",
         pin_memory: bool | None = None,
     ) -> None:
         super().__init__()
@@ -99,6 +105,9 @@ class CocoDataModule(LightningDataModule):
                 raise ConfigError(f"data.{name} is at least {least}, found {value}")
         if not 0 <= tune_share < 1:
             raise ConfigError(f"data.tune_share is a share of the training images below 1, found {tune_share}")
+        if unreadable not in get_args(Unreadable):
+            raise ConfigError(f"data.unreadable={unreadable}: expected one of {', '.join(get_args(Unreadable))}")
+        self.unreadable = unreadable
         self.transforms = transforms or Transforms()
         self.batch, self.eval_batch, self.workers, self.seed, self.divisor = batch, eval_batch, workers, seed, divisor
         self.tune_share, self.limit, self.eval_limit = tune_share, limit, eval_limit
@@ -181,7 +190,7 @@ class CocoDataModule(LightningDataModule):
 
     def image_path(self, split: Split, image_id: int) -> Path:
         part = self._parts[split]
-        return part.images / part.file.records[image_id].file_name
+        return stored(part.images, part.file.records[image_id].file_name)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -203,11 +212,12 @@ class CocoDataModule(LightningDataModule):
         """The samples of a split: train augmented, the others as evaluation sees them."""
         part = self._parts[split]
         labels = {category_id: label for label, category_id in enumerate(self.category_ids)}
+        skip = self.unreadable == "skip"
         if split != "train":
-            return CocoDataset(part.file, part.images, part.image_ids, labels, self.transforms)
+            return CocoDataset(part.file, part.images, part.image_ids, labels, self.transforms, skip=skip)
         maps = None if self._train_semantic is None else open_maps(self.root / self._train_semantic)
         place = (part.file, part.images, part.image_ids)
-        return CocoDataset(*place, labels, self.transforms, seed=self.seed, semantic=maps)
+        return CocoDataset(*place, labels, self.transforms, seed=self.seed, semantic=maps, skip=skip)
 
     def train_dataloader(self) -> DataLoader[Sample]:
         rank, world = self._place()
@@ -232,7 +242,7 @@ class CocoDataModule(LightningDataModule):
     def _loader(
         self, dataset: CocoDataset, sampler: Sampler, batch: int, dense_bytes: int | None = None
     ) -> DataLoader[Sample]:
-        kind = EpochLoader if isinstance(sampler, EpochSampler) else DataLoader
+        kind = EpochLoader if isinstance(sampler, EpochSampler) else PhotoLoader
         return kind(
             dataset,
             batch_size=batch,

@@ -12,7 +12,7 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from maskbench.data.coco import CocoFile, read_photo
+from maskbench.data.coco import CocoFile, read_photo, stored
 from maskbench.data.runs import LabelMap, encode, label_maps, locate, separate
 from maskbench.data.semantic import Map, SemanticMaps
 from maskbench.data.transforms import Transforms
@@ -30,6 +30,8 @@ class Sample:
     frame: Frame
     semantic: Map | None = None
     """Class of each pixel, as `data.semantic` has it."""
+    unreadable: bool = False
+    """Whether the photo could not be read, and nothing stands in its place."""
 
 
 class CocoDataset(Dataset[Sample]):
@@ -43,6 +45,7 @@ class CocoDataset(Dataset[Sample]):
         transforms: both pipelines.
         seed: first number of the augmentation's seed; None takes the evaluation pipeline.
         semantic: maps of stuff and things, if there are any.
+        skip: whether a photo of training that can't be read is one of zeros without objects.
     """
 
     def __init__(
@@ -55,8 +58,9 @@ class CocoDataset(Dataset[Sample]):
         *,
         seed: int | None = None,
         semantic: SemanticMaps | None = None,
+        skip: bool = False,
     ) -> None:
-        self.semantic = semantic
+        self.semantic, self.skip = semantic, skip
         self.file, self.images, self.image_ids = file, images, tuple(image_ids)
         self.labels, self.transforms, self.seed = labels, transforms, seed
 
@@ -72,11 +76,14 @@ class CocoDataset(Dataset[Sample]):
         """
         epoch, index = key if isinstance(key, tuple) else (0, key)
         record = self.file.records[self.image_ids[index]]
-        photo = self._photo(self.images / record.file_name, record.size)
-        objects = [each for each in self.file.annotations(record.image_id) if not each.crowd]
+        photo = self._photo(stored(self.images, record.file_name), record.size)
+        if unreadable := photo is None:  # what is drawn for it is drawn all the same, so that nothing else changes
+            photo = np.zeros((*record.size, 3), np.uint8)
+        every = [] if unreadable else self.file.annotations(record.image_id)
+        objects = [each for each in every if not each.crowd]
         maps = label_maps([each.runs for each in objects], record.size)
-        if self.semantic is not None:
-            maps.append(self.semantic(record))  # a map as they are, and moved as they are
+        if self.semantic is not None:  # a map as they are, and moved as they are
+            maps.append(np.zeros(record.size, np.uint16) if unreadable else self.semantic(record))
         if self.seed is None:
             photo, maps = self.transforms.eval(photo, maps)
         else:
@@ -84,10 +91,20 @@ class CocoDataset(Dataset[Sample]):
         semantic = None if self.semantic is None else maps.pop()
         labels = np.array([self.labels[each.category_id] for each in objects], dtype=np.int64)
         frame = Frame(record.image_id, record.size, (photo.shape[0], photo.shape[1]))
-        return Sample(photo, maps, labels, frame, semantic)
+        return Sample(photo, maps, labels, frame, semantic, unreadable)
 
-    def _photo(self, path: Path, size: Size) -> UInt8[np.ndarray, "H W 3"]:
-        photo = read_photo(path)
+    def _photo(self, path: Path, size: Size) -> UInt8[np.ndarray, "H W 3"] | None:
+        """The photo; None where it can't be read and is to be skipped."""
+        try:
+            photo = read_photo(path)
+        except DataError as error:
+            if not self.skip:
+                raise
+            if self.seed is None:
+                raise DataError(
+                    f"{error}. No photo is skipped in evaluation: AP would be that of the others"
+                ) from error
+            return None
         if photo.shape[:2] != size:
             raise DataError(
                 f"{path}: has {photo.shape[0]} x {photo.shape[1]} stored pixels (height x width), but {self.file.path} "
@@ -112,7 +129,9 @@ def collate(samples: Sequence[Sample], *, divisor: int = 32, dense_bytes: int | 
         bottom, right = sample.image.shape[:2]
         padded[:, :bottom, :right] = torch.from_numpy(sample.image).permute(2, 0, 1)
     targets = tuple(_target(sample, (height, width), dense_bytes) for sample in samples)
-    return Batch(images, targets, tuple(sample.frame for sample in samples), _semantic(samples, (height, width)))
+    frames = tuple(sample.frame for sample in samples)
+    unreadable = tuple(sample.frame.image_id for sample in samples if sample.unreadable)
+    return Batch(images, targets, frames, _semantic(samples, (height, width)), unreadable)
 
 
 def _semantic(samples: Sequence[Sample], size: Size) -> UInt8[Tensor, "B H W"] | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.progress import track
 
 from maskbench.data.cache import cache_folder, recall, remember
-from maskbench.data.coco import CocoFile, missing_annotations
+from maskbench.data.coco import CocoFile, missing_annotations, stored
 from maskbench.data.semantic import open_maps
 from maskbench.errors import DataError
 
@@ -40,7 +40,7 @@ def fingerprint(root: str | Path, files: Iterable[str | Path]) -> str:
     known = cache_folder() / "fingerprints" / f"{key.hexdigest()[:32]}.json"
     found = recall(known)
     if not isinstance(found, str):
-        found = _read([root / name for name in names], sum(size for size, _ in states))
+        found = _read([stored(root, name) for name in names], sum(size for size, _ in states))
         remember(known, found)
     return found
 
@@ -76,7 +76,7 @@ def list_files(root: Path, splits: Sequence[tuple[str, str, CocoFile]], semantic
 
 def _state(root: Path, name: str) -> tuple[int, int]:
     try:
-        found = os.stat(root / name)
+        found = os.stat(stored(root, name))
     except OSError as error:
         path = root / name
         if path.suffix == ".json":

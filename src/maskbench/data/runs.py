@@ -15,9 +15,8 @@ import pycocotools.mask as rle_codec
 from jaxtyping import Bool, Float32, Int64, UInt16
 
 from maskbench.ops.polygons import rasterise
+from maskbench.ops.run_lengths import Runs, read_runs
 
-Runs = Int64[np.ndarray, " _"]
-"""Lengths of runs down the columns of a mask, of background and foreground in turn."""
 LabelMap = UInt16[np.ndarray, "h w"]
 MOST = 65535
 """Instances that the numbers of a label map can tell apart."""
@@ -34,33 +33,7 @@ def run_lengths(segmentation: list | dict[str, Any], size: tuple[int, int]) -> R
         ValueError: the coordinates are no numbers or far outside, or the runs don't fill the photo.
     """
     drawn: dict[str, Any] = rasterise(segmentation, size) if isinstance(segmentation, list) else segmentation
-    counts = drawn["counts"]
-    runs = np.array(counts, dtype=np.int64) if isinstance(counts, list) else _uncompressed(counts)
-    filled, pixels = int(runs.sum()), size[0] * size[1]
-    # pycocotools would hand out uninitialised memory for what the runs leave open.
-    if filled != pixels or (runs < 0).any():
-        raise ValueError(f"run lengths cover {filled} pixels, but the photo of {size[0]} x {size[1]} has {pixels}")
-    return runs
-
-
-def _uncompressed(counts: str | bytes) -> Runs:
-    """COCO's string of run lengths: 5 bits a character, low ones first; from the fourth run on as the difference to the
-    last run of the same kind (`rleFrString` in cocoapi's maskApi.c)."""
-    runs: list[int] = []
-    value = shift = 0
-    for character in counts.encode() if isinstance(counts, str) else counts:
-        code = character - 48
-        value |= (code & 31) << shift
-        shift += 5
-        if code & 32:
-            if shift > 60:  # whose number would grow with the string
-                raise ValueError("a run length has more than 60 bits")
-            continue
-        if code & 16:
-            value -= 1 << shift
-        runs.append(value + runs[-2] if len(runs) > 2 else value)
-        value = shift = 0
-    return np.array(runs, dtype=np.int64)
+    return read_runs(drawn["counts"], size)
 
 
 class Place(NamedTuple):

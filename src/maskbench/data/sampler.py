@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from maskbench.errors import DataError
+
 
 class EpochSampler(DistributedSampler):
     """(epoch, index) of each training image, shuffled by (seed, epoch).
@@ -34,14 +36,21 @@ class EpochSampler(DistributedSampler):
         return iter([(self.epoch, index) for index in left.tolist()])
 
 
-class EpochLoader(DataLoader):
+class PhotoLoader(DataLoader):
+    """A loader whose workers' errors about data arrive as they were raised, and not with the worker's traceback."""
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch names its own class
+        try:
+            yield from super().__iter__()
+        except DataError as error:
+            raise DataError(str(error).rpartition(f"{DataError.__name__}: ")[2].strip()) from error
+
+
+class EpochLoader(PhotoLoader):
     """A loader over an `EpochSampler` that can go on within an epoch.
 
     It draws nothing before its first batch is asked for, so that there is time to say where it goes on.
     """
-
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch names its own class
-        yield from super().__iter__()
 
     def go_on(self, batches: int) -> None:
         """Leave out so many batches of the next epoch."""

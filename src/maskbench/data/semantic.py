@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from jaxtyping import UInt16
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from maskbench.data.coco import Record
-from maskbench.errors import DataError
+from maskbench.data.coco import Record, stored, wrong_name
+from maskbench.errors import DataError, MaskbenchError
 
 UNKNOWN = 255
 """In the files of COCO-stuff: no class."""
@@ -51,16 +51,22 @@ class SemanticMaps(ABC):
         if path is None:
             return np.zeros(record.size, np.uint16)
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=["PNG"]) as image:
+                if (image.height, image.width) != record.size:
+                    raise self._misfit(path, (image.height, image.width), record)
                 pixels = np.array(image)
-        except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+        except (MaskbenchError, MemoryError):
+            raise
+        except Exception as error:  # PIL's readers raise what damaged bytes lead them to, of many kinds
             raise DataError(f"{path}: is no map that can be read ({error}); replace it or leave it out") from error
-        if pixels.shape[:2] != record.size:
-            raise DataError(
-                f"{path}: has {pixels.shape[0]} x {pixels.shape[1]} pixels (height x width), but its photo "
-                f"{record.file_name} has {record.size[0]} x {record.size[1]}; export the maps again"
-            )
         return self.read(pixels, record)
+
+    @staticmethod
+    def _misfit(path: Path, size: tuple[int, int], record: Record) -> DataError:
+        return DataError(
+            f"{path}: has {size[0]} x {size[1]} pixels (height x width), but its photo {record.file_name} has "
+            f"{record.size[0]} x {record.size[1]}; export the maps again"
+        )
 
     def files(self, records: Iterable[Record]) -> list[Path]:
         """What the maps of some photos are read from.
@@ -81,7 +87,7 @@ class LabelMaps(SemanticMaps):
     """A folder of one-channel PNGs named as their photos, whose pixels are classes and 255 is unknown (COCO-stuff)."""
 
     def file(self, record: Record) -> Path | None:
-        path = (self.path / record.file_name).with_suffix(".png")
+        path = stored(self.path, PurePosixPath(record.file_name).with_suffix(".png").as_posix())
         return path if path.is_file() else None
 
     def read(self, pixels: np.ndarray, record: Record) -> Map:
@@ -109,17 +115,20 @@ class Panoptic(SemanticMaps):
                 )
                 for annotation in content["annotations"]
             }
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            climbing = [name for name, _ in self._annotations.values() if wrong_name(name)]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DataError(
                 f"{path}: is no panoptic json ({type(error).__name__}: {error}); expected COCO's, with categories, and "
                 "annotations of image_id, file_name and segments_info"
             ) from error
+        if climbing:
+            raise DataError(f"{path}: names the file {climbing[0]!r:.80}, which lies not in the folder beside it")
         if len(classes) > UNKNOWN:
             raise DataError(f"{path}: has {len(classes)} categories, expected at most {UNKNOWN}")
 
     def file(self, record: Record) -> Path | None:
         found = self._annotations.get(record.image_id)
-        return None if found is None else self.path.with_suffix("") / found[0]
+        return None if found is None else stored(self.path.with_suffix(""), found[0])
 
     def read(self, pixels: np.ndarray, record: Record) -> Map:
         name, segments = self._annotations[record.image_id]

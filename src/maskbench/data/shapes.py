@@ -22,7 +22,7 @@ import pycocotools.mask as rle_codec
 from jaxtyping import UInt8
 from rich.progress import Progress
 
-from maskbench.atomic import beside
+from maskbench.atomic import beside, writing
 from maskbench.data.cache import cache_folder
 from maskbench.data.scene import SILHOUETTES, Draws, Look, Scene, paint
 from maskbench.errors import ConfigError
@@ -54,6 +54,10 @@ class Shapes(Look):
             raise ConfigError(f"shapes can't be drawn: {wrong}")
 
     def _wrong(self) -> Iterator[str]:
+        for name in ("images", "val_images", "size", "seed", "noise", "texture", "overlap", "empty", "visible"):
+            if isinstance(value := getattr(self, name), bool) or not isinstance(value, int | float):
+                yield f"{name} is a number, found {value!r}"
+                return
         known = [name for name in SILHOUETTES if name in self.classes]
         if not known or len(known) < len(self.classes):
             yield f"classes are different ones out of {', '.join(SILHOUETTES)}, found {list(self.classes)}"
@@ -98,11 +102,12 @@ def draw(*, cache: str | Path | None = None, **settings: Any) -> Path:
     if folder.is_dir():
         return folder
     unfinished = beside(folder)
-    try:
-        _draw_into(unfinished, shapes)
-        _move(unfinished, folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    with writing(unfinished / "images"):
+        try:
+            _draw_into(unfinished, shapes)
+            _move(unfinished, folder)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
     return folder
 
 

@@ -5,20 +5,71 @@ from __future__ import annotations
 import json
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import pycocotools.mask as rle_codec
 
 from maskbench.errors import DataError
 from maskbench.ops.polygons import rasterise
+from maskbench.ops.run_lengths import read_runs
 
 Geometry = Literal["segm", "bbox"]
 """What of an annotation is looked at: its mask or its box."""
 
 COCO_INSTANCES, LVIS_INSTANCES = 100, 300
 """Detections that count: COCO's of an image and class, LVIS's of an image."""
+
+
+LARGEST = 2**31
+"""Pixels of a mask: pycocotools counts them in 32 bits."""
+
+
+class Kind(NamedTuple):
+    """What a field of a record holds."""
+
+    words: str
+    holds: Callable[[Any], bool]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and abs(value) < 1e300
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int | str) and not (isinstance(value, int) and abs(value) >= 2**63)
+
+
+def _are_ids(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_id, value))
+
+
+def _is_box(value: Any) -> bool:
+    return isinstance(value, list) and len(value) in (0, 4) and all(map(_is_number, value))
+
+
+ID, SIDE = Kind("an id", _is_id), Kind("pixels", lambda value: type(value) is int and 0 < value <= LARGEST)
+NUMBER, FLAG = Kind("a number", _is_number), Kind("0 or 1", lambda value: value in (0, 1))
+IDS = ("id", "image_id", "category_id")
+"""Fields that no record of theirs lacks."""
+LISTED = Kind("a list of ids", _are_ids)
+KINDS: dict[str, dict[str, Kind]] = {
+    "images": {
+        "id": ID,
+        "height": SIDE,
+        "width": SIDE,
+        **dict.fromkeys(("neg_category_ids", "not_exhaustive_category_ids"), LISTED),
+    },
+    "categories": {"id": ID, "name": Kind("text", lambda value: isinstance(value, str))},
+    "annotations": {
+        **dict.fromkeys(IDS, ID),
+        "area": NUMBER,
+        "bbox": Kind("[x, y, width, height]", _is_box),
+        "iscrowd": FLAG,
+        "ignore": FLAG,
+    },
+}
 
 
 class GroundTruth:
@@ -101,10 +152,8 @@ class GroundTruth:
         try:
             if isinstance(segmentation, list):
                 rle = rasterise(segmentation, (image["height"], image["width"]))
-            elif isinstance(segmentation["counts"], list):
-                rle = rle_codec.frPyObjects(segmentation, *segmentation["size"])
             else:
-                rle = segmentation
+                rle = _held(segmentation)
             size = tuple(rle["size"])
         except Exception as error:
             raise DataError(f"{where}: the segmentation can't be read ({type(error).__name__}: {error})") from error
@@ -145,31 +194,49 @@ class GroundTruth:
         return {**prepared, "area": float(rle_codec.area(rle)) if area is None else area}
 
 
+def _held(segmentation: Mapping[str, Any]) -> dict[str, Any]:
+    """Run lengths as pycocotools draws them, which looks at none of it.
+
+    Raises:
+        ValueError: they don't fill a mask of their size.
+    """
+    counts, (height, width) = segmentation["counts"], segmentation["size"]
+    if type(height) is not int or type(width) is not int or min(height, width) < 1 or height * width > LARGEST:
+        raise ValueError(f"a mask of {height} x {width} pixels")
+    read_runs(counts, (height, width))
+    rle = {"size": [height, width], "counts": counts}
+    return rle_codec.frPyObjects(rle, height, width) if isinstance(counts, list) else rle
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: expected a COCO annotation json, but it can't be read: {error}") from error
     if not isinstance(content, dict):
         hint = "; are these results?" if isinstance(content, list) else ""
         found = type(content).__name__
         raise DataError(f"{path}: expected an object with images, annotations and categories, found a {found}{hint}")
-    _check_records(path, "images", content.get("images"), keys=("id",))
-    _check_records(path, "categories", content.get("categories"), keys=("id",))
-    _check_records(path, "annotations", content.get("annotations"), keys=("id", "image_id", "category_id"))
+    for name, kinds in KINDS.items():
+        _check_records(path, name, content.get(name), kinds)
     if not content["images"] or not content["categories"]:
         raise DataError(f"{path}: lists no images or no categories, so there is nothing to score")
     return content
 
 
-def _check_records(path: Path, name: str, records: Any, keys: Collection[str]) -> None:
-    """Raise if `records` is no list of objects that have the keys and ids of their own."""
+def _check_records(path: Path, name: str, records: Any, kinds: Mapping[str, Kind]) -> None:
+    """Raise if `records` is no list of objects whose fields are of their kinds, with ids of their own."""
+    keys = [key for key in kinds if key in IDS]
     if not isinstance(records, list):
         raise DataError(f"{path}: expected a list under '{name}', found {type(records).__name__}")
     for index, record in enumerate(records):
         missing = [key for key in keys if not isinstance(record, dict) or key not in record]
         if missing:
             raise DataError(f"{path}, {name}[{index}]: lacks {', '.join(missing)}")
+        for key, kind in kinds.items():
+            value = record.get(key)
+            if (value is not None or key in IDS) and not kind.holds(value):
+                raise DataError(f"{path}, {name}[{index}]: {key} is {value!r:.60}, expected {kind.words}")
     twice = [key for key, count in Counter(record["id"] for record in records).items() if count > 1]
     if twice:
         raise DataError(f"{path}: ids under '{name}' are not unique, {twice[0]} is there more than once")

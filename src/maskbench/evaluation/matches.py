@@ -5,7 +5,9 @@ D detections   G truths   S strata   T IoU thresholds
 
 from __future__ import annotations
 
+import math
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -19,6 +21,9 @@ from maskbench.errors import DataError
 
 FILE = "matches.npz"
 """Where a run folder has them."""
+
+MOST = 2**32
+"""Bytes of the matches of a run, unpacked: ten times those of LVIS's."""
 
 _NAMES = ("images", "classes", "names", "strata")
 
@@ -76,18 +81,29 @@ def read_matches(path: str | Path) -> Matches:
         DataError: the file can't be read or is none of ours.
     """
     try:
+        _require_size(Path(path))
         with Path(path).open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             return Matches(**{field.name: _column(file, field.name) for field in fields(Matches)})
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, TypeError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(
             f"{path}: expected the matches of a run, but it can't be read ({type(error).__name__}: {error}): "
             "`maskbench evaluate run=DIR` writes it anew"
         ) from error
 
 
+def _require_size(path: Path) -> None:
+    """Raise for an archive that a few bytes make larger than any study's."""
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+    if unpacked > MOST:
+        raise ValueError(f"it unpacks to {unpacked} bytes, expected at most {MOST}")
+
+
 def _column(file: Mapping[str, np.ndarray], name: str) -> Any:
     column = file[name]
     if f"{name}.shape" in file:
-        shape = tuple(file[f"{name}.shape"])
+        shape = tuple(file[f"{name}.shape"].tolist())
+        if not all(side >= 0 for side in shape) or math.prod(shape) > 8 * column.size:
+            raise ValueError(f"{name} has {column.size} bytes, which are not {shape}")
         return np.unpackbits(column, count=int(np.prod(shape))).reshape(shape).astype(bool)
     return tuple(column.tolist()) if name in _NAMES else column

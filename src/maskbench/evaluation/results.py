@@ -8,8 +8,9 @@ mask from `bbox` when there is one, and AP by size changes.
 from __future__ import annotations
 
 import gzip
+import io
 import json
-import math
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ Result = dict[str, Any]
 """One record of a COCO results file."""
 
 _GZIP_MAGIC = b"\x1f\x8b"
+LEAST = 2**28
+"""Bytes that gzipped results may always have."""
 
 
 def coco_results(instances: Instances, frame: Frame, category_ids: Sequence[int]) -> list[Result]:
@@ -77,11 +80,11 @@ def read_predictions(path: str | Path) -> list[Result]:
     try:
         content = Path(path).read_bytes()
         if content.startswith(_GZIP_MAGIC):
-            content = gzip.decompress(content)
+            content = _unpacked(content)
         text = content.decode(json.detect_encoding(content))
         del content  # `json.loads` would keep the bytes beside the text, of large files as much again
         results = json.loads(text)
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
         raise DataError(f"{path}: expected COCO results as json or gzipped json, can't read it: {error}") from error
     if not isinstance(results, list):
         hint = "; is it an annotation file?" if isinstance(results, dict) and "images" in results else ""
@@ -91,6 +94,16 @@ def read_predictions(path: str | Path) -> list[Result]:
         if problem:
             raise DataError(f"{path}, record {index}: {problem}")
     return results
+
+
+def _unpacked(content: bytes) -> bytes:
+    """What was gzipped; results shrink to a tenth or so, and not to a hundredth."""
+    most = max(LEAST, 100 * len(content))
+    with gzip.open(io.BytesIO(content)) as file:
+        unpacked = file.read(most + 1)
+    if len(unpacked) > most:
+        raise ValueError(f"{len(content)} bytes unpack to more than {most}, as no results do")
+    return unpacked
 
 
 def _problem(record: Any) -> str | None:
@@ -121,7 +134,7 @@ def _kind(value: Any) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
 
 
 def _is_box(value: Any) -> bool:

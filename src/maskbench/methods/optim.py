@@ -13,6 +13,8 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from maskbench.errors import ConfigError
+
 Curve = Callable[[float], float]
 """Share of the run that is done, 0…1 → factor on the learning rate, 0…1."""
 
@@ -43,6 +45,9 @@ class Optim:
         curve: factor on the learning rate after the warm-up.
         warmup: share of all steps over which the learning rate rises linearly from 0.
         decay_norm_and_bias: whether weight decay falls on one-dimensional parameters too.
+
+    Raises:
+        ConfigError: the warm-up is no share.
     """
 
     optimiser: Callable[[list[dict[str, object]]], Optimizer] = field(
@@ -51,6 +56,10 @@ class Optim:
     curve: Curve = cosine
     warmup: float = 0.08
     decay_norm_and_bias: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.warmup <= 1:
+            raise ConfigError(f"optim.warmup={self.warmup}: expected a share of all steps, 0 to 1")
 
     def __call__(self, module: nn.Module, total_steps: int) -> Scheduled:
         """The optimiser over the trainable parameters of `module`, annealed over `total_steps`."""

@@ -14,6 +14,7 @@ from timm.models.resnet import Bottleneck
 from timm.utils.model import freeze_batch_norm_2d
 from torch import Tensor, nn
 
+from maskbench.atomic import require_whole
 from maskbench.errors import ConfigError, WeightsError
 from maskbench.nn.folding import fold_frozen_norms
 from maskbench.phases import phase
@@ -124,7 +125,11 @@ def _load(body: nn.Module, path: Path) -> nn.Module:
     if not path.is_file():
         raise WeightsError(f"backbone.weights={path}: no such file (expected scratch, pretrained or a file)")
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            require_whole(path)
+            state = torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # safetensors, pickle and zip each raise errors of their own on a damaged file
         raise WeightsError(f"{path}: not readable as weights ({type(error).__name__}: {error})") from error
     try:

@@ -24,12 +24,13 @@ def rasterise(polygons: list[Any], size: tuple[int, int]) -> dict[str, Any]:
         TypeError: the polygons are something else.
     """
     for polygon in polygons:
-        if isinstance(polygon, list):
-            coordinates = np.asarray(polygon, dtype=float)
-            if coordinates.ndim != 1:  # pycocotools would draw something else
-                raise ValueError(f"a polygon is a list of pairs, expected x, y, x, y, …: {polygon!r:.40}")
-            farthest = np.abs(coordinates).max(initial=0)
-            if not farthest <= REACH * sum(size):
-                raise ValueError(f"a polygon reaches to {farthest:.6g}, but the photo has {size[0]} x {size[1]} pixels")
+        if not isinstance(polygon, list):  # what pycocotools may take for a mask of another size
+            raise TypeError(f"a polygon is a list of numbers, found {polygon!r:.40}")
+        coordinates = np.asarray(polygon, dtype=float)
+        if coordinates.ndim != 1:  # pycocotools would draw something else
+            raise ValueError(f"a polygon is a list of pairs, expected x, y, x, y, …: {polygon!r:.40}")
+        farthest = np.abs(coordinates).max(initial=0)
+        if not farthest <= REACH * sum(size):
+            raise ValueError(f"a polygon reaches to {farthest:.6g}, but the photo has {size[0]} x {size[1]} pixels")
     rle: dict[str, Any] = rle_codec.merge(rle_codec.frPyObjects(polygons, *size))
     return rle

@@ -5,7 +5,9 @@ Each appears whole, or not at all.
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +16,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
+from maskbench.atomic import beside, require_whole, writing
 from maskbench.data.sampler import EpochLoader
 from maskbench.errors import ConfigError, WeightsError
 from maskbench.runtime.console import say
@@ -26,6 +29,8 @@ NOTE = "maskbench"
 """Key of a checkpoint's note: method, classes and category ids, so that it can be used without its data set."""
 BATCHES = "batches"
 """Key of the batches of the epoch that is not over; 0 after an epoch."""
+RESUMED = ("global_step", "loops", "callbacks", "optimizer_states", "lr_schedulers")
+"""What else Lightning goes on from."""
 ASK = 20
 """Steps between two questions to the first of several devices, whether it is time to save."""
 
@@ -99,12 +104,29 @@ class Checkpoints(Checkpoint):
     def _save(self, trainer: Trainer, name: str) -> None:
         # one name for all: every rank takes part in saving, and what a killed process left is written over
         path, part = self.folder / name, self.folder / f".{name}.part"
-        trainer.save_checkpoint(part)
-        if trainer.is_global_zero:
-            if name == LAST and path.exists():
-                path.replace(self.folder / PREVIOUS)
-            part.replace(path)
+        with writing(path):
+            try:
+                trainer.save_checkpoint(part)
+                if trainer.is_global_zero:
+                    if name == LAST and path.exists():
+                        _keep(path, self.folder / PREVIOUS)
+                    part.replace(path)
+            except OSError:  # half of it would take the room that status.json needs
+                if trainer.is_global_zero:
+                    part.unlink(missing_ok=True)
+                raise
         self._saved = time.monotonic()
+
+
+def _keep(path: Path, other: Path) -> None:
+    """Let a file have another name too, so that who reads it meanwhile finds it; where that can't be, in its place."""
+    link = beside(other)
+    try:
+        os.link(path, link)
+        link.replace(other)
+        link.unlink(missing_ok=True)  # where both were one file already, nothing moves
+    except OSError:
+        path.replace(other)
 
 
 def forget_within(folder: Path) -> None:
@@ -120,17 +142,25 @@ class Newest(NamedTuple):
     batches: int
 
 
-def newest(folder: Path) -> Newest | None:
+def newest(folder: Path, method: LightningModule | None = None, note: Mapping[str, Any] | None = None) -> Newest | None:
     """The checkpoint to go on from; None before the first.
 
+    Args:
+        folder: of the checkpoints.
+        method: that is to go on, if one is.
+        note: what its weights belong to.
+
     Raises:
-        WeightsError: there are some, but none can be read.
+        WeightsError: there are some, but none can be read, or none is of the method.
     """
     paths = [path for path in (folder / WITHIN, folder / LAST, folder / PREVIOUS) if path.exists()]
     problems: list[WeightsError] = []
     for path in paths:
         try:
             found = read_checkpoint(path)
+            _require_training(found, path)
+            if method is not None:
+                _require_same(found, path, method, note)
         except WeightsError as problem:
             problems.append(problem)
             continue
@@ -141,6 +171,28 @@ def newest(folder: Path) -> Newest | None:
     if problems:
         raise problems[0]
     return None
+
+
+def _require_training(content: Mapping[str, Any], path: Path) -> None:
+    """Raise unless training can go on from it."""
+    if wrong := [name for name in ("epoch", BATCHES) if not isinstance(content.get(name), int)]:
+        raise WeightsError(f"{path}: does not tell its {' and '.join(wrong)}. {_remedy(path).capitalize()}.")
+
+
+def _require_same(
+    content: Mapping[str, Any], path: Path, method: LightningModule, note: Mapping[str, Any] | None
+) -> None:
+    """Raise unless this training wrote it."""
+    if missing := [name for name in RESUMED if name not in content]:
+        raise WeightsError(f"{path}: lacks {', '.join(missing)}. {_remedy(path).capitalize()}.")
+    for name, wanted in (note or {}).items():
+        if (found := content[NOTE].get(name)) != wanted:
+            raise WeightsError(
+                f"{path}: its {name} is {found!r:.80}, but that of this run is {wanted!r:.80}. Put back the run's own "
+                f"checkpoint, or {_remedy(path)}."
+            )
+    if misfits := _misfits(method, content["state_dict"]):
+        raise WeightsError(f"{path}: does not fit {type(method).__name__}: {misfits}. {_remedy(path).capitalize()}.")
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -155,6 +207,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"removed, {_remedy(path)}."
         )
     try:
+        require_whole(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle, zip and torch raise errors of their own on a damaged file
         reason = str(error).splitlines()[0] if str(error) else ""
@@ -162,8 +215,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"{path}: not readable as a checkpoint ({type(error).__name__}: {reason}). It may have been cut while it "
             f"was copied: {_remedy(path)}."
         ) from error
-    if not isinstance(content, dict) or "state_dict" not in content or NOTE not in content:
+    if not isinstance(content, dict) or not all(isinstance(content.get(name), dict) for name in ("state_dict", NOTE)):
         raise WeightsError(f"{path}: holds no weights of a maskbench run (expected state_dict and {NOTE})")
+    if not all(isinstance(value, Tensor) for value in content["state_dict"].values()):
+        raise WeightsError(f"{path}: its state_dict holds what is no tensor. {_remedy(path).capitalize()}.")
     return content
 
 
@@ -181,6 +236,13 @@ def fit_weights(module: LightningModule, weights: dict[str, Tensor], path: Path)
     Raises:
         WeightsError: they belong to another network; says which tensors differ.
     """
+    if misfits := _misfits(module, weights):
+        raise WeightsError(f"{path}: does not fit {type(module).__name__}: {misfits}")
+    module.load_state_dict(weights)
+
+
+def _misfits(module: LightningModule, weights: Mapping[str, Tensor]) -> str:
+    """Which tensors differ in name or shape; empty where none does."""
     own = module.state_dict()
     missing, extra = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
     shapes = [
@@ -193,6 +255,4 @@ def fit_weights(module: LightningModule, weights: dict[str, Tensor], path: Path)
         *([f"has {len(extra)} that are not in it, first {extra[0]}"] if extra else []),
         *sorted(shapes)[:3],
     ]
-    if found:
-        raise WeightsError(f"{path}: does not fit {type(module).__name__}: {'; '.join(found)}")
-    module.load_state_dict(weights)
+    return "; ".join(found)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -16,6 +16,8 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 from maskbench.errors import ConfigError
 
 GROUP = re.compile(r"^  - (?:override )?/?(\w+): ", re.MULTILINE)
+MEMBERLESS = "Config group override must be a string or a list"
+"""What Hydra says, as a mere ValueError, of a group that is given null or a number."""
 UNMATCHED = re.compile(r"Could not override '(\w+/[\w/]+)")
 """What Hydra says of a part that the composed config has no place for."""
 
@@ -37,14 +39,59 @@ def explain(error: HydraException, *configs: Path) -> str:
         return f"there is no {group}={choice}{_hint(choice, _choices(group, configs))}"
     cause = error.__cause__
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and isinstance(cause.parent_node, DictConfig):
-        parent = str(cause.full_key).rpartition(".")[0]
-        known = [f"{parent}.{key!s}".lstrip(".") for key in cause.parent_node if key != "_target_"]
-        parts = [part for part in _parts("method", configs) if part.endswith(f"/{cause.full_key}")]
-        hint = f"; did you mean {' or '.join(parts)}?" if parts else _hint(str(cause.full_key), known)
-        return f"there is no setting {cause.full_key}{hint}"
+        return f"there is no setting {cause.full_key}{_near(str(cause.full_key), cause.parent_node, configs)}"
     if unmatched := UNMATCHED.match(str(error)):
         return _without_place(unmatched[1], configs)
     return str(error)
+
+
+def _near(key: str, parent: DictConfig, configs: Sequence[Path]) -> str:
+    """What may be meant by a setting that is not there: a part, one that lies deeper, one of another choice, or a name
+    that is near."""
+    if parts := [part for part in _parts("method", configs) if part.endswith(f"/{key}")]:
+        return _meant(parts)
+    above, _, name = key.rpartition(".")
+    every = list(_paths(cast(DictConfig, parent._get_root())))
+    below = [path for path in every if path.startswith(f"{above}.")]
+    if deeper := [path for path in below or every if path.rpartition(".")[2] == name and key.count(".") < 2]:
+        return _meant(deeper[:3])
+    siblings = [own for own in map(str, parent) if not own.startswith("_") and own != "hydra"]
+    if others := _choices_with(configs, above, name):
+        return (
+            f"; the chosen {above} has none of that name, but {', '.join(others)} ha{'s' if len(others) == 1 else 've'}"
+        )
+    prefix = f"{above}." if above else ""
+    if not difflib.get_close_matches(name, siblings, n=1) and (
+        deeper := [path for path in every if difflib.get_close_matches(name, [path.rpartition(".")[2]], cutoff=0.8)]
+    ):
+        return _meant(deeper[:3])
+    return _hint(name, siblings, prefix) if siblings else f"; {above} holds no settings"
+
+
+def _meant(names: Sequence[str]) -> str:
+    return f"; did you mean {' or '.join(names)}?"
+
+
+def _paths(node: DictConfig, prefix: str = "") -> Iterator[str]:
+    """The settings below, by dotted path, those that lie higher first; Hydra's own are left out."""
+    names = [name for name in map(str, node) if not name.startswith("_") and f"{prefix}{name}" != "hydra"]
+    yield from (f"{prefix}{name}" for name in names)
+    for name in names:
+        if isinstance(below := node._get_node(name), DictConfig) and not below._is_none() and not below._is_missing():
+            yield from _paths(below, f"{prefix}{name}.")
+
+
+def _choices_with(configs: Sequence[Path], group: str, name: str) -> list[str]:
+    """The members of a group that have a setting of this name."""
+    if not group or "." in group:
+        return []
+    line = re.compile(rf"^{re.escape(name)}:", re.MULTILINE)
+    files = {choice: [folder / group / f"{choice}.yaml" for folder in configs] for choice in _choices(group, configs)}
+    return [
+        choice
+        for choice, paths in files.items()
+        if any(line.search(path.read_text("utf-8")) for path in paths if path.is_file())
+    ]
 
 
 def _without_place(part: str, configs: Sequence[Path]) -> str:
@@ -85,9 +132,10 @@ def _unreadable(argument: str) -> str:
     )
 
 
-def _hint(given: str, known: list[str]) -> str:
+def _hint(given: str, known: Sequence[str], prefix: str = "") -> str:
     near = difflib.get_close_matches(given, known, n=2)
-    return f"; did you mean {' or '.join(near)}?" if near else f"; there are {', '.join(known)}"
+    named = [f"{prefix}{name}" for name in near or known]
+    return _meant(named) if near else f"; there are {', '.join(named)}"
 
 
 def swept_with_methods(arguments: Sequence[str]) -> list[str]:
@@ -106,11 +154,18 @@ def swept_with_methods(arguments: Sequence[str]) -> list[str]:
     if not any(override.key_or_group == "method" and override.is_sweep_override() for override in overrides.values()):
         return list(arguments)
     own = {
-        word: f"{word.partition('=')[0]}=choice({word.partition('=')[2]})"
+        word: f"{word.partition('=')[0]}={_choice_of_one(word.partition('=')[2])}"
         for word, override in overrides.items()
         if override.key_or_group.startswith(("method.", "method/")) and not override.is_sweep_override()
     }
     return [own.get(word, word) for word in arguments]
+
+
+def _choice_of_one(value: str) -> str:
+    """Hydra's words for it; its choice(…) takes no null and no empty value, which are listed twice and count once."""
+    if value.strip().lower() in ("", "null"):
+        return ",".join(2 * [value.strip() or "''"])
+    return f"choice({value})"
 
 
 def usage(name: str, ours: Path, *others: Path) -> str:

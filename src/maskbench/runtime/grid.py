@@ -14,6 +14,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from maskbench.atomic import replace_text
 from maskbench.errors import ConfigError
 from maskbench.runtime.plugins import plug_in
 from maskbench.runtime.verb import report_errors
@@ -48,8 +49,8 @@ class GridSweeper(Sweeper):
         with report_errors():
             values = {override.get_key_element(): _values(override) for override in parser.parse_overrides(words)}
         folder = Path(self.config.hydra.sweep.dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(self.config, folder / "multirun.yaml")
+        with report_errors():
+            replace_text(folder / "multirun.yaml", OmegaConf.to_yaml(self.config))
         return self.launcher.launch([list(job) for job in product(*values.values())], initial_job_idx=0)
 
 
@@ -63,7 +64,8 @@ def _values(override: Override) -> Sequence[str]:
             f"{override.input_line}: that is a range; list the values of it that are to be tried, or search it with "
             "hydra/sweeper=optuna"
         )
-    return [f"{name}={value}" for value in override.sweep_string_iterator()]
+    # each once: a null is listed twice where it is a choice of one (`command_line.swept_with_methods`)
+    return list(dict.fromkeys(f"{name}={value}" for value in override.sweep_string_iterator()))
 
 
 def register() -> None:

@@ -32,6 +32,7 @@ from maskbench.runtime.published import with_data
 from maskbench.runtime.quiet import hush
 from maskbench.runtime.run_folder import RunFolder, load, read_json, require_same_data, write_json
 from maskbench.runtime.timing import on_one, pick_device
+from maskbench.runtime.trial import alone, taken
 from maskbench.runtime.tuning import TuneAP
 from maskbench.structures import Batch
 
@@ -156,15 +157,21 @@ def judge_again(path: Path, *, predict: bool, device: str | None = None) -> dict
         What metrics.json holds.
 
     Raises:
-        RunError: the run is not finished, or its data are not what it was trained and judged on.
+        RunError: the run is not finished, another process is at it, or its data are not what it was trained and judged
+            on.
     """
     run = RunFolder.existing(path)
+    with alone(run.path, partial(taken, run.path)):
+        return _judge_again(run, predict=predict, device=device)
+
+
+def _judge_again(run: RunFolder, *, predict: bool, device: str | None) -> dict[str, Any]:
     before = read_json(run.metrics)
     metrics = {name: value for name, value in before.items() if name not in SCORES}
     if predict:
         hush()
         target = pick_device(device)
-        cfg, data, method = load(path)
+        cfg, data, method = load(run.path)
         require_same_data(run, data)
         cfg.trainer = on_one(target, cfg.trainer)
         for chosen in ("tune", "fitted"):
@@ -229,9 +236,10 @@ def _judge_predictions(
         iou_type: score(truth, results, iou_type=iou_type, why=iou_type == "segm", **shared) for iou_type in iou_types
     }
     matches = scores["segm"].matches if "segm" in scores else None
-    run.matches.unlink(missing_ok=True)
     if matches:
         write_matches(run.matches, matches)
+    else:
+        run.matches.unlink(missing_ok=True)
     write_thumbnails(run.thumbnails, data, results, matches, chosen["threshold"] if chosen else None)
     # an oracle that every system can be asked
     named = score(truth, with_true_classes(truth, results), iou_type="segm", **shared).summary

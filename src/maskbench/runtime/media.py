@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from lightning.pytorch.loggers import WandbLogger
 from numpy import ndarray
 from omegaconf import DictConfig, OmegaConf
 
+from maskbench.atomic import writing
 from maskbench.data.coco import read_photo
 from maskbench.data.datamodule import CocoDataModule
+from maskbench.errors import ConfigError, DashboardError
 from maskbench.methods.base import Segmenter
 from maskbench.runtime.compose import make
 from maskbench.runtime.run_folder import RunFolder, read_json
@@ -45,19 +48,52 @@ def log_again(run: RunFolder) -> None:
 
 def _open(cfg: DictConfig, run: Path, **settings: Any) -> wandb.Run:
     """The W&B run of the trial in a folder, new or gone on with."""
-    run.parent.mkdir(parents=True, exist_ok=True)
-    return make(
-        cfg.logger,
-        name=run.name,
-        id=wandb_id(cfg.study, run.name),
-        dir=str(run.parent),
-        group=cfg.study,
-        job_type=cfg.method_name,
-        config=OmegaConf.to_container(cfg),
-        # an offline run can't look for the one it goes on with; `wandb sync` joins both by their id
-        resume=None if cfg.logger.mode == "offline" else "allow",
-        **settings,
-    )
+    with writing(run):
+        run.parent.mkdir(parents=True, exist_ok=True)
+    with telling():
+        return make(
+            cfg.logger,
+            name=run.name,
+            id=wandb_id(cfg.study, run.name),
+            dir=str(run.parent),
+            group=cfg.study,
+            job_type=cfg.method_name,
+            config=OmegaConf.to_container(cfg),
+            # an offline run can't look for the one it goes on with; `wandb sync` joins both by their id
+            resume=None if cfg.logger.mode == "offline" else "allow",
+            **settings,
+        )
+
+
+@contextmanager
+def telling() -> Iterator[None]:
+    """W&B's errors as ours.
+
+    Raises:
+        ConfigError: it does not know who logs, or does not take a setting.
+        DashboardError: it can't be reached.
+    """
+    try:
+        yield
+    except wandb.errors.CommError as error:
+        down = DashboardError(
+            f"W&B can't be reached or lets nobody in ({str(error).strip()}): log in (`wandb login`), or leave "
+            "logger.mode=offline and send the run afterwards (`wandb sync`)"
+        )
+        down.again = "maybe"
+        raise down from error
+    except wandb.errors.Error as error:
+        raise ConfigError(
+            f"logger: W&B says: {str(error).strip()} Log in (`wandb login`, or WANDB_API_KEY), or leave "
+            "logger.mode=offline and send the run afterwards (`wandb sync`)"
+        ) from error
+
+
+def require_login(logger: DictConfig | None) -> None:
+    """Raise as `telling` does unless W&B knows who logs, where runs are logged live; on a terminal it asks."""
+    if logger and logger.get("mode") == "online":
+        with telling():
+            wandb.login()
 
 
 class TuneOverlays(Callback):

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Int32, UInt8
 from numpy import ndarray
 
+from maskbench.atomic import replacing
 from maskbench.runtime.colours import Colour, Colours
 from maskbench.runtime.display import turned
 from maskbench.runtime.lettering import FREE, PLATE, Span, letter_size, place, plate
@@ -152,10 +153,10 @@ def fit(image: UInt8[ndarray, "H W 3"], side: int) -> UInt8[ndarray, "h w 3"]:
 
 def save(image: ndarray, path: Path) -> Path:
     """Write RGB of 8 bits or integers of 16 as PNG, with the folders it needs, and return the path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     stored = image[:, :, ::-1] if image.ndim == 3 else image
     written, encoded = cv2.imencode(".png", np.ascontiguousarray(stored))
     if not written:
         raise OSError(f"{path}: could not be encoded as PNG")
-    path.write_bytes(encoded.tobytes())  # not cv2.imwrite: it fails in silence, and on some file names
+    with replacing(path) as part:
+        part.write_bytes(encoded.tobytes())  # not cv2.imwrite: it fails in silence, and on some file names
     return path

@@ -16,7 +16,7 @@ import numpy as np
 import pycocotools.mask as rle_codec
 from jaxtyping import Bool
 
-from maskbench.atomic import replacing
+from maskbench.atomic import replacing, writing
 from maskbench.data.coco import CocoFile, read_photo
 from maskbench.data.datamodule import CocoDataModule
 from maskbench.data.runs import run_lengths
@@ -66,19 +66,21 @@ def write_thumbnails(
         if result["image_id"] in found and result["score"] >= at:
             found[result["image_id"]].append(result)
     worth = f1_by_image(matches, at) if matches else {}
-    folder.mkdir(parents=True, exist_ok=True)
-    for earlier in folder.iterdir():
-        earlier.unlink()
     photos = {}
     for image_id, own in found.items():
         size = file.records[image_id].size
         photo = fit(read_photo(data.image_path("test", image_id)), SIDE)
         encoded = cv2.imencode(".jpg", photo[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1]
-        (folder / f"{image_id}.jpg").write_bytes(encoded.tobytes())
+        with replacing(folder / f"{image_id}.jpg") as part:
+            part.write_bytes(encoded.tobytes())
         photos[image_id] = {**_outlines(file, image_id, own, names, size), "f1": worth.get(image_id)}
     content = json.dumps({"score": at, "photos": photos}, separators=(",", ":")).encode()
     with replacing(folder / PHOTOS) as part:
         part.write_bytes(gzip.compress(content, mtime=0))
+    with writing(folder):
+        for earlier in folder.iterdir():
+            if earlier.name not in (PHOTOS, *(f"{image_id}.jpg" for image_id in photos)):
+                earlier.unlink()
 
 
 def _outlines(

@@ -82,7 +82,12 @@ def make_plan(cfg: DictConfig, data: CocoDataModule, method: Segmenter, run: Run
     Raises:
         ConfigError: the protocol makes no sense, or its budget is less than half an epoch.
     """
-    _require_sense(cfg, data)
+    require_budget(cfg.protocol, cfg.trainer)
+    if len(cfg.protocol.lr_factors) > 1 and not data.objects("tune"):
+        raise ConfigError(
+            f"protocol.lr_factors={list(cfg.protocol.lr_factors)} are chosen by AP on tune, but it has no object: set "
+            "data.tune_share above 0 or data.tune_annotations, or take one factor"
+        )
     plan = Plan(**read_json(run.plan)) if run.plan.exists() else _measured(cfg, data, method)
     factors = [float(factor) for factor in cfg.protocol.lr_factors]
     for factor in factors if len(factors) > 1 else ():
@@ -101,8 +106,8 @@ def _write(run: RunFolder, plan: Plan) -> None:
         write_json(run.plan, asdict(plan))
 
 
-def _require_sense(cfg: DictConfig, data: CocoDataModule) -> None:
-    protocol, trainer = cfg.protocol, cfg.trainer
+def require_budget(protocol: DictConfig, trainer: DictConfig) -> None:
+    """Raise `ConfigError` where a protocol makes no sense, or none with this trainer."""
     budget = {unit: protocol[unit] for unit in ("tflops", "minutes") if protocol[unit] is not None}
     for name in ("share", "tuning_share"):
         if not 0 < protocol[name] <= 1:
@@ -119,11 +124,6 @@ def _require_sense(cfg: DictConfig, data: CocoDataModule) -> None:
         raise ConfigError(
             f"protocol={protocol.name} plans in epochs, but trainer.max_epochs={trainer.get('max_epochs')} and "
             f"trainer.max_steps={trainer.get('max_steps')}: set max_epochs alone"
-        )
-    if len(protocol.lr_factors) > 1 and not data.objects("tune"):
-        raise ConfigError(
-            f"protocol.lr_factors={list(protocol.lr_factors)} are chosen by AP on tune, but it has no object: set "
-            "data.tune_share above 0 or data.tune_annotations, or take one factor"
         )
     if budget and (_devices(trainer) != 1 or (trainer.get("num_nodes") or 1) != 1):
         raise ConfigError(

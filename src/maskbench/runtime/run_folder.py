@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from maskbench.atomic import replace_text
-from maskbench.errors import RunError
+from maskbench.errors import RunError, WeightsError
 from maskbench.evaluation.matches import FILE as MATCHES
+from maskbench.sweep.settings import settings
 from maskbench.sweep.status import RESULTS
+from maskbench.targets import refusal
 
 if TYPE_CHECKING:  # what watches or scores runs reads their files without torch
     from maskbench.data.datamodule import CocoDataModule
@@ -97,14 +100,22 @@ class RunFolder:
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
-    def write_config(self, settings: Mapping[str, Any]) -> None:
+    def write_config(self, composed: Mapping[str, Any]) -> None:
         """The composed config, resolved."""
-        replace_text(self.config, OmegaConf.to_yaml(OmegaConf.create(dict(settings))))
+        replace_text(self.config, OmegaConf.to_yaml(OmegaConf.create(dict(composed))))
 
     def read_config(self) -> DictConfig:
+        """The composed config.
+
+        Raises:
+            RunError: it can't be read, or would call what neither maskbench nor the user knows (`targets`).
+        """
+        found = settings(self.path)
+        if reason := refusal(found):
+            raise RunError(f"{self.config}: {reason}")
         try:
             cfg = OmegaConf.load(self.config)
-        except (OSError, UnicodeDecodeError, YAMLError) as error:
+        except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
             raise RunError(f"{self.config}: not readable as a config: {error}") from error
         if not isinstance(cfg, DictConfig):
             raise RunError(f"{self.config}: expected the settings of a run, found {type(cfg).__name__}")
@@ -171,6 +182,13 @@ def load(path: str | Path) -> tuple[DictConfig, CocoDataModule, Segmenter]:
     return trained.cfg, data, trained.method
 
 
+def _is_note(note: Mapping[str, Any]) -> bool:
+    classes, ids = note.get("classes"), note.get("category_ids")
+    if not isinstance(classes, list) or not isinstance(ids, list) or not 0 < len(classes) == len(ids):
+        return False
+    return all(isinstance(name, str) for name in classes) and all(isinstance(each, int) for each in ids)
+
+
 def load_method(path: str | Path) -> Trained:
     """The trained method of a run, whether its data set is at hand or not.
 
@@ -188,6 +206,8 @@ def load_method(path: str | Path) -> Trained:
     file = run.checkpoints / chosen(cfg.checkpoint)
     checkpoint = read_checkpoint(file)
     note = checkpoint[NOTE]
+    if not _is_note(note):
+        raise WeightsError(f"{file}: does not tell its classes and their category ids; copy the checkpoint again")
     cfg.backbone.weights = "scratch"  # whatever it began with, the checkpoint holds what became of it
     method = build_method(cfg, note["classes"])
     fit_weights(method, checkpoint["state_dict"], file)

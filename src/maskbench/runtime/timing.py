@@ -52,8 +52,9 @@ class Conditions:
         require_execution(self.execution, self.device)
         if self.precision is not None:
             precision_name(self.precision)
-        if self.batch < 1:
-            raise ConfigError(f"batch={self.batch}: expected at least one image")
+        for name in ("batch", "images", "threads"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}={getattr(self, name)}: expected at least 1")
 
     @property
     def usual(self) -> bool:
@@ -210,5 +211,6 @@ def time_weights(weights: str, cfg: DictConfig, conditions: Conditions) -> dict[
 def _setting(cfg: DictConfig) -> str:
     """What runs must share to be timed on the same photos."""
     precision = precision_name(cfg.trainer.precision)
-    shared = [OmegaConf.to_container(cfg.data), OmegaConf.to_container(cfg.transforms), precision]
+    data = {name: value for name, value in cfg.data.items() if name != "unreadable"}  # which is of training
+    shared = [OmegaConf.to_container(OmegaConf.create(data)), OmegaConf.to_container(cfg.transforms), precision]
     return json.dumps(shared, sort_keys=True)

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
-from typing import Any, get_args
+from typing import Any
 
 import cv2
 import torch
-from lightning import Trainer
+from lightning import Callback, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from omegaconf import DictConfig, OmegaConf
 
 from maskbench.atomic import replace_text
 from maskbench.data.datamodule import CocoDataModule
 from maskbench.errors import ConfigError
-from maskbench.evaluation.overlaps import IouType
 from maskbench.evaluation.precision import precision_name
 from maskbench.methods.base import Segmenter
 from maskbench.runtime.checkpoints import BEST, Checkpoints, chosen, fit_weights, newest, read_checkpoint
@@ -32,16 +31,18 @@ from maskbench.runtime.history import History
 from maskbench.runtime.interrupts import interruptible
 from maskbench.runtime.judging import judge
 from maskbench.runtime.media import TuneOverlays, build_logger, end_curve, summarise
-from maskbench.runtime.memory import Parts, require_choice, told
+from maskbench.runtime.memory import Parts, told
 from maskbench.runtime.plan import make_plan
 from maskbench.runtime.progress import shown
 from maskbench.runtime.published import begin
 from maskbench.runtime.quiet import hush
 from maskbench.runtime.ranks import leads
+from maskbench.runtime.rehearsal import require_validation
 from maskbench.runtime.run_folder import RunFolder, write_json
 from maskbench.runtime.timing import Conditions, time_runs
 from maskbench.runtime.trial import Composed
 from maskbench.runtime.tuning import TuneAP
+from maskbench.runtime.unreadable import Unreadable
 from maskbench.sweep.identity import fairness
 
 CHECKPOINT = {"last": "last", "best": "best (selected on tune)"}
@@ -54,7 +55,7 @@ def train(trial: Composed, done: Callable[[], None]) -> None:
     Every device's process runs all of it, since all take part in training and in counting; the first one writes.
 
     Args:
-        trial: what to train.
+        trial: what to train, rehearsed (`rehearsal.rehearse`).
         done: called when the folder is complete, before W&B is told: a network that is down makes no run a failure.
     """
     cfg, run = trial.cfg, RunFolder(trial.folder)
@@ -62,10 +63,7 @@ def train(trial: Composed, done: Callable[[], None]) -> None:
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
         cv2.setNumThreads(cfg.threads)
-    # what is wrong is told before training, not after
     file, precision = chosen(cfg.checkpoint), precision_name(cfg.trainer.precision)
-    _require_measurable(cfg)
-    require_choice(cfg.out_of_memory)
     if leads():
         run.write_config(cfg)
         if trial.fitted:
@@ -73,8 +71,6 @@ def train(trial: Composed, done: Callable[[], None]) -> None:
     data, method = build(cfg)
     if file == BEST:
         _require_choice(data)
-        if cfg.protocol.tflops is None and cfg.protocol.minutes is None:
-            _require_validation(cfg)
     if "weights" in cfg:
         begin(method, cfg.weights.file)
     parts = Parts.of(run)
@@ -84,11 +80,11 @@ def train(trial: Composed, done: Callable[[], None]) -> None:
         plan = make_plan(cfg, data, method, run)
     cfg = plan.applied(cfg)
     method.optim = make(cfg.optim)
-    if file == BEST:
-        _require_validation(cfg)
+    if file == BEST:  # epochs are the plan's now
+        require_validation(cfg)
     with _logger(trial, method) as logger:
-        history = History(run.history)
-        trainer = _trainer(cfg, run, data, method, history, logger)
+        history, unreadable = History(run.history), Unreadable(data)
+        trainer = _trainer(cfg, run, data, method, (history, unreadable), logger)
         trainer.accumulate_grad_batches *= parts.count
         device = trainer.strategy.root_device
         if leads():
@@ -97,11 +93,12 @@ def train(trial: Composed, done: Callable[[], None]) -> None:
             _tell_of_share(data)
             _tell_of_gpu(device)
         with within(images=data.batch // trainer.world_size // parts.count):
-            _fit(trainer, method, data, run)
+            _fit(trainer, method, data, run, _note(cfg, data))
         if file == BEST:
             fit_weights(method, read_checkpoint(run.checkpoints / BEST)["state_dict"], run.checkpoints / BEST)
         found = judge(cfg, method, data, run, Heartbeat(run.path))
-        metrics = _about(cfg, method, history) | {"plan": asdict(plan), "parts": asdict(parts)} | found
+        counts = {"plan": asdict(plan), "parts": asdict(parts), "unreadable": unreadable.summary()}
+        metrics = _about(cfg, method, history) | counts | found
         if not trainer.is_global_zero:
             return
         write_json(run.metrics, metrics)  # which say at what threshold it is deployed
@@ -112,21 +109,6 @@ def train(trial: Composed, done: Callable[[], None]) -> None:
             end_curve(logger, metrics, trainer.global_step)
             summarise(logger.experiment, run)
     show_scores(run.path.name, metrics)
-
-
-def _require_measurable(cfg: DictConfig) -> None:
-    """Raise where the length of training makes no sense, or what is measured after it is unknown or nothing."""
-    known, found = get_args(IouType), list(cfg.evaluation.iou_types)
-    if not found or not set(found) <= set(known):
-        raise ConfigError(f"evaluation.iou_types={found}: expected one or more of {', '.join(known)}")
-    if not isinstance(epochs := cfg.trainer.get("max_epochs"), int | None):
-        raise ConfigError(f"trainer.max_epochs={epochs}: expected a whole number")
-    if cfg.checkpoint_minutes is not None and cfg.checkpoint_minutes < 0:
-        raise ConfigError(f"checkpoint_minutes={cfg.checkpoint_minutes}: expected 0 or more, or null")
-    if cfg.speed.enabled and cfg.speed.images < 1:
-        raise ConfigError(
-            f"speed.images={cfg.speed.images}: expected at least 1 (speed.enabled=false leaves the stopwatch out)"
-        )
 
 
 def _require_choice(data: CocoDataModule) -> None:
@@ -141,17 +123,6 @@ def _require_choice(data: CocoDataModule) -> None:
             "checkpoint=best chooses weights by their AP on tune, but no object is in any of its "
             f"{len(data.image_ids('tune'))} photos: raise data.tune_share, set data.tune_annotations, or take "
             "checkpoint=last"
-        )
-
-
-def _require_validation(cfg: DictConfig) -> None:
-    """Raise unless an epoch of the plan is validated."""
-    epochs, every = (cfg.trainer.get(name) or 0 for name in ("max_epochs", "check_val_every_n_epoch"))
-    if 0 < epochs < every:
-        raise ConfigError(
-            "checkpoint=best chooses weights by their AP on tune, but with "
-            f"trainer.check_val_every_n_epoch={every} none of {epochs} epochs has one: set it to {epochs} or less, or "
-            "take checkpoint=last"
         )
 
 
@@ -202,10 +173,9 @@ def _trainer(
     run: RunFolder,
     data: CocoDataModule,
     method: Segmenter,
-    history: History,
+    counts: Sequence[Callback],
     logger: WandbLogger | None,
 ) -> Trainer:
-    note = {"method": cfg.method_name, "classes": list(data.classes), "category_ids": list(data.category_ids)}
     tune = bool(data.image_ids("tune"))
     # in this order: AP is known before the history is written, and both before the checkpoint is
     callbacks = shown(
@@ -213,16 +183,21 @@ def _trainer(
         Divergence(),
         Heartbeat(run.path),
         *([TuneAP(data, method.point.max_instances), TuneOverlays(data)] if tune else []),
-        history,
-        Checkpoints(run.checkpoints, note, best=cfg.checkpoint == "best", minutes=cfg.checkpoint_minutes),
+        *counts,
+        Checkpoints(run.checkpoints, _note(cfg, data), best=cfg.checkpoint == "best", minutes=cfg.checkpoint_minutes),
     )
     given = {"logger": logger or False, "enable_checkpointing": True, "default_root_dir": str(run.path), **callbacks}
     return make_trainer(cfg.trainer, **given, **({} if tune else {"limit_val_batches": 0}))
 
 
-def _fit(trainer: Trainer, method: Segmenter, data: CocoDataModule, run: RunFolder) -> None:
+def _note(cfg: DictConfig, data: CocoDataModule) -> dict[str, Any]:
+    """What the weights belong to."""
+    return {"method": cfg.method_name, "classes": list(data.classes), "category_ids": list(data.category_ids)}
+
+
+def _fit(trainer: Trainer, method: Segmenter, data: CocoDataModule, run: RunFolder, note: dict[str, Any]) -> None:
     resumed = None
-    if found := newest(run.checkpoints):
+    if found := newest(run.checkpoints, method, note):
         resumed = found.path
         within = f" and {found.batches} batches" if found.batches else ""
         say(f"{run.path} goes on after epoch {found.epochs}{within}")

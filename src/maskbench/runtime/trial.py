@@ -18,6 +18,7 @@ from typing import Any, cast
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from maskbench.atomic import writing
 from maskbench.data.fingerprint import dataset_files, fingerprint
 from maskbench.data.fitting.rules import READ, Fitted, fit
 from maskbench.data.groups import Grouping
@@ -59,6 +60,17 @@ class Composed:
     def cfg(self) -> DictConfig:
         """The settings as a config."""
         return DictConfig(self.settings)
+
+
+def comes_first(cfg: DictConfig, choices: Mapping[str, Any]) -> bool:
+    """Whether settings are to be rehearsed before data are looked at: it is a run of its own, the first of its kind.
+
+    Who may find the run done has no use for torch, which takes seconds to import; and a trial of a sweep is to leave
+    its reason in its folder.
+    """
+    name = f"{method_name(str(choices['method']))}-seed{cfg.get('seed')}-*"
+    study = Path(str(cfg.get("runs"))) / str(cfg.get("study"))
+    return leads() and OWNER not in os.environ and not any(study.glob(name))
 
 
 def identify(cfg: DictConfig, choices: Mapping[str, Any], overrides: Sequence[str] = ()) -> Composed:
@@ -185,6 +197,7 @@ def attempt(folder: Path) -> Iterator[Callable[[], None]]:
         told of it. It is done at the latest when the block ends.
 
     Raises:
+        StorageError: the folder can't be written to.
         TakenError: another process is at it. In a sweep that is said only when it has had time to end.
         KeyboardInterrupt: says how to go on.
     """
@@ -192,12 +205,13 @@ def attempt(folder: Path) -> Iterator[Callable[[], None]]:
         yield lambda: None
         return
     swept = OWNER in os.environ
-    taken = partial(_taken, folder)
-    with alone(folder, taken, patience=DYING if swept else 0.0) as locked:
-        _await(folder, taken, locked, patience=LOST if swept else 0.0)
+    mine = partial(taken, folder)
+    with alone(folder, mine, patience=DYING if swept else 0.0) as locked:
+        _await(folder, mine, locked, patience=LOST if swept else 0.0)
         this = _Attempt(folder)
         try:
-            yield this.done
+            with writing(folder):
+                yield this.done
         except KeyboardInterrupt:
             this.fail("interrupted")
             kept = "keeps every finished epoch; the same command again goes on from there"
@@ -239,7 +253,11 @@ class _Attempt:
     def _end(self, status: Status) -> None:
         if self.status.state == "running":
             self.status = status
-            status.write(self.folder)
+            if status.state == "done":
+                status.write(self.folder)
+                return
+            # what ended the attempt is what is told, and that may be a disk without room
+            status.write_anyway(self.folder)
 
 
 @contextmanager
@@ -255,8 +273,10 @@ def alone(folder: Path, taken: Callable[[], RunError], patience: float = 0.0) ->
     Raises:
         RunError: another process has it, and after `patience` seconds still; `taken` says what that means.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("wb") as file:
+    with writing(folder / LOCK):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / LOCK).open("wb")
+    with file:
         end = time.monotonic() + patience
         while (locked := _lock(file.fileno())) is None:
             if time.monotonic() >= end:
@@ -274,9 +294,10 @@ def _lock(file: int) -> bool | None:
     return True
 
 
-def _taken(folder: Path) -> RunError:
+def taken(folder: Path) -> RunError:
+    """That another process is at a run, and which."""
     status = Status.read(folder)
-    who = "another process is training it"
+    who = "another process is at it"
     if status and status.state == "running" and not status.cut(folder):
         who = f"process {status.pid} on {status.host} is training it since {status.started}"
     return TakenError(

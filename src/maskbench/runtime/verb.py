@@ -19,7 +19,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 import maskbench
 from maskbench.errors import MaskbenchError
-from maskbench.runtime.command_line import explain, refuse_parts, usage
+from maskbench.runtime.command_line import MEMBERLESS, explain, refuse_parts, usage
 from maskbench.runtime.console import complain, say
 from maskbench.runtime.ranks import leads
 from maskbench.runtime.searchpath import searched
@@ -79,6 +79,13 @@ def run(name: str, task: Task, status: Callable[[dict[str, Any]], int] = lambda 
         raise SystemExit(INTERRUPTED) from None
     except (ConfigCompositionException, OverrideParseException) as error:  # Hydra's others may be bugs of ours
         complain(explain(error, *folders))
+        raise SystemExit(1) from None
+    except ValueError as error:
+        if not str(error).startswith(MEMBERLESS):
+            raise
+        complain(
+            f"a group is given the name of one of its members, as in data=coco; maskbench {name} --help lists them"
+        )
         raise SystemExit(1) from None
     except InstantiationException as error:  # of a launcher or sweeper, which says what is wrong with its settings
         if not isinstance(error.__cause__, MaskbenchError):

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from maskbench.atomic import replace_text
 from maskbench.evaluation.matches import Matches
 from maskbench.study.labels import differences
 from maskbench.study.leaderboard import (
@@ -107,9 +108,9 @@ def matches_of(label: str, found: Group, runs: Mapping[str, Run]) -> list[Matche
 def write_leaderboard(board: Board) -> dict[str, Path]:
     """leaderboard.csv (a row a trial), .json (trials and methods by footing) and .md (what people read)."""
     paths = {kind: board.study / f"leaderboard.{kind}" for kind in ("csv", "json", "md")}
-    board.table.to_csv(paths["csv"], index=False)
-    paths["json"].write_text(json.dumps(as_json(board), indent=2) + "\n", encoding="utf-8")
-    paths["md"].write_text(as_markdown(board), encoding="utf-8")
+    replace_text(paths["csv"], board.table.to_csv(index=False))
+    replace_text(paths["json"], json.dumps(as_json(board), indent=2) + "\n")
+    replace_text(paths["md"], as_markdown(board))
     return paths
 
 

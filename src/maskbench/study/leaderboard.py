@@ -193,6 +193,14 @@ def remarks(found: Group) -> list[tuple[str, str]]:
                 "a loss is divided by are those of a part.",
             )
         )
+    if found.methods["skipped"].any():
+        marks.append(
+            (
+                "‖",
+                "Trained without photos that could not be read (data.unreadable=skip), in whose place was nothing; the "
+                "run's metrics.json says how many (unreadable).",
+            )
+        )
     if found.methods["loaded"].any():
         marks.append(("‡", "Timed while other processes used the machine: slower than it is. Time it again, alone."))
     return marks
@@ -200,7 +208,14 @@ def remarks(found: Group) -> list[tuple[str, str]]:
 
 def marks(row: Any) -> str:
     """The marks of one row."""
-    kinds = {"guest": "§", "timed_elsewhere": "†", "loaded": "‡", "other_commit": "*", "in_parts": "¶"}
+    kinds = {
+        "guest": "§",
+        "timed_elsewhere": "†",
+        "loaded": "‡",
+        "other_commit": "*",
+        "in_parts": "¶",
+        "skipped": "‖",
+    }
     return "".join(mark for kind, mark in kinds.items() if row[kind])
 
 
@@ -265,6 +280,7 @@ def _row(run: Run, paradigm: str | None, label: str) -> dict[str, Any]:
         "checkpoint": run.metrics.get("checkpoint"),
         "commit": (run.keys["environment"].fields.get("commit") or "") if "environment" in run.keys else "",
         "in_parts": run.metrics.get("parts", {}).get("count", 1) > 1,
+        "skipped": run.metrics.get("unreadable", {}).get("photos", 0) > 0,
         **keys,
     }
 
@@ -357,6 +373,7 @@ def _method(rows: pd.DataFrame, place: str) -> dict[str, Any]:
         "loaded": bool(timed["loaded"].any()),
         "other_commit": bool(rows["other_commit"].any()),
         "in_parts": bool(rows["in_parts"].any()),
+        "skipped": bool(rows["skipped"].any()),
     }
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from maskbench.atomic import replace_text
 from maskbench.evaluation.calibration import BINS, Calibration, calibrate
 from maskbench.evaluation.precision_recall import RECALLS, mean_curve
 from maskbench.study import plots
@@ -69,9 +70,8 @@ def pictures(found: Group, runs: Sequence[Run], first: Mapping[str, Run], looks:
 
 def write(folder: Path, footing: str, drawn: Sequence[Picture]) -> None:
     """Every plot as a file of its own."""
-    folder.mkdir(exist_ok=True)
     for picture in drawn:
-        (folder / f"{picture.name}-{footing or 'unknown'}.svg").write_text(picture.svg, encoding="utf-8")
+        replace_text(folder / f"{picture.name}-{footing or 'unknown'}.svg", picture.svg)
 
 
 def _speed(

@@ -12,6 +12,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from maskbench.atomic import replace_text
 from maskbench.study.board import CERTAINTY, DEPLOYMENT, SEMANTICS, Board
 from maskbench.study.findings import caution, finding
 from maskbench.study.gallery import TINTS, Gallery, gallery
@@ -99,8 +100,7 @@ def write_report(board: Board) -> Path:
     sections = [_section(found, board.runs, looks, board.study / "plots") for found in board.groups]
     _mark_differences(sections)
     page = board.study / "report" / "index.html"
-    page.parent.mkdir(exist_ok=True)
-    page.write_text(_render(board.study, board.runs, sections, looks), encoding="utf-8")
+    replace_text(page, _render(board.study, board.runs, sections, looks))
     return page
 
 

@@ -93,6 +93,7 @@ class Run:
     def config(self) -> DictConfig:
         """The composed config; empty where it was never written."""
         path = self.folder / "config.yaml"
+        settings(self.folder)  # refuses what would be looked up, or take all memory
         try:
             found = OmegaConf.load(path)
         except FileNotFoundError:

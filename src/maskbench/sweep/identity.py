@@ -14,6 +14,7 @@ RESULT_VERSION = 10
 WITHOUT_EFFECT: dict[str, str] = {
     "checkpoint_minutes": "how much of a run is lost when it is cut",
     "data.root": "where the data lie; what they are is the fingerprint",
+    "data.unreadable": "whether a photo that can't be read ends a training; the run says if any was skipped",
     "data.workers": "draws are seeded by (seed, epoch, index), whichever process makes them",
     "data.pin_memory": "how bytes reach the device",
     "evaluation.iou_types": "what of the predictions is measured; they stay as they are",

@@ -1,4 +1,4 @@
-"""The settings of a run, for those who ask every run of a study for one or two of them."""
+"""The settings of a run: plain values, as they are written once everything is composed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from maskbench.errors import RunError
+from maskbench.targets import reference
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """The one in C is where PyYAML was built with it."""
@@ -17,13 +18,28 @@ def settings(folder: Path) -> dict[str, Any]:
     """The plain values of config.yaml, empty where there is none: read thirteen times as fast as an OmegaConf.
 
     Raises:
-        RunError: the file can't be read.
+        RunError: the file can't be read, or holds what no run writes.
     """
     path = folder / "config.yaml"
     try:
-        found = yaml.load(path.read_bytes(), Loader=LOADER)
+        text = path.read_text(encoding="utf-8")
+        _refuse_aliases(path, text)
+        found = yaml.load(text, Loader=LOADER)
     except FileNotFoundError:
         return {}
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise RunError(f"{path}: not readable as a config ({error}); move the run away and train it again") from error
-    return found if isinstance(found, dict) else {}
+    if not isinstance(found, dict):
+        return {}
+    if (referring := reference(found)) is not None:
+        raise RunError(
+            f"{path}: holds {referring!r:.80}, which refers to something else, expected plain values, as a run writes "
+            "them; write out what it stands for"
+        )
+    return found
+
+
+def _refuse_aliases(path: Path, text: str) -> None:
+    """Raise for a value that is said to be another one: a few lines of such are gigabytes."""
+    if "*" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=LOADER)):
+        raise RunError(f"{path}: has aliases (*NAME), expected plain values, as a run writes them; write them out")

@@ -77,7 +77,7 @@ class Status:
                 raise ValueError(f"a state is one of {', '.join(get_args(State))}, found {state!r}")
             # Fields that a later version writes are no reason to refuse an answer.
             return cls(**{item.name: found[item.name] for item in fields(cls) if item.name in found})
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(
@@ -87,6 +87,15 @@ class Status:
     def write(self, folder: Path) -> None:
         """Replace the file in one step, so that no reader ever sees half of it."""
         replace_text(folder / FILE, json.dumps(asdict(self), indent=2) + "\n")
+
+    def write_anyway(self, folder: Path) -> None:
+        """As `write`; without room for a second file into the one that is there, of which half may be seen."""
+        try:
+            self.write(folder)
+        except OSError:
+            with suppress(OSError), (folder / FILE).open("r+b") as file:
+                file.write(json.dumps(asdict(self), indent=2).encode() + b"\n")
+                file.truncate()
 
     @property
     def reasons(self) -> list[str]:

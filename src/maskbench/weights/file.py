@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -15,12 +13,12 @@ from safetensors.torch import load_file, save_file
 
 from maskbench.atomic import replacing
 from maskbench.errors import WeightsError
+from maskbench.targets import is_network, reference, targets
 from maskbench.weights.converting import Published
 
 NOTE = "maskbench"
 """Key of the metadata."""
 
-OURS = re.compile(r"(maskbench\.(?:methods|nn|ops)\.\w+)\.(\w+)")
 BODY_OPTIONS = {"layers", "channels", "cardinality", "base_width"}
 
 
@@ -51,30 +49,33 @@ def load(path: Path) -> Published:
     known = {field.name for field in fields(Published)} - {"weights"}
     if not isinstance(note, dict) or set(note) != known:
         raise WeightsError(f"{path}: holds weights without a note of what they are; maskbench convert writes one")
-    _require_ours(note["method"] or {}, path)
-    _require_ours(note["backbone"], path)
+    _require_form(note, path)
+    _require_ours(note, path)
     given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in note.items()}
     return Published(weights, **given)
 
 
-def _require_ours(node: Mapping[str, Any], path: Path) -> None:
-    """Raise unless all that a config node would call is a class of ours: files come from strangers."""
-    target = node.get("_target_")
-    if target is not None and not _is_ours(str(target)):
-        raise WeightsError(
-            f"{path}: its note names {target}, which is no class of maskbench's networks, and is not used"
-        )
-    if unknown := node.get("options", {}).keys() - BODY_OPTIONS:
-        raise WeightsError(f"{path}: its note has the options {sorted(unknown)}, expected {sorted(BODY_OPTIONS)}")
-    for value in node.values():
-        if isinstance(value, Mapping):
-            _require_ours(value, path)
+def _require_form(note: Mapping[str, Any], path: Path) -> None:
+    """Raise unless the entries of a note are of their kinds."""
+    lists = {"classes": str, "category_ids": int, "left_out": str, "size": int}
+    wrong = [name for name in ("backbone", "method") if not isinstance(note[name] or {}, dict)]
+    for name, kind in lists.items():
+        if not isinstance(note[name], list) or not all(isinstance(value, kind) for value in note[name]):
+            wrong.append(name)
+    if wrong or note["backbone"] is None or len(note["size"]) != 2 or len(note["classes"]) != len(note["category_ids"]):
+        raise WeightsError(f"{path}: its note of what the weights are is damaged ({', '.join(wrong) or 'lengths'})")
 
 
-def _is_ours(target: str) -> bool:
-    """A class that is written in the module it is named by, and not one that the module imports."""
-    found = OURS.fullmatch(target)
-    if found is None or importlib.util.find_spec(found[1]) is None:
-        return False
-    kind = getattr(importlib.import_module(found[1]), found[2], None)
-    return isinstance(kind, type) and kind.__module__ == found[1]
+def _require_ours(note: Mapping[str, Any], path: Path) -> None:
+    """Raise unless all that a note would call is of our networks, by plain values: files come from strangers."""
+    if (found := reference(note)) is not None:
+        raise WeightsError(f"{path}: its note holds {found!r:.80}, which refers to something else, and is not used")
+    for _, node in targets(note):
+        if not isinstance(node["_target_"], str) or not is_network(node["_target_"]):
+            raise WeightsError(
+                f"{path}: its note names {node['_target_']}, which is no class of maskbench's networks, and is not used"
+            )
+    for node in (note["backbone"], *(each for _, each in targets(note))):
+        options = node.get("options") or ()
+        if unknown := sorted({str(name) for name in options} - BODY_OPTIONS):
+            raise WeightsError(f"{path}: its note has the options {unknown}, expected {sorted(BODY_OPTIONS)}")

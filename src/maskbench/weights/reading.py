@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from maskbench.atomic import require_whole
 from maskbench.errors import WeightsError
 
 WRAPPERS = ("state_dict", "model", "model_state")
@@ -144,6 +145,7 @@ def _content(path: Path) -> Any:
             return _unpickled(file)
     named = [(value, name) for name, value in PLAIN.items() if name != "collections.OrderedDict"]
     named.append((_Ignored, "mmengine.logging.history_buffer.HistoryBuffer"))
+    require_whole(path)
     with torch.serialization.safe_globals([*named, *_TYPES]):
         return torch.load(path, map_location="cpu", weights_only=True)
 
