@@ -479,7 +479,7 @@ def a_device_that_never_ends(folder: Folder) -> None:
     folder.image["file_name"] = "/dev/zero"
 
 
-@fault("name-absolute", "warning")
+@fault("name-absolute", "error")
 def an_absolute_name_of_the_set(folder: Folder) -> None:
     folder.image["file_name"] = str(folder.photo())
 

@@ -40,7 +40,11 @@ def test_what_hydra_cannot_read_is_told_with_what_it_can(root: Path, override: s
     ("override", "told"),
     [
         ("method=small/solo2", r"there is no method=small/solo2; did you mean small/solov?2? or small/solov?2?\?"),
-        ("data=nowhere", "there is no data=nowhere; there are coco, coco2017, nuclei, shapes, shapes_hard"),
+        (
+            "data=nowhere",
+            "there is no data=nowhere; there are cityscapes, coco, coco2017, labelmaps, lvis, nuclei, sbd, shapes, "
+            "shapes_hard",
+        ),
         ("trainer.epochs=1", r"there is no setting trainer\.epochs; did you mean trainer\.max_epochs"),
         ("trainr.max_epochs=1", r"there is no setting trainr; did you mean trainer"),
         ("decoder=unet", r"there is no setting decoder; did you mean method/decoder\?"),
@@ -154,7 +158,9 @@ def test_help_is_the_verbs_file_with_its_comments(root: Path, verb: str) -> None
 
 
 def test_help_lists_the_choices_of_the_verbs_own_groups(root: Path) -> None:
-    assert "  data=coco|coco2017|nuclei|shapes|shapes_hard\n" in usage("train", root / "conf")
+    assert "  data=cityscapes|coco|coco2017|labelmaps|lvis|nuclei|sbd|shapes|shapes_hard\n" in usage(
+        "train", root / "conf"
+    )
     text = usage("train", root / "conf")
     assert re.search(r"^  method=cascade_mask_rcnn\|.*\|small/solov2\|", text, re.MULTILINE)
     assert re.search(r"^  method/decoder=deeplabv3\|.*\|unet$", text, re.MULTILINE)

@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from maskbench.data.coco import missing_annotations, with_file_name
+from maskbench.data.coco import missing_annotations, with_file_name, wrong_name
 from maskbench.errors import ConfigError, DataError
 
 Role = Literal["train", "val", "test"]
@@ -292,7 +292,7 @@ def _place(root: Callable[[], Path], given: Mapping[str, Any], split: str, name:
 def _images(root: Path, name: str, split: str, like: str | None) -> str:
     candidates = [folder for folder in _candidates(name, like) if (root / folder).is_dir()]
     first = _first_image(root / name)
-    holding = [folder for folder in candidates if first is not None and (root / folder / first).is_file()]
+    holding = [folder for folder in candidates if first is not None and _lies(root / folder, first)]
     if len(holding) == 1 or like in holding:
         return like if like in holding else holding[0]
     if holding:
@@ -307,6 +307,14 @@ def _images(root: Path, name: str, split: str, like: str | None) -> str:
         f"{root / name}: its first image, {first}, lies in none of the folders {_few(candidates)}; set "
         f"data.{split}_images to the folder that `file_name` is relative to"
     )
+
+
+def _lies(folder: Path, name: str) -> bool:
+    """Whether the folder has a file of that name; a name that can be none is left to who reads the records."""
+    try:
+        return wrong_name(name) is None and (folder / name).is_file()
+    except OSError:
+        return False
 
 
 def _candidates(name: str, like: str | None) -> list[str]:

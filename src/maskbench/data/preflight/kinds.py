@@ -122,7 +122,7 @@ NAME_CLIMBS = Kind(
 )
 NAME_ABSOLUTE = Kind(
     "name-absolute",
-    "warning",
+    "error",
     "File names with an absolute path",
     "name photos relative to the image folder, or the data set works in this place alone",
 )

@@ -50,7 +50,8 @@ class Folder:
             return None
         path = Path(os.path.normpath(self.path / photo.name))
         file = self.layout.shown(path)
-        if not (path.is_relative_to(self.layout.root) or path.is_relative_to(self.path)):
+        inside = path.is_relative_to(self.layout.root) or path.is_relative_to(self.path)
+        if not inside or ".." in photo.name.split("/"):
             findings.append(kinds.NAME_CLIMBS.at(file, photo.label, f"`file_name` is {photo.name!r}"))
             return None
         if os.path.isabs(photo.name):
