@@ -25,7 +25,9 @@ class Configuration(Subject):
     def test_the_papers_settings_are_the_constructors_defaults(self, paper: str) -> None:
         stated: Any = OmegaConf.to_container(self.known().compose(paper, *self.words).method)
         target = stated.pop("_target_")
-        defaults = _defaults(resolve_name(target))
+        kind = resolve_name(target)
+        assert isinstance(kind, type), f"{paper}.yaml: expected a class as _target_, found {target}"
+        defaults = _defaults(kind)
         unknown = sorted(set(stated) - set(defaults))
         assert not unknown, f"{paper}.yaml sets {unknown}, which the constructor of {target} does not name"
         for key, value in stated.items():
