@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from drawing.panels import HEAT, TEXT, Paint
-from maskbench.runtime.overlays import colour
+from maskbench.runtime.colours import PALETTE
 
 Colour = tuple[float, ...]
 """RGB or RGBA, 0…1."""
@@ -29,7 +29,7 @@ GREY, WHITE = (0.62, 0.62, 0.62), (1.0, 1.0, 1.0)
 
 def row_colour(row: int, opacity: float = 1.0) -> Colour:
     """The colour that an instance of this row has wherever it is drawn."""
-    red, green, blue = colour(row)
+    red, green, blue = PALETTE[row % len(PALETTE)]
     return red / 255, green / 255, blue / 255, opacity
 
 

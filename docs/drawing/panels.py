@@ -25,6 +25,7 @@ from PIL import Image
 from torch import Tensor
 
 from maskbench.ops.grouping import in_photo
+from maskbench.runtime.colours import PALETTE
 from maskbench.runtime.overlays import draw, readable
 from maskbench.structures import Frame, Instances, Size
 
@@ -75,7 +76,8 @@ class Ground:
 
     def objects(self, instances: Instances) -> Paint:
         """The photo with instances on it, in the colours of their rows."""
-        painted = draw(self.pixels, instances, zoom=readable(self.pixels))
+        colours = [PALETTE[row % len(PALETTE)] for row in range(len(instances))]
+        painted = draw(self.pixels, instances, colours=colours, zoom=readable(self.pixels))
         height, width = self.frame.resized
         return lambda axes: axes.imshow(painted, extent=(0, width, height, 0), interpolation="bilinear")
 
