@@ -113,7 +113,7 @@ class TestPredict:
 
     def test_what_segments_is_named_once(self, weights: Path, photo: Path) -> None:
         for named in ((), (f"weights={weights}", "run=some")):
-            with pytest.raises(ConfigError, match="either run=DIR, or weights=FILE"):
+            with pytest.raises(ConfigError, match="expected one of run=DIR, weights=FILE"):
                 call(predict, *named, f"images={photo}")
 
     def test_a_file_that_convert_did_not_make(self, photo: Path, tmp_path: Path) -> None:

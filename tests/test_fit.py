@@ -33,10 +33,10 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_train_takes_the_file_for_what_it_would_fit_itself(tmp_path: Path) -> None:
-    out = tmp_path / "fitted" / "experiment" / "mine.yaml"
+    out = tmp_path / "fitted" / "experiment" / "plates.yaml"
     written = call(fit, *DRAWN, f"out='{out}'")
     assert written["out"] == str(out)
-    taken = composed("train", [*DRAWN, "experiment=mine", f"hydra.searchpath=['file://{out.parents[1]}']"])
+    taken = composed("train", [*DRAWN, "experiment=plates", f"hydra.searchpath=['file://{out.parents[1]}']"])
     itself = identify(
         composed("train", [*DRAWN, "fit=true"]), HydraConfig.get().runtime.choices, HydraConfig.get().overrides.task
     )
@@ -53,10 +53,15 @@ def test_a_file_that_train_would_not_find_is_refused(out: str, tmp_path: Path) -
         call(fit, *DRAWN, f"out='{tmp_path / out}'")
 
 
+def test_a_name_that_train_takes_for_ours_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"mine is a recipe of maskbench's own, .*: choose another name"):
+        call(fit, *DRAWN, f"out='{tmp_path / 'experiment' / 'mine.yaml'}'")
+
+
 def test_data_without_objects_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("maskbench.fit.fitted_settings", lambda *_: ())
     with pytest.raises(DataError, match="has no object"):
-        call(fit, *DRAWN, f"out='{tmp_path}/experiment/mine.yaml'")
+        call(fit, *DRAWN, f"out='{tmp_path}/experiment/plates.yaml'")
 
 
 def test_the_batch_is_what_a_gpu_has_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,5 +94,5 @@ def test_a_batch_is_fitted_where_there_is_a_gpu_and_nobody_has_said_one(
     words: list[str], there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batch, "step_memory", lambda cfg: (10**9, 0))
-    written = call(fit, *DRAWN, *words, f"out='{tmp_path}/experiment/mine.yaml'")
+    written = call(fit, *DRAWN, *words, f"out='{tmp_path}/experiment/plates.yaml'")
     assert written["settings"].get("data.batch") == (4 if there else None)

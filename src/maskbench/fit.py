@@ -26,6 +26,10 @@ def fit(cfg: DictConfig) -> dict[str, Any]:
     out = Path(cfg.out).expanduser()
     if out.suffix != ".yaml" or out.parent.name != "experiment":
         raise ConfigError(f"out={cfg.out}: expected FOLDER/experiment/NAME.yaml, where train finds it as a recipe")
+    if (verb.config_folder() / "experiment" / out.name).is_file():
+        raise ConfigError(
+            f"out={cfg.out}: {out.stem} is a recipe of maskbench's own, which train would take: choose another name"
+        )
     hydra = HydraConfig.get()
     overrides = list(hydra.overrides.task)
     found = fitted_settings(cfg, overrides)

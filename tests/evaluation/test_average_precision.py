@@ -204,7 +204,7 @@ def test_results_of_another_data_set_are_named(annotation_file, result):
     with pytest.raises(DataError, match=r"record 0 .* has no segmentation; score boxes with iou_type=bbox"):
         score(path, [{"image_id": 7, "category_id": 3, "score": 1, "bbox": list(SQUARE)}], iou_type="segm")
     with pytest.raises(DataError, match="the mask is 4x4 pixels, but image 7 is 40x40"):
-        score(path, [result(7, 3, SQUARE, segmentation={"size": [4, 4], "counts": "04"})], iou_type="segm")
+        score(path, [result(7, 3, SQUARE, segmentation={"size": [4, 4], "counts": "0`0"})], iou_type="segm")
 
 
 @pytest.mark.parametrize("image_ids", [[], [7, 8]])

@@ -81,14 +81,14 @@ def test_a_config_that_would_do_something(copy: Path, old: str, new: str, told: 
 def test_a_method_of_others_is_called_once_it_is_trusted(
     copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "paper").mkdir()
-    (tmp_path / "paper/nets.py").write_text("from maskbench.methods.solov2 import SOLOv2\nclass Net(SOLOv2): pass\n")
+    (tmp_path / "somebody").mkdir()
+    (tmp_path / "somebody/nets.py").write_text("from maskbench.methods.solov2 import SOLOv2\nclass Net(SOLOv2): pass\n")
     monkeypatch.syspath_prepend(tmp_path)
     config = copy / "config.yaml"
-    config.write_text(config.read_text().replace("maskbench.methods.solov2.SOLOv2", "paper.nets.Net"))
-    with pytest.raises(RunError, match=r"method\._target_=paper\.nets\.Net would run .* MASKBENCH_TRUSTED=paper"):
+    config.write_text(config.read_text().replace("maskbench.methods.solov2.SOLOv2", "somebody.nets.Net"))
+    with pytest.raises(RunError, match=r"method\._target_=somebody\.nets\.Net would run .* MASKBENCH_TRUSTED=somebody"):
         load_method(copy)
-    monkeypatch.setenv("MASKBENCH_TRUSTED", "paper")
+    monkeypatch.setenv("MASKBENCH_TRUSTED", "somebody")
     assert type(load_method(copy).method).__name__ == "Net"
 
 
