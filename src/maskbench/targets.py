@@ -34,8 +34,10 @@ ONES = frozenset(
 CLASSES = re.compile(r"(?:albumentations|torch\.optim)\.[A-Z]\w*")
 """Transforms and optimisers: all that these two call by a capital letter."""
 SETTINGS = {
-    "wandb.init": frozenset({"entity", "mode", "project", "settings"}),
-    "wandb.Settings": frozenset({"console", "silent"}),
+    "wandb.init": frozenset({"entity", "mode", "notes", "project", "save_code", "settings", "tags"}),
+    "wandb.Settings": frozenset(
+        {"console", "disable_code", "disable_git", "init_timeout", "quiet", "save_code", "silent"}
+    ),
 }
 """What may be called with these settings alone: others say where a login is sent."""
 

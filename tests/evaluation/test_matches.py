@@ -45,6 +45,13 @@ def test_few_bytes_that_would_be_gigabytes_are_refused(matches: Matches, tmp_pat
         np.savez_compressed(path, **(columns | {"right.shape": np.array(shape)}))
         with pytest.raises(DataError, match=rf"matches\.npz: .*right has \d+ bytes, which are not \({shape[0]}"):
             read_matches(path)
+    for changed, told in (
+        ({"score": columns["score"][1:]}, "is of shape"),
+        ({"label": columns["label"] + 9}, "beyond"),
+    ):
+        np.savez_compressed(path, **(columns | changed))
+        with pytest.raises(DataError, match=rf"matches\.npz: .*{told}"):
+            read_matches(path)
     write_matches(path, matches)
     monkeypatch.setattr("maskbench.evaluation.matches.MOST", 1000)
     with pytest.raises(DataError, match="expected at most 1000"):

@@ -74,6 +74,29 @@ def test_a_method_that_asks_for_values_is_built_on_the_cpu(monkeypatch: pytest.M
     assert devices == ["meta", "cpu"]
 
 
+def test_a_method_of_another_package_needs_no_trust_on_a_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its config lies in that package, as `hydra.searchpath` finds it, and it is trained as ours are."""
+    (tmp_path / "article/conf/method").mkdir(parents=True)
+    (tmp_path / "article/__init__.py").touch()
+    (tmp_path / "article/conf/__init__.py").touch()
+    (tmp_path / "article/nets.py").write_text(
+        "from maskbench.methods.solov2 import SOLOv2\n"
+        "class Net(SOLOv2):\n"
+        "    def __init__(self, *, twice: int = 1, **others) -> None:\n"
+        "        super().__init__(width=16 * twice, **others)\n"
+    )
+    (tmp_path / "article/conf/method/net.yaml").write_text("_target_: article.nets.Net\ntwice: 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    words = [*TINY[1:], "logger=none", "hydra.searchpath=[pkg://article.conf]", "method=net", "method.twice=2"]
+    rehearse(composed("train", words))
+    with pytest.raises(
+        ConfigError, match=r"no setting method\.thrice: article\.nets\.Net takes none; did you mean twice"
+    ):
+        rehearse(composed("train", [*words, "+method.thrice=3"]))
+
+
 @pytest.mark.parametrize(
     ("error", "raised", "told"),
     [

@@ -51,6 +51,20 @@ def test_a_config_of_another_method(copy: Path) -> None:
         load_method(copy)
 
 
+def test_a_config_without_a_part(copy: Path) -> None:
+    config = copy / "config.yaml"
+    config.write_text(config.read_text().replace("\nbackbone:", "\nspine:"))
+    with pytest.raises(RunError, match=r"config\.yaml: lacks backbone, which every run writes"):
+        load_method(copy)
+
+
+@pytest.mark.parametrize("fitted", [[1], {"bandwidth": 1.0}, {"bandwidth": {"value": "x"}}])
+def test_damaged_choices_of_tune(copy: Path, fitted: object) -> None:
+    write_json(copy / "metrics.json", read_json(copy / "metrics.json") | {"fitted": fitted})
+    with pytest.raises(RunError, match=r"metrics\.json: `fitted` is .*expected settings with their values"):
+        load_method(copy)
+
+
 def test_a_damaged_config(copy: Path) -> None:
     (copy / "config.yaml").write_text("a: [")
     with pytest.raises(RunError, match="not readable as a config"):

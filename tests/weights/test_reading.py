@@ -51,6 +51,55 @@ def test_arrays_that_python_2_wrote(tmp_path: Path) -> None:
     assert read(written(tmp_path / "model.pkl", content)).weights["b"].dtype == torch.float32
 
 
+@pytest.mark.parametrize("name", ["model.pkl", "model.pth"])
+def test_arrays_of_every_kind_and_order(tmp_path: Path, name: str) -> None:
+    arrays = {
+        "rows": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "columns": np.asfortranarray(np.arange(6, dtype=np.float64).reshape(2, 3)),
+        "big": np.arange(3, dtype=">f4"),
+        "half": np.ones((2, 1, 2), np.float16),
+        "whole": np.array(7, dtype=np.int64),
+        "bytes": np.arange(4, dtype=np.uint8),
+    }
+    found = read(written(tmp_path / name, {"model": arrays, "step": np.int64(3), "lr": np.float64(0.5)})).weights
+    assert found["whole"].dtype == torch.int64
+    for key, value in arrays.items():
+        np.testing.assert_array_equal(found[key].numpy(), value)
+
+
+def _array(state: tuple[Any, ...]) -> bytes:
+    """A pickle of a model whose only array has this state."""
+
+    class Stated:
+        def __reduce__(self) -> Any:
+            reconstruct, given, _ = np.zeros(0).__reduce__()
+            return reconstruct, given, state
+
+    return pickle.dumps({"model": {"a": Stated()}}, protocol=2)
+
+
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [
+        ((1, (10**12,), np.dtype("f4"), False, b"0000"), r"4 bytes, which are not \(1000000000000,\) of float32"),
+        ((1, (-1,), np.dtype("f4"), False, b"0000"), r"shape \(-1,\)"),
+        ((1, (1,), np.dtype("O"), False, [None]), "an array of 'O8', expected numbers"),
+        ((1, (1,), None, False, b"0000"), "without a dtype"),
+        ((1, (1,)), "not enough values"),
+    ],
+)
+def test_an_array_that_lies_is_refused(tmp_path: Path, state: tuple[Any, ...], told: str) -> None:
+    (tmp_path / "model.pkl").write_bytes(_array(state))
+    with pytest.raises(WeightsError, match=rf"model\.pkl: not readable as weights \(ValueError: .*{told}"):
+        read(tmp_path / "model.pkl")
+
+
+def test_a_number_in_a_pickle_takes_no_memory(tmp_path: Path) -> None:
+    """Its place in a list of what was read before: in C that list would be 64 GB."""
+    (tmp_path / "model.pkl").write_bytes(b"\x80\x02}r\xff\xff\xff\xf0.")
+    assert read(tmp_path / "model.pkl").weights == {}
+
+
 @pytest.mark.parametrize("wrapper", ["state_dict", "model"])
 def test_wrappers_and_what_lies_beside_the_weights(tmp_path: Path, wrapper: str) -> None:
     beside = {"a.num_batches_tracked": torch.tensor(3), "ema_a_weight": STATE["a.weight"] + 1}

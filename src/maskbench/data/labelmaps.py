@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 import pycocotools.mask as rle_codec
 from jaxtyping import Integer
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from maskbench.data.coco import Record, read_photo
+from maskbench.data.coco import FORMATS, Record, read_photo
 from maskbench.data.folder import (
     Entry,
     Split,
@@ -302,9 +302,12 @@ def read_labels(path: Path) -> Integer[np.ndarray, "H W"]:
         DataError: the file can't be read, or is no single image of integers from 0 on.
     """
     try:
-        with Image.open(path) as image:
+        Image.init()
+        with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
             mode, pages, labels = image.mode, getattr(image, "n_frames", 1), np.array(image)
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # PIL's readers raise what damaged bytes lead them to, of many kinds
         raise DataError(f"{path}: is no label map that can be read ({error}); export it again") from error
     if labels.ndim != 2 or labels.dtype.kind not in "iu" or pages > 1:
         found = f"{pages} images" if pages > 1 else f"pixels of the kind {mode}"

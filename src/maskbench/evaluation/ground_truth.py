@@ -38,7 +38,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_id(value: Any) -> bool:
-    return isinstance(value, int | str) and not (isinstance(value, int) and abs(value) >= 2**63)
+    return type(value) is int and abs(value) < 2**63
 
 
 def _are_ids(value: Any) -> bool:
@@ -49,11 +49,11 @@ def _is_box(value: Any) -> bool:
     return isinstance(value, list) and len(value) in (0, 4) and all(map(_is_number, value))
 
 
-ID, SIDE = Kind("an id", _is_id), Kind("pixels", lambda value: type(value) is int and 0 < value <= LARGEST)
+ID, SIDE = Kind("a whole number", _is_id), Kind("pixels", lambda value: type(value) is int and 0 < value <= LARGEST)
 NUMBER, FLAG = Kind("a number", _is_number), Kind("0 or 1", lambda value: value in (0, 1))
 IDS = ("id", "image_id", "category_id")
 """Fields that no record of theirs lacks."""
-LISTED = Kind("a list of ids", _are_ids)
+LISTED = Kind("a list of whole numbers", _are_ids)
 KINDS: dict[str, dict[str, Kind]] = {
     "images": {
         "id": ID,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -83,8 +82,12 @@ def read_matches(path: str | Path) -> Matches:
     try:
         _require_size(Path(path))
         with Path(path).open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            return Matches(**{field.name: _column(file, field.name) for field in fields(Matches)})
-    except (OSError, EOFError, TypeError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+            columns = {field.name: _column(file, field.name) for field in fields(Matches)}
+            _require_fit(columns)
+            return Matches(**columns)
+    except MemoryError:
+        raise
+    except Exception as error:  # zip, zlib and numpy raise errors of their own on a damaged file
         raise DataError(
             f"{path}: expected the matches of a run, but it can't be read ({type(error).__name__}: {error}): "
             "`maskbench evaluate run=DIR` writes it anew"
@@ -97,6 +100,29 @@ def _require_size(path: Path) -> None:
         unpacked = sum(entry.file_size for entry in archive.infolist())
     if unpacked > MOST:
         raise ValueError(f"it unpacks to {unpacked} bytes, expected at most {MOST}")
+
+
+def _require_fit(columns: Mapping[str, Any]) -> None:
+    """Raise unless all are of one length by what they are about, and point at what there is."""
+    detections, truths, strata = len(columns["image"]), len(columns["truth_image"]), len(columns["strata"])
+    thresholds = columns["right"].shape[-1]
+    shapes = {
+        **dict.fromkeys(("image", "label", "score", "rank", "overlap"), (detections,)),
+        **dict.fromkeys(("right", "wrong"), (detections, strata, thresholds)),
+        **dict.fromkeys(("truth_image", "truth_label"), (truths,)),
+        "counted": (truths, strata),
+    }
+    for name, shape in shapes.items():
+        if columns[name].shape != shape:
+            raise ValueError(f"{name} is of shape {columns[name].shape}, expected {shape}")
+    for name, among in (
+        ("image", "images"),
+        ("label", "classes"),
+        ("truth_image", "images"),
+        ("truth_label", "classes"),
+    ):
+        if not ((columns[name] >= 0) & (columns[name] < len(columns[among]))).all():
+            raise ValueError(f"{name} points beyond {len(columns[among])} {among}")
 
 
 def _column(file: Mapping[str, np.ndarray], name: str) -> Any:

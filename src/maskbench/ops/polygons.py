@@ -20,12 +20,14 @@ def rasterise(polygons: list[Any], size: tuple[int, int]) -> dict[str, Any]:
 
     Raises:
         ValueError: a coordinate is no number, or so far away that pycocotools, which walks along the outline, would
-            take all of the memory.
+            take all of the memory; or there is no polygon, or one without numbers.
         TypeError: the polygons are something else.
     """
-    for polygon in polygons:
+    for polygon in polygons or [[]]:
         if not isinstance(polygon, list):  # what pycocotools may take for a mask of another size
             raise TypeError(f"a polygon is a list of numbers, found {polygon!r:.40}")
+        if len(polygon) < 4:
+            raise ValueError(f"a polygon has points x, y, found {polygon!r:.40}")
         coordinates = np.asarray(polygon, dtype=float)
         if coordinates.ndim != 1:  # pycocotools would draw something else
             raise ValueError(f"a polygon is a list of pairs, expected x, y, x, y, …: {polygon!r:.40}")

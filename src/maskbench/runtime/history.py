@@ -15,6 +15,7 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from maskbench.atomic import replacing
+from maskbench.errors import RunError
 from maskbench.structures import Batch
 
 Row = dict[str, float | int | str]
@@ -130,11 +131,23 @@ def process_memory() -> float:
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows so far; none when the file does not exist."""
-    if not path.exists():
+    """The rows so far; none when the file does not exist.
+
+    Raises:
+        RunError: it can't be read.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        _ = [int(row["epoch"]) for row in rows]
+        return rows
+    except FileNotFoundError:
         return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise RunError(
+            f"{path}: not readable as a history ({type(error).__name__}: {error}); delete it: the curves of the epochs "
+            "so far are lost, and nothing else"
+        ) from error
 
 
 def write_rows(path: Path, rows: list[Mapping[str, Any]]) -> None:

@@ -24,6 +24,10 @@ if TYPE_CHECKING:  # what watches or scores runs reads their files without torch
     from maskbench.methods.base import Segmenter
 
 
+NEEDED = ("backbone", "checkpoint", "data", "evaluation", "method", "optim", "seed", "trainer", "transforms")
+"""Settings that a run is nothing without."""
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """Names of the files in `runs/STUDY/METHOD-seedS-HASH8/`, and how to read and write them."""
@@ -115,10 +119,12 @@ class RunFolder:
             raise RunError(f"{self.config}: {reason}")
         try:
             cfg = OmegaConf.load(self.config)
-        except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
+        except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
             raise RunError(f"{self.config}: not readable as a config: {error}") from error
         if not isinstance(cfg, DictConfig):
             raise RunError(f"{self.config}: expected the settings of a run, found {type(cfg).__name__}")
+        if missing := [name for name in NEEDED if name not in cfg]:
+            raise RunError(f"{self.config}: lacks {', '.join(missing)}, which every run writes; copy it again")
         return cfg
 
 
@@ -130,11 +136,14 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """Raises `RunError` when the file is missing or damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RunError(f"{path}: missing. The run is not finished; the train command again goes on with it.") from None
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path}: not readable as JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise RunError(f"{path}: expected an object with named values, found {type(found).__name__}")
+    return found
 
 
 def require_same_data(run: RunFolder, data: CocoDataModule) -> None:
@@ -189,6 +198,15 @@ def _is_note(note: Mapping[str, Any]) -> bool:
     return all(isinstance(name, str) for name in classes) and all(isinstance(each, int) for each in ids)
 
 
+def _fitted(run: RunFolder) -> dict[str, float]:
+    """The settings of prediction that tune has chosen, by name."""
+    fitted = read_json(run.metrics).get("fitted", {})
+    try:
+        return {setting: float(found["value"]) for setting, found in fitted.items()}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{run.metrics}: `fitted` is {fitted!r:.60}, expected settings with their values") from error
+
+
 def load_method(path: str | Path) -> Trained:
     """The trained method of a run, whether its data set is at hand or not.
 
@@ -212,6 +230,6 @@ def load_method(path: str | Path) -> Trained:
     method = build_method(cfg, note["classes"])
     fit_weights(method, checkpoint["state_dict"], file)
     if run.metrics.exists():
-        for setting, fitted in read_json(run.metrics).get("fitted", {}).items():
-            method.choose(setting, fitted["value"])
+        for setting, value in _fitted(run).items():
+            method.choose(setting, value)
     return Trained(cfg, method.eval(), tuple(note["category_ids"]))

@@ -98,7 +98,7 @@ class Run:
             found = OmegaConf.load(path)
         except FileNotFoundError:
             return OmegaConf.create({})
-        except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
+        except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
             raise RunError(
                 f"{path}: not readable as a config ({error}); move the run away and train it again"
             ) from error
@@ -187,9 +187,19 @@ def _read(folder: Path, name: TrialName) -> Run:
         speeds=_json(folder / "speeds.json") if state == "done" else {},
         points=_json(folder / "points.json") if state == "done" else {},
         data=_json(folder / "data.json"),
-        keys={key: Key(**fairness[key]) for key in KEYS if key in fairness},
+        keys={key: _key(folder / "fairness.json", fairness[key]) for key in KEYS if key in fairness},
         history=_history(folder / "history.csv"),
     )
+
+
+def _key(path: Path, found: Any) -> Key:
+    if (
+        not isinstance(found, dict)
+        or not isinstance(found.get("key"), str)
+        or not isinstance(found.get("fields"), dict)
+    ):
+        raise RunError(f"{path}: its keys are no hashes with fields; move the run away and train it again")
+    return Key(found["key"], found["fields"])
 
 
 def _state(folder: Path, status: Status | None, metrics: dict[str, Any]) -> tuple[RunState, str | None]:
@@ -208,7 +218,7 @@ def _json(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path}: not readable as JSON ({error}); move the run away and train it again") from error
     if not isinstance(found, dict):
         raise RunError(f"{path}: expected an object with named numbers, found {type(found).__name__}")

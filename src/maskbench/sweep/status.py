@@ -10,13 +10,20 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from maskbench.atomic import replace_text
 from maskbench.errors import Again, RunError
 
 State = Literal["running", "done", "failed"]
 FILE = "status.json"
+KINDS: dict[str, Any] = {
+    "attempts": int,
+    "earlier": list,
+    "pid": int | None,
+    **dict.fromkeys(("reason", "started", "ended", "host", "owner"), str | None),
+}
+"""What its fields hold."""
 RESULTS = "metrics.json"
 """What a trial writes before it says that it is done."""
 HEARTBEAT = ".heartbeat"
@@ -75,11 +82,14 @@ class Status:
             state = found["state"]
             if state not in get_args(State):
                 raise ValueError(f"a state is one of {', '.join(get_args(State))}, found {state!r}")
+            for name, kind in KINDS.items():
+                if name in found and not isinstance(found[name], kind):
+                    raise ValueError(f"{name} is {found[name]!r:.40}")
             # Fields that a later version writes are no reason to refuse an answer.
             return cls(**{item.name: found[item.name] for item in fields(cls) if item.name in found})
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise RunError(
                 f"{path}: not a trial's status ({error}); delete the file, and the trial runs anew"
             ) from error

@@ -82,6 +82,7 @@ def announce(trials: Iterable[Trial]) -> None:
 
 def announced(study: Path) -> list[str]:
     """Folder names of the trials that sweeps of this study were to make; none where it is not known."""
-    with suppress(OSError, ValueError):
-        return list(json.loads((study / ANNOUNCED).read_text(encoding="utf-8")))
+    with suppress(OSError, ValueError, RecursionError):
+        found = json.loads((study / ANNOUNCED).read_text(encoding="utf-8"))
+        return [name for name in found if isinstance(name, str) and "/" not in name] if isinstance(found, list) else []
     return []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import pickle
 import re
 from collections import OrderedDict
@@ -16,6 +18,7 @@ from torch import Tensor
 
 from maskbench.atomic import require_whole
 from maskbench.errors import WeightsError
+from maskbench.weights.arrays import Array, Kind, begin, scalar
 
 WRAPPERS = ("state_dict", "model", "model_state")
 """Keys below which a checkpoint has its weights, beside the state of the optimiser and the like."""
@@ -73,8 +76,10 @@ def _holds(content: Any, name: str) -> bool:
 
 
 def _tensor(name: str, value: Any) -> Tensor:
+    value = value.found if isinstance(value, Array) and hasattr(value, "found") else value
     if isinstance(value, np.ndarray) and value.dtype.kind in "fiu":
-        value = torch.from_numpy(np.array(value))  # a copy of its own: what is unpickled may not be written to
+        native = value.astype(value.dtype.newbyteorder("="))  # a copy: what is unpickled may not be written to
+        value = torch.from_numpy(native)
     if not isinstance(value, Tensor):
         raise WeightsError(f"{name} is of type {type(value).__name__}, expected a tensor or a numeric array")
     return value.detach().float() if value.is_floating_point() else value.detach()
@@ -107,22 +112,28 @@ def _decoded(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-_ARRAY = np.zeros(0).__reduce__()[0]
-_SCALAR = np.float64(0).__reduce__()[0]
 PLAIN: dict[str, Any] = {
     "collections.OrderedDict": OrderedDict,
     "_codecs.encode": _decoded,
-    "numpy.ndarray": np.ndarray,
-    "numpy.dtype": np.dtype,
-    **{f"numpy.{core}.multiarray._reconstruct": _ARRAY for core in ("core", "_core")},
-    **{f"numpy.{core}.multiarray.scalar": _SCALAR for core in ("core", "_core")},
+    "numpy.ndarray": Array,
+    "numpy.dtype": Kind,
+    **{f"numpy.{core}.multiarray._reconstruct": begin for core in ("core", "_core")},
+    **{f"numpy.{core}.multiarray.scalar": scalar for core in ("core", "_core")},
 }
 """All that a pickle may ask for by name, numpy's arrays before all."""
 
-_TYPES = [type(np.dtype(code)) for code in np.typecodes["AllInteger"] + np.typecodes["Float"] + "?"]
+
+class _Bounded(io.BufferedReader):
+    """A file that reserves no memory for more than it has, whatever is asked of it."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        left = os.fstat(self.fileno()).st_size - self.tell()
+        return super().read(left if size is None or size < 0 else min(size, left))
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(pickle._Unpickler):
+    """The one in Python: that in C reserves as much memory as a damaged number asks for."""
+
     def find_class(self, module: str, name: str) -> Any:
         found = PLAIN.get(f"{module}.{name}")
         if found is None:
@@ -141,12 +152,12 @@ def _content(path: Path) -> Any:
     if path.suffix == ".safetensors":
         return load_file(path)
     if path.suffix == ".pkl":
-        with path.open("rb") as file:
+        with path.open("rb", buffering=0) as raw, _Bounded(raw) as file:
             return _unpickled(file)
-    named = [(value, name) for name, value in PLAIN.items() if name != "collections.OrderedDict"]
+    named: list[Any] = [(value, name) for name, value in PLAIN.items() if name != "collections.OrderedDict"]
     named.append((_Ignored, "mmengine.logging.history_buffer.HistoryBuffer"))
     require_whole(path)
-    with torch.serialization.safe_globals([*named, *_TYPES]):
+    with torch.serialization.safe_globals(named):
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
