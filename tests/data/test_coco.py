@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import random
 import struct
 import tracemalloc
 import unicodedata
@@ -15,6 +16,7 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
+from junk import spoilt
 from maskbench.data.coco import CocoFile, read_photo, stored
 from maskbench.data.runs import label_maps
 from maskbench.errors import DataError
@@ -124,6 +126,23 @@ def test_a_mask_that_cannot_be_decoded_names_its_annotation(read: Callable, cont
     file = read(break_(content, "annotations.0.segmentation", segmentation))
     with pytest.raises(DataError, match="annotation 5 can't be decoded"):
         file.annotations(11)
+
+
+@pytest.mark.filterwarnings("ignore")  # a warning is a fair answer too
+def test_whatever_stands_in_the_file_is_read_or_named(read: Callable, content: dict, tmp_path: Path) -> None:
+    """A thousand files with one value replaced or gone: no error but ours, and it begins with the file's name."""
+    draw = random.Random(0)
+    told = []
+    for _ in range(1000):
+        try:
+            file = read(spoilt(content, draw))
+            for image_id in file.records:
+                file.counts(image_id)
+                file.annotations(image_id)
+        except DataError as error:
+            told.append(str(error))
+    assert len(told) > 300
+    assert all(message.startswith(str(tmp_path / "instances.json")) for message in told)
 
 
 def test_photos_lie_in_folders_and_behind_links(write: Callable, content: dict, tmp_path: Path) -> None:
