@@ -49,8 +49,11 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def _finds_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever a few steps of training made of the network: in every photo it finds one object, the whole photo."""
+def _finds_one(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a few steps of training made of the network: in every photo it finds one object, the whole photo.
+
+    `run` comes first: it is trained and judged once for all tests, by the network as it is.
+    """
 
     def instances(self: SOLOv2, raw: object, frames: list[Frame]) -> list[Instances]:
         every = [Masks(torch.ones(1, *frame.photo, dtype=torch.bool)) for frame in frames]
