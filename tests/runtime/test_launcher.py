@@ -144,10 +144,14 @@ def test_what_is_swept_over_may_stand_in_the_config(
 
 @pytest.mark.parametrize("wrong", ["seed=0,1 optim.nothing=1", "method=small/solov3,small/solo"])
 def test_what_cant_be_composed_stops_a_sweep_before_it_starts(
-    started: list[Trial], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], wrong: str
+    started: list[Trial],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    wrong: str,
 ) -> None:
     with pytest.raises(SystemExit) as stopped:
-        sweep(monkeypatch, *TINY[1:], *wrong.split())
+        sweep(monkeypatch, *TINY[1:], *wrong.split(), f"runs={tmp_path}")
     assert stopped.value.code == 1
     assert not started
     assert "there is no" in capsys.readouterr().err
