@@ -29,8 +29,8 @@ from drawing.one_stage import decoupled_solo, solo, solov2
 from drawing.panels import NO_BREAK, Ground, Panel, picture, save
 from drawing.seen import Seen, by
 from drawing.two_stage import cascade_mask_rcnn, htc, mask_rcnn, point_rend
-from maskbench.data.coco import read_photo
 from maskbench.data.datamodule import photo_batch
+from maskbench.data.photos import read_photo
 from maskbench.data.transforms import Photo, Transforms
 from maskbench.errors import ConfigError, MaskbenchError, RunError
 from maskbench.methods.base import Segmenter

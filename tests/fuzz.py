@@ -38,7 +38,8 @@ from omegaconf.errors import OmegaConfBaseException
 from PIL import Image
 from safetensors.torch import save_file
 
-from maskbench.data.coco import CocoFile, read_photo
+from maskbench.data.coco import CocoFile
+from maskbench.data.photos import read_photo
 from maskbench.errors import MaskbenchError
 from maskbench.evaluation.ground_truth import GroundTruth
 from maskbench.evaluation.matches import Matches, read_matches, write_matches

@@ -2,22 +2,18 @@ from __future__ import annotations
 
 import json
 import random
-import struct
-import tracemalloc
 import unicodedata
-import warnings
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 from pycocotools.coco import COCO
 
 from junk import spoilt
-from maskbench.data.coco import CocoFile, read_photo, stored
+from maskbench.data.coco import CocoFile, stored
+from maskbench.data.photos import read_photo
 from maskbench.data.runs import label_maps
 from maskbench.errors import DataError
 
@@ -205,108 +201,3 @@ def test_the_real_coco_is_decoded_as_pycocotools_does(shared: Path, capsys: pyte
         for annotation, each in zip(expected, found, strict=True):
             mask = label_maps([each.runs], file.records[image_id].size)
             np.testing.assert_array_equal(mask[0], reference.annToMask(annotation))
-
-
-# Photos ---------------------------------------------------------------------------------------------------------------
-
-RGB = np.random.default_rng(0).integers(0, 256, (6, 9, 3)).astype(np.uint8)
-
-
-def saved(tmp_path: Path, image: Image.Image, name: str = "photo.png", **options: Any) -> Path:
-    image.save(tmp_path / name, **options)
-    return tmp_path / name
-
-
-def test_rgb_is_as_stored(tmp_path: Path) -> None:
-    np.testing.assert_array_equal(read_photo(saved(tmp_path, Image.fromarray(RGB))), RGB)
-
-
-@pytest.mark.parametrize("mode", ["L", "LA", "1", "P", "RGBA", "PA"])
-def test_other_modes_become_rgb(tmp_path: Path, mode: str) -> None:
-    image = Image.fromarray(RGB).convert("P" if mode == "PA" else mode)
-    name = "photo.tif" if mode == "PA" else "photo.png"
-    photo = read_photo(saved(tmp_path, image.convert(mode), name))
-    assert photo.shape == (6, 9, 3)
-    assert photo.flags.writeable
-    np.testing.assert_array_equal(photo, np.array(image.convert("RGB")))
-
-
-def test_alpha_is_dropped_not_blended(tmp_path: Path) -> None:
-    clear = np.dstack([RGB, np.zeros((6, 9), np.uint8)])
-    np.testing.assert_array_equal(read_photo(saved(tmp_path, Image.fromarray(clear))), RGB)
-
-
-def test_a_palette_with_transparency_gives_no_warning(tmp_path: Path) -> None:
-    image = Image.fromarray(RGB).convert("P")
-    path = saved(tmp_path, image, transparency=bytes([0, 128, 255]))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        np.testing.assert_array_equal(read_photo(path), np.array(image.convert("RGB")))
-
-
-def test_cmyk(tmp_path: Path) -> None:
-    red = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
-    assert abs(read_photo(saved(tmp_path, red, "photo.jpg"))[8, 8].astype(int) - [255, 0, 0]).max() < 12
-
-
-def test_sixteen_bits_are_scaled_to_eight(tmp_path: Path) -> None:
-    grey = np.array([[0, 257, 65535, 32896]], dtype=np.uint16)
-    for name in ("photo.png", "photo.tif"):
-        assert read_photo(saved(tmp_path, Image.fromarray(grey), name))[0, :, 0].tolist() == [0, 1, 255, 128]
-
-
-def test_an_exif_tag_turns_nothing(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    path = saved(tmp_path, Image.fromarray(RGB), exif=exif)
-    np.testing.assert_array_equal(read_photo(path), RGB)
-
-
-def test_photos_that_cannot_be_read_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(DataError, match=r"gone.png: no such image"):
-        read_photo(tmp_path / "gone.png")
-    (tmp_path / "text.png").write_text("no image")
-    with pytest.raises(DataError, match=r"text.png: is no image"):
-        read_photo(tmp_path / "text.png")
-    path = saved(tmp_path, Image.fromarray(np.tile(RGB, (50, 50, 1))), "cut.jpg")
-    path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(DataError, match=r"cut.jpg: is broken"):
-        read_photo(path)
-    floats = Image.fromarray(np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4))
-    with pytest.raises(DataError, match=r"float.tif: has pixels of mode F from 0.0 to 1.0"):
-        read_photo(saved(tmp_path, floats, "float.tif"))
-    whole = saved(tmp_path, Image.fromarray(RGB), "bomb.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40)
-    np.testing.assert_array_equal(read_photo(whole), RGB)  # PIL only warns up to twice its limit
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
-    with pytest.raises(DataError, match=r"bomb.png: is too large"):
-        read_photo(whole)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # which some programs set for all
-    monkeypatch.setattr("maskbench.data.coco.LARGEST_PHOTO", 53)
-    with pytest.raises(DataError, match=r"bomb.png: is too large \(9 x 6 pixels\), a photo may have 53 pixels; cut"):
-        read_photo(whole)
-
-
-def test_a_huge_photo_is_refused_before_it_takes_memory(tmp_path: Path) -> None:
-    """20,000 × 20,000 pixels of nothing are 400 kB of file and 1.2 GB of memory."""
-    header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
-    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(60_001))), (b"IEND", b""))
-    chunks = (
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in parts
-    )
-    (tmp_path / "huge.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
-    tracemalloc.start()
-    with pytest.raises(DataError, match=r"huge.png: is too large .* 178956970 pixels; cut it into tiles"):
-        read_photo(tmp_path / "huge.png")
-    assert tracemalloc.get_traced_memory()[1] < 10e6
-    tracemalloc.stop()
-
-
-def test_what_another_program_would_be_started_for_is_no_photo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def started(*_: object, **__: object) -> None:
-        raise AssertionError("a program was started")
-
-    monkeypatch.setattr("subprocess.check_call", started)
-    (tmp_path / "photo.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 6\n%%EndComments\nshowpage\n")
-    with pytest.raises(DataError, match=r"photo.png: is no image"):
-        read_photo(tmp_path / "photo.png")

@@ -14,9 +14,10 @@ import pytest
 from PIL import Image
 
 from maskbench.data import folder
-from maskbench.data.coco import CocoFile, read_photo
+from maskbench.data.coco import CocoFile
 from maskbench.data.datamodule import CocoDataModule
 from maskbench.data.labelmaps import THINGS, convert, encode_values, read_labels
+from maskbench.data.photos import read_photo
 from maskbench.data.runs import label_maps
 from maskbench.errors import ConfigError, DataError
 

@@ -13,8 +13,9 @@ from PIL import Image
 import exports
 from exports import HEIGHT, WIDTH, corners, drawing, shape
 from maskbench.data import folder
-from maskbench.data.coco import CocoFile, read_photo
+from maskbench.data.coco import CocoFile
 from maskbench.data.labelme import convert
+from maskbench.data.photos import read_photo
 from maskbench.data.runs import label_maps
 from maskbench.errors import ConfigError, DataError
 

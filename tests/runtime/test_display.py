@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from maskbench.data.coco import read_photo
+from maskbench.data.photos import read_photo
 from maskbench.runtime.display import display, turned
 
 NOISE = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)

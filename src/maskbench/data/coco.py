@@ -1,49 +1,23 @@
-"""COCO's annotation files and the photos they name.
-
-The pixels are those that are stored, as users of pycocotools see them: an EXIF tag turns no photo, since the json's
-width and height, and the masks with them, belong to the unturned one.
-"""
+"""COCO's annotation files."""
 
 from __future__ import annotations
 
 import json
 import pickle
 import unicodedata
-import warnings
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
-from PIL import Image, UnidentifiedImageError
 
 from maskbench.data.groups import Grouping
+from maskbench.data.photos import LARGEST_PHOTO
 from maskbench.data.runs import Runs, run_lengths
-from maskbench.errors import DataError, MaskbenchError
+from maskbench.errors import DataError
 
 KEYS = ("images", "annotations", "categories")
-FORMATS = (
-    "PNG",
-    "JPEG",
-    "MPO",
-    "TIFF",
-    "BMP",
-    "DIB",
-    "GIF",
-    "WEBP",
-    "AVIF",
-    "JPEG2000",
-    "PPM",
-    "TGA",
-    "SGI",
-    "PCX",
-    "FITS",
-)
-"""What a photo may be stored as, told by its content. Of what else PIL reads, some starts a program (EPS)."""
-LARGEST_PHOTO = 178_956_970
-"""Pixels that a photo may have, PIL's own limit: of so many 8-bit RGB takes half a gigabyte."""
 
 
 @dataclass(frozen=True)
@@ -335,47 +309,3 @@ def wrong_segmentation(segmentation: Any, size: tuple[int, int]) -> str | None:
     if segmentation.get("size") != list(size):
         return f"has an RLE of size {segmentation.get('size')}, but its image is [height, width] = {list(size)}"
     return None
-
-
-def read_photo(path: str | Path) -> UInt8[np.ndarray, "H W 3"]:
-    """An image file as RGB bytes: its stored pixels, neither turned (EXIF) nor blended (alpha is dropped).
-
-    Grey, palette, CMYK and alpha images are converted; 16 bits are scaled to 8.
-
-    Raises:
-        DataError: the file is missing, broken, too large to be one, or has pixels that are no 8 or 16 bit values.
-    """
-    Image.init()
-    try:
-        # PIL warns of harmless things: large photos, transparency in a palette, odd EXIF.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
-                if image.width * image.height > LARGEST_PHOTO:
-                    raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
-                return _as_rgb(image, path)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such image; check data.root and the image folder against `file_name`") from None
-    except UnidentifiedImageError:
-        raise DataError(f"{path}: is no image that can be read; replace it or leave it out") from None
-    except Image.DecompressionBombError as error:
-        raise DataError(
-            f"{path}: is too large ({error}), a photo may have {LARGEST_PHOTO} pixels; cut it into tiles"
-        ) from error
-    except (MaskbenchError, MemoryError):
-        raise
-    except Exception as error:  # PIL's readers raise what damaged bytes lead them to, of many kinds
-        raise DataError(f"{path}: is broken ({error}); replace it or leave it out") from error
-
-
-def _as_rgb(image: Image.Image, path: str | Path) -> UInt8[np.ndarray, "H W 3"]:
-    if not image.mode.startswith(("I", "F")):
-        return np.array(image if image.mode == "RGB" else image.convert("RGB"))
-    grey = np.asarray(image)
-    if image.mode == "F" or grey.min() < 0 or grey.max() > 65535:
-        raise DataError(
-            f"{path}: has pixels of mode {image.mode} from {grey.min()} to {grey.max()}, expected 8 or 16 bit values; "
-            "convert it first"
-        )
-    scaled = (grey.astype(np.uint32) + 128) // 257
-    return np.repeat(scaled.astype(np.uint8)[:, :, None], 3, axis=2)

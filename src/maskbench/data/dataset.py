@@ -12,7 +12,8 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from maskbench.data.coco import CocoFile, read_photo, stored
+from maskbench.data.coco import CocoFile, stored
+from maskbench.data.photos import read_photo
 from maskbench.data.runs import LabelMap, encode, label_maps, locate, separate
 from maskbench.data.semantic import Map, SemanticMaps
 from maskbench.data.transforms import Transforms

@@ -21,11 +21,10 @@ from typing import Any
 import numpy as np
 import pycocotools.mask as rle_codec
 from jaxtyping import Integer
-from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from maskbench.data.coco import FORMATS, Record, read_photo
+from maskbench.data.coco import Record
 from maskbench.data.folder import (
     Entry,
     Split,
@@ -39,6 +38,7 @@ from maskbench.data.folder import (
     told,
     write_folder,
 )
+from maskbench.data.photos import opened, read_photo
 from maskbench.errors import ConfigError, DataError, MaskbenchError
 
 THINGS = {
@@ -302,8 +302,7 @@ def read_labels(path: Path) -> Integer[np.ndarray, "H W"]:
         DataError: the file can't be read, or is no single image of integers from 0 on.
     """
     try:
-        Image.init()
-        with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
+        with opened(path) as image:
             mode, pages, labels = image.mode, getattr(image, "n_frames", 1), np.array(image)
     except MemoryError:
         raise

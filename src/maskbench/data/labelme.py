@@ -38,6 +38,7 @@ from maskbench.data.folder import (
     told,
     write_folder,
 )
+from maskbench.data.photos import opened
 from maskbench.errors import ConfigError, DataError, MaskbenchError
 from maskbench.ops.polygons import rasterise
 
@@ -224,7 +225,7 @@ def _photo(file: _File, content: Mapping[str, Any]) -> _Photo:
 def _opened(file: _File, source: Path | io.BytesIO, what: str) -> Image.Image:
     """An image whose pixels can be read."""
     try:
-        image = Image.open(source)
+        image = opened(source)
         image.load()
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise file.error(f"{what} can't be read ({error})", "replace it") from error
@@ -232,7 +233,7 @@ def _opened(file: _File, source: Path | io.BytesIO, what: str) -> Image.Image:
 
 
 def _turned(path: Path) -> bytes:
-    with Image.open(path) as image, io.BytesIO() as buffer:
+    with opened(path) as image, io.BytesIO() as buffer:
         ImageOps.exif_transpose(image).save(buffer, "PNG")
         return buffer.getvalue()
 

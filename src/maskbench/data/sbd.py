@@ -16,9 +16,10 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from maskbench.data.coco import Record, read_photo
+from maskbench.data.coco import Record
 from maskbench.data.folder import Entry, Split, Splits, as_annotation, require_new, share_out, told, write_folder
 from maskbench.data.labelmaps import encode_values
+from maskbench.data.photos import read_photo
 from maskbench.errors import ConfigError, DataError, MaskbenchError
 
 CLASSES = (

@@ -15,6 +15,8 @@ from jaxtyping import UInt8
 from numpy import ndarray
 from PIL import ExifTags, Image
 
+from maskbench.data.photos import opened
+
 UPRIGHT = 1
 """EXIF's orientation of a photo that is stored as it is looked at."""
 
@@ -41,7 +43,7 @@ def display(path: Path, photo: UInt8[ndarray, "H W 3"]) -> Display:
     """How the photo of a file is shown that has been read as `photo`."""
     with warnings.catch_warnings():  # PIL's, which whoever has read the photo has passed over
         warnings.simplefilter("ignore")
-        with Image.open(path) as image:
+        with opened(path) as image:
             orientation = _orientation(image)
             if not image.mode.startswith("I"):
                 return Display(photo, orientation)

@@ -16,8 +16,8 @@ from numpy import ndarray
 from omegaconf import DictConfig, OmegaConf
 
 from maskbench.atomic import writing
-from maskbench.data.coco import read_photo
 from maskbench.data.datamodule import CocoDataModule
+from maskbench.data.photos import read_photo
 from maskbench.errors import ConfigError, DashboardError
 from maskbench.methods.base import Segmenter
 from maskbench.runtime.compose import make

@@ -17,8 +17,9 @@ import pycocotools.mask as rle_codec
 from jaxtyping import Bool
 
 from maskbench.atomic import replacing, writing
-from maskbench.data.coco import CocoFile, read_photo
+from maskbench.data.coco import CocoFile
 from maskbench.data.datamodule import CocoDataModule
+from maskbench.data.photos import read_photo
 from maskbench.data.runs import run_lengths
 from maskbench.evaluation.deployment import f1_by_image
 from maskbench.evaluation.matches import Matches

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from rich.progress import track
 
-from maskbench.data.coco import read_photo
 from maskbench.data.datamodule import photo_batch
+from maskbench.data.photos import read_photo
 from maskbench.data.transforms import Photo, Transforms
 from maskbench.errors import ConfigError, DataError, RunError
 from maskbench.evaluation.autocast import autocast

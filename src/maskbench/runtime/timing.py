@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from maskbench.data.coco import read_photo
 from maskbench.data.datamodule import CocoDataModule, photo_batch
+from maskbench.data.photos import read_photo
 from maskbench.errors import ConfigError, RunError
 from maskbench.evaluation.execution import require_execution
 from maskbench.evaluation.precision import precision_name

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from maskbench.data.photos import opened
 from maskbench.data.preflight import kinds
 from maskbench.data.preflight.findings import Kind
 from maskbench.data.preflight.likeness import Likeness, likeness
@@ -80,7 +81,7 @@ def look(path: Path) -> Look:
                 return view.seen()
             view.digest = hashlib.file_digest(file, "sha256").digest()
             file.seek(0)
-            with Image.open(file) as image:
+            with opened(file) as image:
                 view.read(image)
     except UnidentifiedImageError:
         view.tell(kinds.PHOTO_NONE, "is no image that can be read")

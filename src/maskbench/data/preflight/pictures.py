@@ -10,9 +10,8 @@ from typing import Any
 import cv2
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
 
-from maskbench.data.coco import read_photo
+from maskbench.data.photos import opened, read_photo
 from maskbench.data.preflight.findings import Sight
 from maskbench.data.preflight.masks import is_box
 from maskbench.data.preflight.outlines import Points
@@ -50,7 +49,7 @@ def pictures(sight: Sight) -> list[bytes]:
 
 
 def _read(path: Path) -> Picture | None:
-    with Image.open(path) as image:
+    with opened(path) as image:
         if image.height * image.width > LARGE:
             return None
     return read_photo(path)
