@@ -16,6 +16,7 @@ import torch
 from logged import logged
 from maskbench import train as verb
 from maskbench.data.datamodule import CocoDataModule
+from maskbench.data.fitting.rules import Fitted
 from maskbench.data.shapes import draw
 from maskbench.errors import ConfigError, DataError, RunError
 from maskbench.methods.base import Segmenter
@@ -271,6 +272,32 @@ def test_a_wrong_choice_is_told_before_training(tmp_path: Path, settings: list[s
         call(train, *TINY, *settings, f"runs={tmp_path}", "logger=none")
     assert not list(tmp_path.glob("*/*/checkpoints"))
     assert not list(tmp_path.iterdir()) or settings == ["checkpoint=best", "data.tune_share=0"]  # which data tell
+
+
+def test_a_fitted_value_that_a_method_refuses_is_told_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = (Fitted("method.grids", [1, 2], "a rule that is wrong"),)
+    monkeypatch.setattr("maskbench.runtime.trial.fitted_settings", lambda *_: refused)
+    monkeypatch.setattr(CocoDataModule, "setup", None)
+    with pytest.raises(ConfigError, match="one grid and one range per level"):
+        call(train, *TINY, "fit=true", f"runs={tmp_path}", "logger=none")
+
+
+def test_of_several_processes_the_first_alone_rehearses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def told(cfg: object) -> None:
+        raise ConfigError("rehearsed")
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("maskbench.runtime.rehearsal.rehearse", told)
+    monkeypatch.setattr(training, "train", stopped)
+    with pytest.raises(ConfigError, match="rehearsed"):
+        call(train, *TINY, f"runs={tmp_path}", "logger=none")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(KeyboardInterrupt):
+        call(train, *TINY, f"runs={tmp_path}", "logger=none")
 
 
 def test_the_best_weights_are_not_chosen_where_there_is_nothing_to_find(

@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from maskbench.runtime import grid, launcher, sweeper, verb
 from maskbench.runtime.command_line import swept_with_methods
 from maskbench.runtime.console import say
+from maskbench.runtime.fitting import applied
 from maskbench.runtime.preflight import identify_checked
 from maskbench.runtime.ranks import leads
 from maskbench.runtime.run_folder import RunFolder, read_json
@@ -36,8 +37,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         say(f"{run.path} is done already, as of {finished.ended}: nothing to do")
     else:
         with attempt(run.path) as done:
-            if not first:
-                _rehearse(cfg)
+            if leads() and (trial.fitted or not first):
+                _rehearse(applied(cfg, trial.fitted))
             # only here: a process that finds its trial done, or starts other processes, has no use for torch
             from maskbench.runtime.training import train as fit_and_judge
 
