@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from disks import files_up_to, small
-from maskbench.atomic import beside, replace_text, replacing
+from maskbench.atomic import beside, replace_text, replacing, writing
 from maskbench.errors import StorageError
 
 
@@ -74,6 +74,26 @@ def test_a_closed_folder_is_told_and_an_error_of_something_else_is_not(
     monkeypatch.setattr(Path, "write_text", closed)
     with pytest.raises(StorageError, match=rf"a\.txt: can't be written \({os.strerror(reason)}\); make it writable"):
         replace_text(tmp_path / "a.txt", "one")
+
+
+def test_a_disk_that_is_full_elsewhere_is_told_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="/proc/shared") as raised, writing(tmp_path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/proc/shared")
+    assert not isinstance(raised.value, StorageError)
+    with pytest.raises(StorageError, match="MB are free in"), writing(tmp_path / "run"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "log"))
+
+
+def test_what_is_not_there_is_not_taken_for_what_is_written(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No such file") as raised, writing(tmp_path):
+        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+    assert not isinstance(raised.value, StorageError)
+
+
+def test_a_quota_is_told_without_what_is_free_to_others(tmp_path: Path) -> None:
+    told = rf"a\.txt: can't be written \(.*\): your quota is used up in {tmp_path}\. What was there before is whole"
+    with pytest.raises(StorageError, match=told), writing(tmp_path / "a.txt"):
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
 
 
 def test_others_may_read_it_as_the_umask_says(tmp_path: Path) -> None:

@@ -38,29 +38,39 @@ def writing(path: Path) -> Iterator[None]:
     except StorageError:
         raise
     except OSError as error:
-        if error.errno in FULL or (error.errno in CLOSED and _concerns(error, path)):
+        if error.errno in (*FULL, *CLOSED) and _concerns(error, path):
             raise StorageError(_unwritten(path, error)) from error
         raise
 
 
 def _concerns(error: OSError, path: Path) -> bool:
-    """Whether it is about the file or a folder that it lies in, and not about one that was read meanwhile."""
+    """Whether it is about the file, a folder that it lies in or, where there is no room, its disk, and not about
+    something that was read or written elsewhere meanwhile."""
     named = [Path(os.fsdecode(name)) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
-    return not named or any(name.parent == path.parent or name in path.parents for name in named)
+    if error.errno in FULL:  # a file that is open already is not named
+        return not named or any(_folder(name).stat().st_dev == _folder(path).stat().st_dev for name in named)
+    return any(name.parent == path.parent or name in path.parents for name in named)
+
+
+def _folder(path: Path) -> Path:
+    """The path itself or the nearest folder above it that is there."""
+    return next(folder for folder in (path, *path.parents, Path()) if folder.is_dir())
 
 
 def _unwritten(path: Path, error: OSError) -> str:
-    there = next(folder for folder in (path, *path.parents, Path()) if folder.is_dir())
     if error.errno not in FULL:
         return f"{path}: can't be written ({error.strerror}); make it writable, or name another place for it"
     if error.errno == errno.EFBIG:
         return (
             f"{path}: can't be written, as files may not be so large here (ulimit -f); what was there before is whole"
         )
-    free = shutil.disk_usage(there).free
+    there = _folder(path).absolute()
+    left = f"only {shutil.disk_usage(there).free / 1e6:.1f} MB are free in {there}"
+    if error.errno == errno.EDQUOT:  # there may be terabytes, but not for this user
+        left = f"your quota is used up in {there}"
     return (
-        f"{path}: can't be written ({error.strerror}): only {free / 1e6:.1f} MB are free in {there.absolute()}. What "
-        "was there before is whole; make room, and the same command goes on from there"
+        f"{path}: can't be written ({error.strerror}): {left}. What was there before is whole; make room, and the same "
+        "command goes on from there"
     )
 
 
