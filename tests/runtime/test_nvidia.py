@@ -29,9 +29,18 @@ def test_else_the_driver_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_gpu_with_the_least_memory_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert smallest_memory() is None
     program = tmp_path / "nvidia-smi"
-    program.write_text("#!/bin/sh\necho 81559 MiB; echo 24576 MiB; echo '[N/A]'\n")
+    every = ["0, GPU-1a, 81920 MiB", "1, GPU-2b, 24576 MiB", "2, GPU-3c, 40960 MiB", "3, GPU-4d, [N/A]"]
+    lines = "".join(f"echo '{line}';" for line in every)
+    program.write_text(f"#!/bin/sh\ncase $1 in *=index) echo 0; echo 1; echo 2; echo 3;; *) {lines} esac\n")
     program.chmod(0o755)
     assert smallest_memory() == 24 * 2**30
+    for named, gigabytes in {"0,2": 40, "0": 80, "GPU-1a,GPU-2": 24}.items():
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+        assert smallest_memory() == gigabytes * 2**30
+    for none in ("", "3"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", none)
+        assert smallest_memory() is None

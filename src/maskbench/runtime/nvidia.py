@@ -19,8 +19,13 @@ def visible_gpus() -> list[str]:
 
 
 def smallest_memory() -> int | None:
-    """Bytes of the GPU that has the least; None where there is none."""
-    found = [int(size.split()[0]) for size in _query("memory.total") if size.split()[0].isdigit()]
+    """Bytes of the one of this process's GPUs that has the least; None where there is none, or one tells nothing."""
+    seen, found = visible_gpus(), []
+    for line in _query("index,uuid,memory.total"):
+        index, uuid, size = line.split(", ")
+        megabytes = size.split()[0]
+        if megabytes.isdigit() and any(gpu == index or uuid.startswith(gpu) for gpu in seen):
+            found.append(int(megabytes))
     return 2**20 * min(found) if found else None
 
 
@@ -29,12 +34,12 @@ def driver() -> str | None:
     return next(iter(_query("driver_version")), None)
 
 
-def _query(field: str) -> list[str]:
-    """A field of each GPU."""
+def _query(fields: str) -> list[str]:
+    """A line of each GPU with its fields."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return []
-    command = [program, f"--query-gpu={field}", "--format=csv,noheader"]
+    command = [program, f"--query-gpu={fields}", "--format=csv,noheader"]
     try:
         found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     except (OSError, subprocess.SubprocessError):  # installed, but without a driver that it could ask
