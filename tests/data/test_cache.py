@@ -24,6 +24,8 @@ def test_nothing_and_rubbish_are_not_recalled(tmp_path: Path) -> None:
     (tmp_path / "cut.json").write_text('{"a": ')
     assert recall(tmp_path / "cut.json") is None
     assert recall(tmp_path / "missing.json") is None
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    assert recall(tmp_path / "deep.json") is None
 
 
 def test_a_cache_that_cannot_be_written_does_not_end_the_run(tmp_path: Path) -> None:

@@ -53,7 +53,14 @@ def test_an_epoch_without_validation_has_no_ap_of_an_earlier_one(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("plan", "told"), [('{"epochs": 9}', "2/9"), ('{"epochs": 9', "2/4"), ('{"epochs": null}', "2 ")]
+    ("plan", "told"),
+    [
+        ('{"epochs": 9}', "2/9"),
+        ('{"epochs": 9', "2/4"),
+        ("[9]", "2/4"),
+        ("[" * 100_000, "2/4"),
+        ('{"epochs": null}', "2 "),
+    ],
 )
 def test_the_plan_of_a_protocol_says_how_many_epochs_there_are(tmp_path: Path, plan: str, told: str) -> None:
     """Where it is whole; one without epochs goes by steps."""

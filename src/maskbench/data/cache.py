@@ -20,7 +20,7 @@ def recall(path: Path) -> Any | None:
     """What `remember` wrote there; None if there is nothing that can be read."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 

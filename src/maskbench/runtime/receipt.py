@@ -48,7 +48,7 @@ class Receipt:
             return False
         try:
             return json.loads(self.path.read_text(encoding="utf-8")) == json.loads(json.dumps(self._content))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return False
 
     def write(self) -> None:

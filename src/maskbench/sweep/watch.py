@@ -286,8 +286,9 @@ def _limits(folder: Path) -> tuple[int | None, int | None]:
     except RunError:
         return None, None
     found = [trainer.get(name) if isinstance(trainer, dict) else None for name in ("max_epochs", "max_steps")]
-    with suppress(OSError, ValueError):
-        found[0] = json.loads((folder / "plan.json").read_text(encoding="utf-8")).get("epochs")
+    with suppress(OSError, ValueError, RecursionError):
+        plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+        found[0] = plan["epochs"] if isinstance(plan, dict) and "epochs" in plan else found[0]
     epochs, steps = (value if isinstance(value, int) and value > 0 else None for value in found)
     return epochs, steps
 
