@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from maskbench.atomic import replace_text
 from maskbench.errors import RunError, WeightsError
 from maskbench.evaluation.matches import FILE as MATCHES
-from maskbench.sweep.settings import settings
+from maskbench.sweep.settings import config
 from maskbench.sweep.status import RESULTS
 from maskbench.targets import refusal
 
@@ -114,15 +112,9 @@ class RunFolder:
         Raises:
             RunError: it can't be read, or would call what neither maskbench nor the user knows (`targets`).
         """
-        found = settings(self.path)
-        if reason := refusal(found):
+        cfg = config(self.path)
+        if reason := refusal(OmegaConf.to_container(cfg)):
             raise RunError(f"{self.config}: {reason}")
-        try:
-            cfg = OmegaConf.load(self.config)
-        except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
-            raise RunError(f"{self.config}: not readable as a config: {error}") from error
-        if not isinstance(cfg, DictConfig):
-            raise RunError(f"{self.config}: expected the settings of a run, found {type(cfg).__name__}")
         if missing := [name for name in NEEDED if name not in cfg]:
             raise RunError(f"{self.config}: lacks {', '.join(missing)}, which every run writes; copy it again")
         return cfg

@@ -11,14 +11,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
+from omegaconf import DictConfig
 
 from maskbench.errors import RunError
 from maskbench.evaluation.matches import FILE, Matches, read_matches
 from maskbench.sweep.identity import TrialName, parse_trial_name
-from maskbench.sweep.settings import settings
+from maskbench.sweep.settings import config, settings
 from maskbench.sweep.status import Status
 from maskbench.sweep.trial import announced
 
@@ -92,28 +90,23 @@ class Run:
     @cached_property
     def config(self) -> DictConfig:
         """The composed config; empty where it was never written."""
-        path = self.folder / "config.yaml"
-        settings(self.folder)  # refuses what would be looked up, or take all memory
-        try:
-            found = OmegaConf.load(path)
-        except FileNotFoundError:
-            return OmegaConf.create({})
-        except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
-            raise RunError(
-                f"{path}: not readable as a config ({error}); move the run away and train it again"
-            ) from error
-        return found if isinstance(found, DictConfig) else OmegaConf.create({})
+        return config(self.folder)
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """The same as plain values."""
+        return settings(self.folder)
 
     @property
     def data_root(self) -> Any:
         """Where its data lie, or what draws them, as its config has it; None where that is not known."""
-        data = settings(self.folder).get("data")
+        data = self.settings.get("data")
         return data.get("root") if isinstance(data, dict) else None
 
     @property
     def logged(self) -> bool:
         """Whether W&B was told of it, as its config has it."""
-        return bool(settings(self.folder).get("logger"))
+        return bool(self.settings.get("logger"))
 
     @cached_property
     def matches(self) -> Matches | None:

@@ -75,7 +75,7 @@ def run_id(board: Board) -> str:
 
 def group_of(board: Board) -> str:
     """W&B's group of the trials: the study as they were told of it, whose folder may have been moved since."""
-    named = (run.config.get("study") for run in board.runs)
+    named = (run.settings.get("study") for run in board.runs)
     return next((str(name) for name in named if name), board.study.resolve().name)
 
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from maskbench.errors import RunError
 from maskbench.targets import reference
 
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+LOADER: Any = type("Loader", (getattr(yaml, "CSafeLoader", yaml.SafeLoader),), {})
 """The one in C is where PyYAML was built with it."""
+# as whoever edits a file means it, and OmegaConf has it; to YAML 1.1 a number without a point is text
+LOADER.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
 
 
 def settings(folder: Path) -> dict[str, Any]:
@@ -28,7 +35,7 @@ def settings(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise RunError(f"{path}: not readable as a config ({error}); move the run away and train it again") from error
+        raise _unreadable(path, error) from error
     if not isinstance(found, dict):
         return {}
     if (referring := reference(found)) is not None:
@@ -37,6 +44,22 @@ def settings(folder: Path) -> dict[str, Any]:
             "them; write out what it stands for"
         )
     return found
+
+
+def config(folder: Path) -> DictConfig:
+    """The same as an OmegaConf, for whoever makes something of it.
+
+    Raises:
+        RunError: as `settings`, or it holds what no config can.
+    """
+    try:
+        return OmegaConf.create(settings(folder))
+    except (ValueError, RecursionError, OmegaConfBaseException) as error:
+        raise _unreadable(folder / "config.yaml", error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> RunError:
+    return RunError(f"{path}: not readable as a config ({error}); move the run away and train it again")
 
 
 def _refuse_aliases(path: Path, text: str) -> None:
