@@ -384,6 +384,12 @@ def test_images_without_a_prediction_count_as_missed(metric: AveragePrecision, p
     computed = part.compute()
     assert computed["per_class"] == {"segm": {"class 3": 1, "class 8": 0}}
     assert "bbox" not in computed
+    truth = GroundTruth(path)
+    ceiling = AveragePrecision(truth, (3, 8))
+    sharing = AveragePrecision(truth, (3, 8), image_ids=[7], iou_types=["segm"])
+    sharing.update([instances], [frame])
+    assert ceiling.truth is sharing.truth
+    assert sharing.compute() == computed
 
 
 def test_an_epoch_without_a_prediction_scores_zero(metric: AveragePrecision, predict):

@@ -17,10 +17,12 @@ from maskbench.methods.discriminative import Discriminative
 from maskbench.methods.solov2 import SOLOv2
 from maskbench.ops.cluster import MeanShift
 from maskbench.runtime.checkpoints import read_checkpoint
+from maskbench.runtime.compose import build_data
+from maskbench.runtime.judging import Judgement
 from maskbench.runtime.run_folder import load_method, read_json, write_json
 from maskbench.structures import Batch, Instances
 from maskbench.train import train
-from trained import TINY, call, run
+from trained import TINY, call, composed, run
 
 __all__ = ["run"]
 
@@ -39,6 +41,13 @@ def test_the_deployment_point_is_chosen_on_tune_and_counted_on_test(
     assert point["test"]["f1"] < 0.5, "test_step knows nothing"
     assert metrics["tune"]["segm"]["AP50"] > 0.9
     assert read_json(Path(metrics["run"]) / "speed.json")["deployment"]["fps"] > 0
+
+
+def test_the_truth_of_test_is_read_once() -> None:
+    judgement = Judgement(build_data(composed("train", TINY)), ("boxes", "centres"), max_instances=100)
+    every = [judgement.found, judgement.ceiling, *judgement.given.values()]
+    assert len(every) == 4
+    assert all(each.truth is judgement.truth for each in every)
 
 
 def test_nothing_that_is_chosen_has_seen_test(tmp_path: Path) -> None:

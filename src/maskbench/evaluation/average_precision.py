@@ -25,7 +25,7 @@ class AveragePrecision(Records):
     helps nor harms, and it is in no result.
 
     Args:
-        annotations: the untouched annotation json.
+        truth: the untouched annotation json, or the same already read, which several metrics may share.
         category_ids: the COCO category id of each label.
         image_ids: the images that count, predicted or not (default: all of the json).
         iou_types: what is compared: masks (`segm`), boxes (`bbox`) or masks with their boundaries (`boundary`).
@@ -39,7 +39,7 @@ class AveragePrecision(Records):
 
     def __init__(
         self,
-        annotations: str | Path,
+        truth: GroundTruth | str | Path,
         category_ids: Sequence[int],
         *,
         image_ids: Sequence[int] | None = None,
@@ -47,7 +47,8 @@ class AveragePrecision(Records):
         max_instances: int = 100,
     ) -> None:
         super().__init__()
-        self.truth = GroundTruth(annotations, image_ids)
+        self.truth = truth if isinstance(truth, GroundTruth) else GroundTruth(truth, image_ids)
+        self.image_ids = None if image_ids is None else tuple(image_ids)
         self.category_ids = tuple(category_ids)
         self.iou_types = tuple(iou_types)
         self.max_instances = max_instances
@@ -72,11 +73,9 @@ class AveragePrecision(Records):
     def compute(self) -> dict[str, dict[str, Any]]:
         """The numbers of all predictions so far, as `as_metrics` has them."""
         results = list(chain.from_iterable(self.merged()))
+        shared: dict[str, Any] = {"image_ids": self.image_ids, "max_instances": self.max_instances}
         return as_metrics(
-            {
-                iou_type: score(self.truth, results, iou_type=iou_type, max_instances=self.max_instances)
-                for iou_type in self.iou_types
-            }
+            {iou_type: score(self.truth, results, iou_type=iou_type, **shared) for iou_type in self.iou_types}
         )
 
     def results(self) -> list[Result]:

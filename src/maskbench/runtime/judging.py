@@ -48,13 +48,16 @@ class Judgement(Callback):
         data: the data set.
         oracles: the method's.
         max_instances: the best of an image that count.
+
+    Attributes:
+        truth: of test, read once for all of them: its masks take time and memory.
     """
 
     def __init__(self, data: CocoDataModule, oracles: Sequence[Oracle], max_instances: int) -> None:
-        shared: dict[str, Any] = {"image_ids": data.image_ids("test"), "max_instances": max_instances}
+        self.truth = GroundTruth(data.annotations("test"), data.image_ids("test"))
 
         def ap() -> AveragePrecision:
-            return AveragePrecision(data.annotations("test"), data.category_ids, iou_types=("segm",), **shared)
+            return AveragePrecision(self.truth, data.category_ids, iou_types=("segm",), max_instances=max_instances)
 
         self.found, self.ceiling, self.given = ap(), ap(), {oracle: ap() for oracle in oracles}
         self.reach, self.semantic = Reach(), SemanticQuality(data.classes)
@@ -116,7 +119,7 @@ def judge(
         return {}
     write_predictions(run.predictions, results)
     chosen = _chosen(tuned.matches) if tuned else None
-    found = _judge_predictions(run, data, results, cfg.evaluation.iou_types, limit, chosen)
+    found = _judge_predictions(run, data, judgement.truth, results, cfg.evaluation.iou_types, limit, chosen)
     return {
         "split": "test",
         "images": len(data.image_ids("test")),
@@ -181,9 +184,10 @@ def _judge_again(run: RunFolder, *, predict: bool, device: str | None) -> dict[s
         cfg = run.read_config()
         data = build_data(cfg)
         require_same_data(run, data)
-        results, settings = read_predictions(run.predictions), cfg.evaluation
+        truth, results = GroundTruth(data.annotations("test")), read_predictions(run.predictions)
+        settings = cfg.evaluation
         how = (settings.iou_types, settings.point.max_instances, before.get("deployment"))
-        metrics |= _judge_predictions(run, data, results, *how)
+        metrics |= _judge_predictions(run, data, truth, results, *how)
         metrics["oracles"] = before.get("oracles", {}) | metrics["oracles"]
     write_json(run.metrics, metrics)
     return metrics
@@ -213,6 +217,7 @@ def judge_weights(weights: str, cfg: DictConfig, out: Path, *, device: str | Non
 def _judge_predictions(
     run: RunFolder,
     data: CocoDataModule,
+    truth: GroundTruth,
     results: Sequence[Result],
     iou_types: Sequence[IouType],
     max_instances: int,
@@ -225,13 +230,13 @@ def _judge_predictions(
     Args:
         run: the run folder.
         data: the data set.
-        results: of its test split.
+        truth: of its test split.
+        results: of the same.
         iou_types: what is compared.
         max_instances: the best of an image that count.
         chosen: the deployment point.
     """
-    truth, images = GroundTruth(data.annotations("test")), data.image_ids("test")
-    shared: dict[str, Any] = {"image_ids": images, "max_instances": max_instances}
+    shared: dict[str, Any] = {"image_ids": data.image_ids("test"), "max_instances": max_instances}
     scores = {
         iou_type: score(truth, results, iou_type=iou_type, why=iou_type == "segm", **shared) for iou_type in iou_types
     }
