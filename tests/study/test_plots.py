@@ -6,6 +6,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
@@ -49,6 +50,14 @@ def test_no_two_of_many_methods_look_alike() -> None:
     paradigms = ("bottom-up", "bottom-up", "two-stage", "one-stage", "two-stage", "bottom-up", "two-stage")
     looks = styles({f"{place:02d}": paradigms[place % len(paradigms)] for place in range(13)})
     assert len({(look.colour, look.marker) for look in looks.values()}) == 13
+
+
+def test_a_bar_has_room_beside_a_long_name() -> None:
+    """Or matplotlib warns that it can't lay the figure out."""
+    long = "mask_rcnn-small, pool=roi_warp, mask=softmax, upsample=nearest_conv, " + 40 * "x"
+    methods = pd.DataFrame({"label": [long, "solov2-small"], "AP50": [0.5, 0.6]})
+    picture = why_ap_is_lost(methods, {label: {"missed": 0.4} for label in methods["label"]})
+    assert picture.count("<svg") == 1
 
 
 def test_colours_differ_in_lightness_or_hue() -> None:

@@ -7,6 +7,7 @@ A method has one colour in all of them, a paradigm one marker; both can be told 
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -58,6 +59,8 @@ INK, MUTED, GRID = "#1d2733", "#5d6978", "#e4e8ee"
 FACES = ("Inter", "Helvetica Neue", "Arial", "Liberation Sans", "DejaVu Sans")
 LONG_NAME = 19
 """Letters of a name of which three stand beside each other in a legend."""
+BESIDE = 32
+"""Letters of a line beside a bar, for which there is room."""
 SIZE = (6.4, 4.2)
 """Inches; at 96 pixels each this is a little less than half of the report's width, so that 10.5 pt stay 10.5 pt."""
 
@@ -308,8 +311,9 @@ def _stacked(bars: Mapping[str, Mapping[str, float]], parts: Mapping[str, tuple[
         axes = figure.subplots()
         for name, (colour, hatch) in parts.items():
             widths = np.array([bars[label].get(name, 0.0) for label in labels])
-            axes.barh(labels, widths, left=left, color=colour, hatch=hatch, ec="white", lw=0.8, label=name)
+            axes.barh(range(len(labels)), widths, left=left, color=colour, hatch=hatch, ec="white", lw=0.8, label=name)
             left += widths
+        axes.set_yticks(range(len(labels)), [textwrap.fill(label, BESIDE) for label in labels])
         axes.tick_params(axis="y", length=0, labelcolor=INK)
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
