@@ -69,7 +69,7 @@ def test_conditions_that_there_are_not_are_told_at_once(setting: str, told: str,
 
 
 def test_what_is_timed_must_be_named_once(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="either run=DIR, or study=DIR, or weights=FILE"):
+    with pytest.raises(ConfigError, match="found nothing to time: expected one of run=DIR, study=DIR and weights=FILE"):
         call(benchmark)
     with pytest.raises(RunError, match="no finished run"):
         call(benchmark, f"study={tmp_path}")

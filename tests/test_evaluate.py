@@ -86,7 +86,8 @@ def test_a_device_is_for_predicting(run: Path) -> None:
 @pytest.mark.parametrize("overrides", [(), ("run=a", "predictions=b")])
 def test_what_is_evaluated_must_be_named_once(overrides: tuple[str, ...]) -> None:
     with pytest.raises(
-        ConfigError, match=r"either run=DIR, or weights=FILE data=\.\.\., or predictions=FILE annotations=FILE"
+        ConfigError,
+        match=r"to evaluate: expected one of run=DIR, weights=FILE data=\.\.\. and predictions=FILE annotations=FILE",
     ):
         call(evaluate, *overrides)
 

@@ -11,8 +11,9 @@ from checkpoints import THIN, detectron2
 from exported import unchecked_shapes
 from maskbench import __version__
 from maskbench.convert import convert
-from maskbench.errors import ConfigError
+from maskbench.errors import ConfigError, ExportError
 from maskbench.export import export
+from maskbench.methods.base import Segmenter
 from maskbench.runtime import exported as reading
 from maskbench.runtime import exporting
 from trained import call, run
@@ -84,20 +85,46 @@ def test_what_is_not_as_asked_for_is_said(
 ) -> None:
     """A batch that could not be left free, and a file that nothing is there to run."""
     shapes = {"images": (2, 3, "height", "width"), "sizes": (2, 2)}
-    bound = exporting.Exported(tmp_path / "network.onnx", ("height", "width"), shapes, {}, (), 20)
-    monkeypatch.setattr(exporting, "export", lambda *given: bound)
+
+    def exported(method: Segmenter, path: Path, *given: object) -> exporting.Exported:
+        path.touch()
+        return exporting.Exported(path, ("height", "width"), shapes, {}, (), 20)
+
+    monkeypatch.setattr(exporting, "export", exported)
     monkeypatch.setattr(reading, "RUNTIME", "no_such_module")
-    found = call(export, f"weights={weights}", f"out={bound.path}")
+    found = call(export, f"weights={weights}", f"out={tmp_path}/network.onnx")
+    assert {path.name for path in tmp_path.iterdir()} == {"network.onnx", "network.json"}
     assert found["largest_difference"] is None
     told = capsys.readouterr().err.replace("\n", " ")
     assert "batch could not be left free: the images are 2 × 3 × height × width" in told
     assert "onnxruntime is not installed: nobody has checked what the file computes" in told
 
 
+def test_a_file_that_computes_something_else_leaves_an_earlier_one(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failed(method: Segmenter, exported: exporting.Exported, given: exporting.Input) -> float:
+        assert exported.path.read_text() == "worse"
+        raise ExportError("it is off")
+
+    def exported(method: Segmenter, path: Path, *given: object) -> exporting.Exported:
+        path.write_text("worse")
+        return exporting.Exported(path, (), {}, {}, (), 20)
+
+    out = tmp_path / "network.onnx"
+    out.write_text("good")
+    monkeypatch.setattr(exporting, "export", exported)
+    monkeypatch.setattr(exporting, "largest_difference", failed)
+    with pytest.raises(ExportError, match="it is off"):
+        call(export, f"weights={weights}", f"out={out}")
+    assert list(tmp_path.iterdir()) == [out]
+    assert out.read_text() == "good"
+
+
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
-        (("out=a.onnx",), r"either run=DIR, or weights=FILE"),
+        (("out=a.onnx",), r"found nothing to export: expected one of run=DIR and weights=FILE"),
         (("run=somewhere", "out=a.pt2"), r"out=a\.pt2: expected a name that ends in \.onnx, as format=onnx has it"),
         (("run=somewhere", "out=a.onnx", "format=torch"), r"expected a name that ends in \.pt2"),
         (("run=somewhere", "out=a.onnx", "format=tflite"), r"format=tflite: expected one of torch, onnx"),

@@ -90,10 +90,18 @@ def test_where_nothing_is_certain_the_highest_score_is_told(
     run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = call(predict, f"run={run}", f"images={photos}/a.jpg", f"out={tmp_path}/out", "device=cpu", "score=1.01")
-    assert found["drawn"] == 0
+    assert found["certain"] == 0
     results = json.loads((tmp_path / "out/predictions.json").read_text())
     highest = f"the highest is {max(result['score'] for result in results):.2f}" if results else "nothing was found"
     assert highest in capsys.readouterr().err
+
+
+def test_who_asks_for_results_alone_is_not_told_that_nothing_is_drawn(
+    run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = call(predict, f"run={run}", f"images={photos}/a.jpg", f"out={tmp_path}", "score=1.01", "save=[results]")
+    assert found["certain"] == 0
+    assert "drawn" not in capsys.readouterr().err
 
 
 def test_nothing_to_segment_is_an_error(run: Path, photos: Path, tmp_path: Path) -> None:
@@ -215,7 +223,7 @@ def test_methods_side_by_side(run: Path, weights: Path, photos: Path, tmp_path: 
     assert list(found["methods"]) == ["solov2-small seed 0", "solov2-small seed 3", "their model"]
     one, same, theirs = found["methods"].values()
     assert one == same != theirs
-    assert one["drawn"] == one["instances"] > 0
+    assert one["certain"] == one["instances"] > 0
     for name, counts in found["methods"].items():
         assert len(json.loads((out / name / "predictions.json").read_text())) == counts["instances"]
         assert len(list((out / name / "label_maps").glob("*.png"))) == 2

@@ -11,7 +11,7 @@ from maskbench.errors import ConfigError
 from maskbench.runtime import verb
 from maskbench.runtime.console import percent, say, show
 from maskbench.runtime.receipt import Receipt, read_by_stopwatch
-from maskbench.runtime.values import require
+from maskbench.runtime.values import require, require_one
 
 if TYPE_CHECKING:
     from maskbench.runtime.timing import Conditions
@@ -22,6 +22,7 @@ VALUES: dict[str, Any] = {
     **dict.fromkeys(("threads", "images", "batch"), int),
     **dict.fromkeys(("again", "papers"), bool),
 }
+WAYS = {"run": "run=DIR", "study": "study=DIR", "weights": "weights=FILE data=..."}
 
 
 def benchmark(cfg: DictConfig) -> dict[str, Any]:
@@ -31,9 +32,8 @@ def benchmark(cfg: DictConfig) -> dict[str, Any]:
     or `papers` AP and speed at other input sizes or at the papers' thresholds go into points.json.
     """
     require(cfg, VALUES)
-    if sum(cfg[name] is not None for name in ("run", "study", "weights")) != 1:
-        raise ConfigError("name what is to be timed: either run=DIR, or study=DIR, or weights=FILE data=...")
-    if cfg.weights is None and (cfg.get("data") is not None or cfg.get("transforms") is not None):
+    chosen = require_one(cfg, WAYS, "time")
+    if chosen != "weights" and (cfg.get("data") is not None or cfg.get("transforms") is not None):
         raise ConfigError("data and transforms belong to weights=FILE; runs are timed on the photos of their own data")
     settings = {name: cfg[name] for name in ("images", "threads", "batch", "execution", "precision")}
     receipt = _receipt(cfg, settings)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -21,36 +21,38 @@ from maskbench.evaluation.results import Result, read_predictions
 from maskbench.evaluation.scoring import Scores, as_metrics, score
 from maskbench.runtime import verb
 from maskbench.runtime.console import show_counts, show_kept, show_scores
-from maskbench.runtime.values import require
+from maskbench.runtime.values import require, require_one
 
 OF_PREDICTIONS = ("annotations", "iou_type", "max_instances", "threshold")
 OF_WEIGHTS = ("data", "transforms", "evaluation")
 """Settings of one thing to evaluate alone."""
 VALUES: dict[str, Any] = {
-    **dict.fromkeys(("run", "weights", "predictions", "annotations", "device", "iou_type"), str | None),
+    **dict.fromkeys(("run", "weights", "predictions", "annotations", "device"), str | None),
+    "iou_type": IouType | None,
     "predict": bool,
     "out": str,
     "max_instances": int | None,
     "threshold": float | None,
+}
+WAYS = {
+    "run": "run=DIR",
+    "weights": "weights=FILE data=...",
+    "predictions": "predictions=FILE annotations=FILE",
 }
 
 
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
     """AP and AR, by class, and why AP is lost: of a results file, a run or weights; the latter two keep it as well."""
     require(cfg, VALUES)
-    if sum(cfg[name] is not None for name in ("run", "weights", "predictions")) != 1:
-        raise ConfigError(
-            "name what is to be evaluated: either run=DIR, or weights=FILE data=..., or predictions=FILE "
-            "annotations=FILE"
-        )
-    if cfg.weights is not None:
+    chosen = require_one(cfg, WAYS, "evaluate")
+    if chosen == "weights":
         _refuse(cfg, OF_PREDICTIONS, "predictions=FILE", f"weights={cfg.weights} are held against data=...")
         from maskbench.runtime.judging import judge_weights
 
         numbers = judge_weights(cfg.weights, cfg, Path(cfg.out), device=cfg.device)
         show_scores(Path(cfg.weights).name, numbers)
         return {"weights": cfg.weights, "out": cfg.out, **numbers}
-    if cfg.run is not None:
+    if chosen == "run":
         _refuse(cfg, OF_PREDICTIONS, "predictions=FILE", f"run={cfg.run} is evaluated as its own config says")
         _refuse(cfg, OF_WEIGHTS, "weights=FILE", f"run={cfg.run} is evaluated as its own config says")
         if cfg.device is not None and not cfg.predict:
@@ -73,9 +75,7 @@ def _evaluate_file(cfg: DictConfig) -> dict[str, Any]:
     _refuse(cfg, OF_WEIGHTS, "weights=FILE", f"predictions={cfg.predictions} are scored as they are")
     if cfg.annotations is None:
         raise ConfigError(f"predictions={cfg.predictions} needs the annotations=FILE that it is scored against")
-    iou_type: Any = cfg.iou_type or "segm"
-    if iou_type not in get_args(IouType):
-        raise ConfigError(f"iou_type={iou_type}: expected one of {', '.join(get_args(IouType))}")
+    iou_type: IouType = cfg.iou_type or "segm"
     results, truth = read_predictions(cfg.predictions), GroundTruth(cfg.annotations)
     scores = score(truth, results, iou_type=iou_type, max_instances=cfg.max_instances, why=iou_type == "segm")
     numbers = as_metrics({iou_type: scores})

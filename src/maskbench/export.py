@@ -5,41 +5,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
+from maskbench.atomic import beside, writing
 from maskbench.errors import ConfigError
 from maskbench.runtime import verb
 from maskbench.runtime.console import complain, say
+from maskbench.runtime.values import require, require_one
+
+VALUES: dict[str, Any] = {
+    **dict.fromkeys(("run", "weights"), str | None),
+    "out": str,
+    "size": Sequence[int] | None,
+    "batch": int | None,
+}
 
 
 def export(cfg: DictConfig) -> dict[str, Any]:
-    """Write the network, hold it to the method's own on a random image, and write beside it what it takes to use it.
+    """Write the network, once it is held to the method's own on a random image, and beside it what it takes to use it.
 
     Raises:
         ConfigError: settings that don't go together, or something that has to be installed.
         ExportError: the network can't be exported, or the file computes something else.
     """
-    if (cfg.run is None) == (cfg.weights is None):
-        raise ConfigError("name what is to be exported: either run=DIR, or weights=FILE as convert made it")
+    require(cfg, VALUES)
+    require_one(cfg, {"run": "run=DIR", "weights": "weights=FILE as convert made it"}, "export")
     from maskbench.runtime import exporting
     from maskbench.runtime.export_notes import notes
     from maskbench.runtime.exported import can_run
-    from maskbench.runtime.published import load_weights
-    from maskbench.runtime.run_folder import load_method, write_json
+    from maskbench.runtime.predicting import load
+    from maskbench.runtime.run_folder import write_json
 
-    out, suffix = Path(cfg.out).expanduser(), exporting.SUFFIXES.get(cfg.format)
-    if suffix is None:
-        raise ConfigError(f"format={cfg.format}: expected one of {', '.join(exporting.SUFFIXES)}")
+    require(cfg, {"format": exporting.Format})
+    out, suffix = Path(cfg.out).expanduser(), exporting.SUFFIXES[cfg.format]
     if out.suffix != suffix:
         raise ConfigError(f"out={cfg.out}: expected a name that ends in {suffix}, as format={cfg.format} has it")
-    trained = load_method(cfg.run) if cfg.run else load_weights(cfg.weights)
+    trained = load(cfg.run or cfg.weights)
     size = None if cfg.size is None else tuple(cfg.size)
     given = exporting.Input(size, cfg.batch, trained.cfg.data.divisor)
-    exported = exporting.export(trained.method, out, cfg.format, given)
-    apart = exporting.largest_difference(trained.method, exported, given) if can_run(out) else None
+    # beside its place, since an earlier file is better than one that fails; readers go by the suffix
+    unchecked = out.with_name(f"{beside(out).name}{suffix}")
+    try:
+        exported = exporting.export(trained.method, unchecked, cfg.format, given)
+        apart = exporting.largest_difference(trained.method, exported, given) if can_run(out) else None
+        with writing(out):
+            unchecked.replace(out)
+    finally:
+        unchecked.unlink(missing_ok=True)
     write_json(out.with_suffix(".json"), notes(trained, exported, cfg.format, given) | {"largest_difference": apart})
     if bound := [axis for axis in given.free if axis not in exported.free]:
         shape = " × ".join(map(str, exported.shapes["images"]))

@@ -17,12 +17,16 @@ from maskbench.runtime import grid, launcher, nvidia, sweeper, verb
 from maskbench.runtime.console import say
 from maskbench.runtime.fitting import applied, as_yaml, said
 from maskbench.runtime.trial import fitted_settings
+from maskbench.runtime.values import require
 
 GB = 10**9
 
 
 def fit(cfg: DictConfig) -> dict[str, Any]:
     """Write what follows from the training file for one method, with the reasons, and say how it is used."""
+    require(cfg, {"out": str, "memory_gb": float | None})
+    if cfg.memory_gb is not None and cfg.memory_gb <= 0:
+        raise ConfigError(f"memory_gb={cfg.memory_gb}: expected more than 0, or null for that of the smallest GPU here")
     out = Path(cfg.out).expanduser()
     if out.suffix != ".yaml" or out.parent.name != "experiment":
         raise ConfigError(f"out={cfg.out}: expected FOLDER/experiment/NAME.yaml, where train finds it as a recipe")

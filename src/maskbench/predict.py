@@ -8,12 +8,26 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from maskbench.errors import ConfigError, DataError
+from maskbench.errors import DataError
 from maskbench.runtime import verb
 from maskbench.runtime.console import complain, say
+from maskbench.runtime.values import require, require_one
 
 if TYPE_CHECKING:  # it imports torch, which takes seconds: what is wrong with the settings is said before
     from maskbench.runtime.album import Album
+
+VALUES: dict[str, Any] = {
+    **dict.fromkeys(("run", "weights", "device"), str | None),
+    **dict.fromkeys(("images", "out"), str),
+    "compare": Sequence[str] | None,
+    "save": Sequence[str],
+    "score": float,
+}
+WAYS = {
+    "run": "run=DIR",
+    "weights": "weights=FILE as convert made it",
+    "compare": "compare=[DIR,FILE,...]",
+}
 
 
 def predict(cfg: DictConfig) -> dict[str, Any]:
@@ -23,31 +37,26 @@ def predict(cfg: DictConfig) -> dict[str, Any]:
         ConfigError: not one way is chosen to say what segments, or there is nothing of a kind to save.
         DataError: no photo could be read.
     """
-    chosen = [name for name in ("run", "weights", "compare") if cfg[name]]
-    if len(chosen) != 1:
-        raise ConfigError(
-            f"found {' and '.join(f'{name}=...' for name in chosen) or 'nothing'} to segment with: expected one of "
-            "run=DIR, weights=FILE as convert made it, and compare=[DIR,FILE,...]"
-        )
+    require(cfg, VALUES)
+    require_one(cfg, WAYS, "segment with")
     from maskbench.runtime.album import Output
     from maskbench.runtime.predicting import find_photos, load, segment, titles
-    from maskbench.runtime.published import load_weights
-    from maskbench.runtime.run_folder import load_method
 
     output = Output(Path(cfg.out), cfg.score, tuple(cfg.save), compared=bool(cfg.compare))
     photos = find_photos(cfg.images)
     if cfg.compare:
-        sources = [str(source) for source in cfg.compare]
-        methods = {title: load(source) for title, source in zip(titles(sources), sources, strict=True)}
+        methods = {title: load(source) for title, source in zip(titles(cfg.compare), cfg.compare, strict=True)}
     else:
-        methods = {"": load_method(cfg.run) if cfg.run else load_weights(cfg.weights)}
+        methods = {"": load(cfg.run or cfg.weights)}
     album, broken = segment(methods, photos, output, device=cfg.device)
     for reason in broken.values():
         complain(reason)
     if not album.done:
         raise DataError(f"{cfg.images}: none of {len(photos)} files is a photo that can be read")
     _tell(album, len(photos))
-    counts = {title: {"instances": len(found.results), "drawn": found.drawn} for title, found in album.found.items()}
+    counts = {
+        title: {"instances": len(found.results), "certain": found.certain} for title, found in album.found.items()
+    }
     return {
         "out": cfg.out,
         "images": len(album.done),
@@ -60,9 +69,9 @@ def _tell(album: Album, photos: int) -> None:
     """What was written, and what a person who looks at it should know."""
     from maskbench.runtime.album import RESULTS
 
-    score = album.output.score
+    score, shows = album.output.score, {"overlays", "label_maps"} & set(album.output.kinds)
     for title, found in album.found.items():
-        if not found.drawn:
+        if not found.certain and shows:
             highest = (
                 "nothing was found" if found.highest_score is None else f"the highest is {found.highest_score:.2f}"
             )

@@ -115,7 +115,9 @@ def test_a_network_of_any_size_and_a_method_that_differs_from_it(root: Path, tmp
     assert eval(str(width), {"width": 320}) == 80
     with torch.no_grad():
         method.classify.bias += 0.5
-    with pytest.raises(ExportError, match=r"network\.pt2: its output semantic is off by 0\.5, where the method's own"):
+    with pytest.raises(
+        ExportError, match=r"Semantic as \.pt2: its output semantic is off by 0\.5, where the method's own"
+    ):
         largest_difference(method, exported, Input())
 
 

@@ -45,7 +45,7 @@ def test_what_is_taken(node: dict) -> None:
         ({"_target_": "wandb.init", "mode": "live"}, r"part\.mode=live: expected one of online, offline"),
         ({"_target_": "maskbench.methods.solov2.SOLO", "x": 1}, r"part\._target_=maskbench.*SOLO: can't be found \("),
         ({"_target_": "nowhere.at.all"}, r"part\._target_=nowhere\.at\.all: can't be found \("),
-        ({"_target_": "maskbench.methods.optim.steps", "at": [0.5, "x"]}, r"at=\[0\.5, 'x'\]: expected a list, each"),
+        ({"_target_": "maskbench.methods.optim.steps", "at": [0.5, "x"]}, r"at=\[0\.5, \"x\"\]: expected a list, each"),
     ],
 )
 def test_what_is_not_is_told_by_its_place(node: dict, told: str) -> None:

@@ -13,8 +13,12 @@ from maskbench.benchmark import benchmark
 from maskbench.convert import convert
 from maskbench.errors import ConfigError
 from maskbench.evaluate import evaluate
+from maskbench.export import export
+from maskbench.fit import fit
+from maskbench.predict import predict
+from maskbench.preflight import preflight
 from maskbench.report import report
-from maskbench.runtime.values import fits, in_words, require
+from maskbench.runtime.values import fits, in_words, require, require_one
 from trained import call
 
 NODE = {"_target_": "somewhere.Thing"}
@@ -59,10 +63,16 @@ def test_what_is_missing_or_of_another_kind_is_told_by_its_place() -> None:
     cfg = OmegaConf.create({"speed": {"images": "x", "sizes": [1, "y"]}, "study": 2024, "seed": None})
     with pytest.raises(ConfigError, match=r"^speed\.images=x: expected a whole number$"):
         require(cfg, {"speed.images": int})
-    with pytest.raises(ConfigError, match=r"^speed\.sizes=\[1, 'y'\]: expected a list, each a whole number"):
+    with pytest.raises(ConfigError, match=r"^speed\.sizes=\[1, \"y\"\]: expected a list, each a whole number"):
         require(cfg, {"speed.sizes": Sequence[int]})
     with pytest.raises(ConfigError, match=r"^study=2024: expected text \(in quotes of its own: 'study=\"2024\"'\)"):
         require(cfg, {"study": str})
+    with pytest.raises(ConfigError, match=r"^speed=\{.*\}: expected a list, each text$"):
+        require(cfg, {"speed": Sequence[str]})
+    with pytest.raises(ConfigError, match=r"^seed=null: expected true or false$"):
+        require(cfg, {"seed": bool})
+    with pytest.raises(ConfigError, match=r"^on=true: expected text or null \(in quotes of its own: 'on=\"true\"'\)"):
+        require(OmegaConf.create({"on": True}), {"on": str | None})
     with pytest.raises(ConfigError, match=r"^runs is missing"):
         require(cfg, {"runs": str})
     with pytest.raises(MissingMandatoryValue):  # which a verb says in its own words
@@ -70,9 +80,30 @@ def test_what_is_missing_or_of_another_kind_is_told_by_its_place() -> None:
     require(cfg, {"seed": int | None, "speed": Any})
 
 
+def test_one_of_some_settings_is_given() -> None:
+    ways = {"run": "run=DIR", "study": "study=DIR", "compare": "compare=[DIR,...]"}
+    cfg = OmegaConf.create({"run": None, "study": "some", "compare": []})
+    assert require_one(cfg, ways, "look at") == "study"
+    every = r"to look at: expected one of run=DIR, study=DIR and compare=\[DIR,\.\.\.\]$"
+    with pytest.raises(ConfigError, match=rf"^found run=\.\.\. and study=\.\.\. {every}"):
+        require_one(OmegaConf.merge(cfg, {"run": "one"}), ways, "look at")
+    with pytest.raises(ConfigError, match=rf"^found nothing {every}"):
+        require_one(OmegaConf.merge(cfg, {"study": None}), ways, "look at")
+
+
 @pytest.mark.parametrize(
     ("verb", "word"),
     [
+        (predict, "compare=DIR"),
+        (predict, "save=overlays"),
+        (predict, "score=abc"),
+        (export, "size=640"),
+        (export, "batch=two"),
+        (export, "format=tflite"),
+        (fit, "memory_gb=24GB"),
+        (fit, "memory_gb=0"),
+        (preflight, "out=1"),
+        (evaluate, "iou_type=masks"),
         (evaluate, "threshold=x"),
         (evaluate, "predict=1"),
         (benchmark, "images=x"),
@@ -82,6 +113,12 @@ def test_what_is_missing_or_of_another_kind_is_told_by_its_place() -> None:
     ],
 )
 def test_every_verb_looks_at_its_own(verb: Callable, word: str) -> None:
-    needed = {report: ["study=runs/some"], convert: ["source=a", "layout=detectron2", "out=b.safetensors"]}
+    needed = {
+        predict: ["run=a", "images=b"],
+        export: ["run=a", "out=b.onnx"],
+        fit: ["out=experiment/mine.yaml"],
+        report: ["study=runs/some"],
+        convert: ["source=a", "layout=detectron2", "out=b.safetensors"],
+    }
     with pytest.raises(ConfigError, match=f"^{word}: expected "):
         call(verb, *needed.get(verb, ()), word)

@@ -6,8 +6,13 @@ import os
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import compress
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
+
+from jaxtyping import Bool
+from torch import Tensor
 
 from maskbench.data.transforms import Photo
 from maskbench.errors import ConfigError
@@ -64,7 +69,7 @@ class Found:
     """What a method found in all photos: its results, and how many instances reach the score."""
 
     results: list[Result] = field(default_factory=list)
-    drawn: int = 0
+    certain: int = 0
 
     @property
     def highest_score(self) -> float | None:
@@ -100,16 +105,17 @@ class Album:
     def add(self, path: Path, image_id: int, photo: Photo, found: Mapping[str, Instances]) -> None:
         """Write what methods found in a photo; their results are written by `close`."""
         frame = Frame(image_id, (photo.shape[0], photo.shape[1]), (photo.shape[0], photo.shape[1]))
-        certain = {name: instances[instances.scores >= self.output.score] for name, instances in found.items()}
+        certain = {name: instances.scores >= self.output.score for name, instances in found.items()}
         for name, instances in found.items():
             trained, own = self.methods[name], self.found[name]
             named = {"file_name": self._names[path].as_posix()}
             own.results += [result | named for result in coco_results(instances, frame, trained.category_ids)]
-            own.drawn += len(certain[name])
+            own.certain += int(certain[name].sum())
             if "label_maps" in self.output.kinds:
-                label_maps.write(self._maps[name][path], certain[name], trained.method.classes, trained.category_ids)
+                kept = instances[certain[name]]
+                label_maps.write(self._maps[name][path], kept, trained.method.classes, trained.category_ids)
         if "overlays" in self.output.kinds:
-            self._draw(path, photo, found)
+            self._draw(path, photo, found, certain)
         self.done.append(path)
 
     def close(self) -> None:
@@ -118,24 +124,23 @@ class Album:
             for name, own in self.found.items():
                 write_predictions(self.output.of(name) / RESULTS, own.results)
 
-    def _draw(self, path: Path, photo: Photo, found: Mapping[str, Instances]) -> None:
+    def _draw(
+        self, path: Path, photo: Photo, found: Mapping[str, Instances], certain: Mapping[str, Bool[Tensor, " N"]]
+    ) -> None:
         shown, colours, panels = display(path, photo), Colours(), {}
         if shown.orientation != UPRIGHT:
             self.turned.append(path)
         if shown.stretched:
             self.stretched[path] = int(photo.max())
-
-        def drawn(instances: Instances, **how: Any) -> Photo:
-            return draw(shown.photo, instances, zoom=readable(photo), orientation=shown.orientation, **how)
-
+        drawn = partial(draw, shown.photo, zoom=readable(photo), orientation=shown.orientation)
         if self.output.compared:
             panels[self._names[path].name, ""] = drawn(Instances.empty(photo.shape[:2]))
         for name, instances in found.items():
-            tints, certain = colours.of(instances), (instances.scores >= self.output.score).tolist()
-            kept = [tint for tint, keep in zip(tints, certain, strict=True) if keep]
+            # all have a colour, so that it is the same at every score
+            kept = list(compress(colours.of(instances), certain[name].tolist()))
             classes = self.methods[name].method.classes
             count = f"{len(kept)} instance{'s' * (len(kept) != 1)}"
-            panels[name, count] = drawn(instances[instances.scores >= self.output.score], classes=classes, colours=kept)
+            panels[name, count] = drawn(instances[certain[name]], classes=classes, colours=kept)
         picture = side_by_side(panels) if self.output.compared else next(iter(panels.values()))
         save(picture, self._pictures[path])
 

@@ -29,7 +29,7 @@ from maskbench.methods.base import Segmenter
 from maskbench.runtime.exported import Outputs, Runner, named, read
 
 Format = Literal["torch", "onnx"]
-SUFFIXES: dict[str, str] = {"torch": ".pt2", "onnx": ".onnx"}
+SUFFIXES: dict[Format, str] = {"torch": ".pt2", "onnx": ".onnx"}
 """Of the files, by format."""
 
 Axis = Literal["batch", "height", "width"]
@@ -156,7 +156,7 @@ def largest_difference(method: Segmenter, exported: Exported, given: Input) -> f
     """
     example, network = given.example(vary=exported.free), Network(method)
     with torch.inference_mode():
-        return _apart(network, read(exported.path), example, str(exported.path))
+        return _apart(network, read(exported.path), example, f"{type(method).__name__} as {exported.path.suffix}")
 
 
 def _apart(network: Runner, other: Runner, example: tuple[Tensor, Tensor], what: str) -> float:

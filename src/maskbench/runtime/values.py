@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc
+import json
 import types
 import typing
 from collections.abc import Mapping
@@ -98,11 +99,35 @@ def require(cfg: DictConfig, hints: Mapping[str, Any]) -> None:
             raise ConfigError(misfit(name, plain, hint))
 
 
+def require_one(cfg: DictConfig, ways: Mapping[str, str], purpose: str) -> str:
+    """The one of some settings that is given.
+
+    Args:
+        cfg: the config.
+        ways: how each is given, in words, by its name.
+        purpose: what it is needed for, as in "something to ...".
+
+    Raises:
+        ConfigError: none is given, or several are.
+    """
+    given = [name for name in ways if cfg[name]]
+    if len(given) != 1:
+        found = " and ".join(f"{name}=..." for name in given) or "nothing"
+        *others, last = ways.values()
+        raise ConfigError(f"found {found} to {purpose}: expected one of {', '.join(others)} and {last}")
+    return given[0]
+
+
 def misfit(name: str, value: Any, hint: Any) -> str:
     """That a setting is not what its hint says."""
-    quoted = f" (in quotes of its own: '{name}=\"{value}\"')" if _is_text(hint) and not isinstance(value, str) else ""
-    return f"{name}={'null' if value is None else value}: expected {in_words(hint)}{quoted}"
+    if isinstance(value, str):
+        return f"{name}={value}: expected {in_words(hint)}"
+    given = json.dumps(value, ensure_ascii=False, default=str)  # which is also how a command line has it
+    needs_quotes = _is_text(hint) and not isinstance(value, list | Mapping)
+    quoted = f" (in quotes of its own: '{name}=\"{given}\"')" if needs_quotes else ""
+    return f"{name}={given}: expected {in_words(hint)}{quoted}"
 
 
 def _is_text(hint: Any) -> bool:
-    return hint is str or str in get_args(hint)
+    """Whether a text may stand there, not inside of a list."""
+    return hint is str or (get_origin(hint) in (Union, types.UnionType) and any(map(_is_text, get_args(hint))))
