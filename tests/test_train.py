@@ -258,7 +258,7 @@ def test_two_processes_never_train_one_run(run: Path, tmp_path: Path) -> None:
         (["checkpoint=worst"], "checkpoint=worst: expected one of last, best"),
         (["checkpoint=best", "data.tune_share=0"], "that split is empty: set data.tune_share above 0"),
         (["checkpoint=best", "trainer.check_val_every_n_epoch=3"], "none of 2 epochs has one: set it to 2 or less"),
-        (["evaluation.iou_types=[mask]"], r"iou_types=\['mask'\]: expected one or more of segm, bbox"),
+        (["evaluation.iou_types=[mask]"], r'iou_types=\["mask"\]: expected a list, each one of segm, bbox'),
         (["evaluation.iou_types=[]"], "expected one or more of segm, bbox"),
         (["trainer.max_epochs=x"], "trainer.max_epochs=x: expected a whole number"),
         (["speed.images=0"], r"speed\.images=0: expected at least 1"),

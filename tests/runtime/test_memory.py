@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from maskbench.errors import ConfigError, OutOfMemoryError
+from maskbench.errors import OutOfMemoryError
 from maskbench.methods.base import Segmenter
 from maskbench.runtime.history import read_rows
-from maskbench.runtime.memory import Parts, require_choice, told
+from maskbench.runtime.memory import Parts, told
 from maskbench.runtime.run_folder import RunFolder, read_json
 from maskbench.structures import Batch
 from maskbench.study import leaderboard
@@ -71,12 +71,6 @@ def test_the_first_process_tells_what_happened_to_another(tmp_path: Path, monkey
     assert raised.value.again == "yes"
     with pytest.raises(RuntimeError, match="Connection closed"), told(run, "halve", 4, Parts(2)):
         raise RuntimeError("Connection closed by peer")
-
-
-def test_the_choices() -> None:
-    require_choice("halve")
-    with pytest.raises(ConfigError, match="out_of_memory=quarter: expected one of fail, halve"):
-        require_choice("quarter")
 
 
 def test_a_run_goes_on_in_smaller_parts_and_is_marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,6 +41,7 @@ def test_a_rehearsal_takes_no_memory_and_no_data(monkeypatch: pytest.MonkeyPatch
     ("settings", "told"),
     [
         (["seed=-1"], "seed=-1: expected 0 to"),
+        (["out_of_memory=quarter"], "out_of_memory=quarter: expected one of fail, halve"),
         (["threads=0"], "threads=0: expected 1 or more"),
         (["trainer.max_epochs=-1"], "has to know its end"),
         (["data.divisor=20"], "data.divisor=20: expected a multiple of the coarsest stride, 32"),
@@ -50,6 +51,7 @@ def test_a_rehearsal_takes_no_memory_and_no_data(monkeypatch: pytest.MonkeyPatch
         (["optim.optimiser.lr=-1"], r"^optim: nothing can be made .*ValueError at \w+\.py:\d+: Invalid learning rate"),
         (["method.width=-3"], r"^method: nothing can be made of these settings \(RuntimeError at \w+\.py:\d+: "),
         (["method.grids=[1,2]"], "one grid and one range per level"),
+        (["method._target_=torch.nn.Identity"], r"^method\._target_=torch\.nn\.Identity: expected a .*\.Segmenter"),
         (["~backbone.name"], "^backbone: nothing can be made .* missing .*'name'"),
         (["trainer.accelerator=tpuu"], "Lightning can't take these settings: .*invalid accelerator"),
     ],

@@ -48,21 +48,27 @@ def build_data(cfg: DictConfig) -> CocoDataModule:
 
 
 def build_method(cfg: DictConfig, classes: Sequence[str]) -> Segmenter:
-    """The method of `cfg.method` on `cfg.backbone`, its weights drawn from `cfg.seed` alone.
-
-    Raises:
-        ConfigError: that is no method.
-    """
+    """The method on its backbone, as `make_method`, its weights drawn from `cfg.seed` alone."""
     seed_everything(cfg.seed, workers=True, verbose=False)
     parts = {"optim": make(cfg.optim), "point": make(cfg.evaluation.point)}
-    method = make(cfg.method, backbone=make(cfg.backbone), classes=tuple(classes), **parts)
-    if not isinstance(method, Segmenter):
-        raise ConfigError(
-            f"method._target_={cfg.method['_target_']}: expected a maskbench.methods.base.Segmenter, and that makes a "
-            f"{type(method).__name__}"
-        )
+    method = make_method(cfg.method, backbone=make(cfg.backbone), classes=tuple(classes), **parts)
     # Pooling and small convolutions run up to half faster with the channels last, on a CPU as on tensor cores.
     return method.to(memory_format=torch.channels_last)
+
+
+def make_method(node: DictConfig, **parts: Any) -> Segmenter:
+    """The method of `cfg.method` with its parts: backbone, classes, optim and point.
+
+    Raises:
+        ConfigError: that is no method, or as in `make`.
+    """
+    method = make(node, **parts)
+    if not isinstance(method, Segmenter):
+        raise ConfigError(
+            f"method._target_={node['_target_']}: expected a maskbench.methods.base.Segmenter, and that makes a "
+            f"{type(method).__name__}"
+        )
+    return method
 
 
 def make(node: DictConfig | Mapping[str, Any], **given: Any) -> Any:

@@ -6,17 +6,18 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 
 from maskbench.atomic import replace_text
-from maskbench.errors import ConfigError, OutOfMemoryError
+from maskbench.errors import OutOfMemoryError
 from maskbench.runtime.checkpoints import forget_within, newest
 from maskbench.runtime.ranks import leads
 from maskbench.runtime.run_folder import RunFolder, read_json, write_json
 
 Choice = Literal["fail", "halve"]
+"""What the setting `out_of_memory` may say."""
 
 NOTE = ".out_of_memory"
 """The file in which a process of a run leaves that it ran out of memory."""
@@ -43,13 +44,8 @@ class Parts:
         return cls(**read_json(run.memory)) if run.memory.exists() else cls()
 
 
-def require_choice(choice: str) -> None:
-    if choice not in get_args(Choice):
-        raise ConfigError(f"out_of_memory={choice}: expected one of {', '.join(get_args(Choice))}")
-
-
 @contextmanager
-def told(run: RunFolder, choice: str, images: int, parts: Parts) -> Iterator[None]:
+def told(run: RunFolder, choice: Choice, images: int, parts: Parts) -> Iterator[None]:
     """Give memory that runs out a name and a number; halve the parts of the next attempt if that is the choice.
 
     Where several devices train, the first tells what has happened to any of them: it sees a connection that ends, and
@@ -89,7 +85,7 @@ def _amount(error: BaseException) -> str:
     return f"memory ran out when {asked[1]} more were asked for" if asked else f"memory ran out ({error})"
 
 
-def _next(run: RunFolder, choice: str, images: int, parts: Parts) -> str:
+def _next(run: RunFolder, choice: Choice, images: int, parts: Parts) -> str:
     trained = f"a device trained on {images} image{'s' if images > 1 else ''} at once"
     advice = "lower data.batch or the size of images"
     if choice == "fail":

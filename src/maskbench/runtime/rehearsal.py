@@ -1,4 +1,8 @@
-"""What can be wrong with the settings of a training, told before its data are read or its folder is made."""
+"""What can be wrong with the settings of a training, told before its network is built and its data are loaded.
+
+A run of its own that is the first of its kind is rehearsed before its data are looked at and its folder is made. Trials
+of a sweep, runs that may be done and what is fitted to the data are rehearsed in the folder, where the reason is left.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +19,9 @@ from maskbench.errors import ConfigError, MaskbenchError
 from maskbench.evaluation.overlaps import IouType
 from maskbench.evaluation.precision import precision_name
 from maskbench.runtime.checkpoints import BEST, chosen
-from maskbench.runtime.compose import make, make_trainer
+from maskbench.runtime.compose import make, make_method, make_trainer
 from maskbench.runtime.media import require_login
-from maskbench.runtime.memory import require_choice
+from maskbench.runtime.memory import Choice
 from maskbench.runtime.plan import require_budget
 from maskbench.runtime.progress import shown
 from maskbench.runtime.quiet import hush
@@ -32,7 +36,7 @@ VALUES: dict[str, Any] = {
     "weights": str | None,
     "checkpoint": str,
     "checkpoint_minutes": float | None,
-    "out_of_memory": str,
+    "out_of_memory": Choice,
     "threads": int | None,
     "speed.enabled": bool,
     "speed.images": int,
@@ -42,7 +46,7 @@ VALUES: dict[str, Any] = {
     "protocol.tuning_share": float,
     "protocol.tflops": float | None,
     "protocol.minutes": float | None,
-    "evaluation.iou_types": Sequence[str],
+    "evaluation.iou_types": Sequence[IouType],
 }
 """Settings that are handed to nothing whose signature would say what they are."""
 
@@ -60,8 +64,7 @@ def rehearse(cfg: DictConfig) -> None:
     require(cfg, VALUES)
     require_signatures(cfg)
     _require_ranges(cfg)
-    require_one_node(cfg.trainer)
-    require_choice(cfg.out_of_memory)
+    require_one_node(cfg.trainer)  # as `identify` does, which a first run comes to only after this
     require_budget(cfg.protocol, cfg.trainer)
     if chosen(cfg.checkpoint) == BEST and cfg.protocol.tflops is None and cfg.protocol.minutes is None:
         require_validation(cfg)
@@ -71,9 +74,8 @@ def rehearse(cfg: DictConfig) -> None:
 
 
 def _require_ranges(cfg: DictConfig) -> None:
-    known, found = get_args(IouType), list(cfg.evaluation.iou_types)
-    if not found or not set(found) <= set(known):
-        raise ConfigError(f"evaluation.iou_types={found}: expected one or more of {', '.join(known)}")
+    if not cfg.evaluation.iou_types:
+        raise ConfigError(f"evaluation.iou_types=[]: expected one or more of {', '.join(get_args(IouType))}")
     if not 0 <= cfg.seed < SEEDS:
         raise ConfigError(f"seed={cfg.seed}: expected 0 to {SEEDS - 1}")
     trainer = cfg.trainer
@@ -138,7 +140,7 @@ def _make_all(cfg: DictConfig) -> None:
     with _blamed("optim"):
         optim = make(cfg.optim)
     with _blamed("method"):
-        method = make(cfg.method, backbone=backbone, classes=("object",), optim=optim, point=point)
+        method = make_method(cfg.method, backbone=backbone, classes=("object",), optim=optim, point=point)
     with _blamed("optim"):
         optim(method, 2)
         _ = [optim.curve(done) for done in (0.0, 0.5, 1.0)]

@@ -70,7 +70,7 @@ def train(trial: Composed, done: Callable[[], None]) -> None:
             _tell_of_fit(trial, run)
     data, method = build(cfg)
     if file == BEST:
-        _require_choice(data)
+        _require_tune(data)
     if "weights" in cfg:
         begin(method, cfg.weights.file)
     parts = Parts.of(run)
@@ -111,7 +111,7 @@ def train(trial: Composed, done: Callable[[], None]) -> None:
     show_scores(run.path.name, metrics)
 
 
-def _require_choice(data: CocoDataModule) -> None:
+def _require_tune(data: CocoDataModule) -> None:
     """Raise unless tune can choose the best weights."""
     if not data.image_ids("tune"):
         raise ConfigError(
