@@ -21,7 +21,6 @@ Geometry = Literal["segm", "bbox"]
 COCO_INSTANCES, LVIS_INSTANCES = 100, 300
 """Detections that count: COCO's of an image and class, LVIS's of an image."""
 
-
 LARGEST = 2**31
 """Pixels of a mask: pycocotools counts them in 32 bits."""
 
@@ -33,8 +32,9 @@ class Kind(NamedTuple):
     holds: Callable[[Any], bool]
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and abs(value) < 1e300
+def is_number(value: Any) -> bool:
+    """Whether it is a finite number, to JSON as well, which tells it from true and false."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
 
 
 def _is_id(value: Any) -> bool:
@@ -45,15 +45,20 @@ def _are_ids(value: Any) -> bool:
     return isinstance(value, list) and all(map(_is_id, value))
 
 
-def _is_box(value: Any) -> bool:
-    return isinstance(value, list) and len(value) in (0, 4) and all(map(_is_number, value))
+def is_box(value: Any) -> bool:
+    """Whether it is a list of four numbers, or an empty one, which tells as much as none."""
+    return isinstance(value, list) and len(value) in (0, 4) and all(map(is_number, value))
 
 
-ID, SIDE = Kind("a whole number", _is_id), Kind("pixels", lambda value: type(value) is int and 0 < value <= LARGEST)
-NUMBER, FLAG = Kind("a number", _is_number), Kind("0 or 1", lambda value: value in (0, 1))
-IDS = ("id", "image_id", "category_id")
-"""Fields that no record of theirs lacks."""
+ID = Kind("a whole number", _is_id)
 LISTED = Kind("a list of whole numbers", _are_ids)
+NUMBER = Kind("a number", is_number)
+FLAG = Kind("0 or 1", lambda value: value in (0, 1))
+SIDE = Kind("pixels", lambda value: type(value) is int and 0 < value <= LARGEST)
+
+REQUIRED = ("id", "image_id", "category_id")
+"""Of the fields below, those that no record lacks."""
+
 KINDS: dict[str, dict[str, Kind]] = {
     "images": {
         "id": ID,
@@ -63,13 +68,14 @@ KINDS: dict[str, dict[str, Kind]] = {
     },
     "categories": {"id": ID, "name": Kind("text", lambda value: isinstance(value, str))},
     "annotations": {
-        **dict.fromkeys(IDS, ID),
+        **dict.fromkeys(REQUIRED, ID),
         "area": NUMBER,
-        "bbox": Kind("[x, y, width, height]", _is_box),
+        "bbox": Kind("[x, y, width, height]", is_box),
         "iscrowd": FLAG,
         "ignore": FLAG,
     },
 }
+"""What the evaluator reads of the file: the fields of each list's records."""
 
 
 class GroundTruth:
@@ -226,7 +232,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _check_records(path: Path, name: str, records: Any, kinds: Mapping[str, Kind]) -> None:
     """Raise if `records` is no list of objects whose fields are of their kinds, with ids of their own."""
-    keys = [key for key in kinds if key in IDS]
+    keys = [key for key in kinds if key in REQUIRED]
     if not isinstance(records, list):
         raise DataError(f"{path}: expected a list under '{name}', found {type(records).__name__}")
     for index, record in enumerate(records):
@@ -235,7 +241,7 @@ def _check_records(path: Path, name: str, records: Any, kinds: Mapping[str, Kind
             raise DataError(f"{path}, {name}[{index}]: lacks {', '.join(missing)}")
         for key, kind in kinds.items():
             value = record.get(key)
-            if (value is not None or key in IDS) and not kind.holds(value):
+            if (value is not None or key in REQUIRED) and not kind.holds(value):
                 raise DataError(f"{path}, {name}[{index}]: {key} is {value!r:.60}, expected {kind.words}")
     twice = [key for key, count in Counter(record["id"] for record in records).items() if count > 1]
     if twice:

@@ -17,6 +17,7 @@ from typing import Any
 
 from maskbench.atomic import replacing
 from maskbench.errors import DataError
+from maskbench.evaluation.ground_truth import is_box, is_number
 from maskbench.structures import Frame, Instances
 
 Result = dict[str, Any]
@@ -118,10 +119,10 @@ def _problem(record: Any) -> str | None:
     for key in ("image_id", "category_id"):
         if not isinstance(record[key], int) or isinstance(record[key], bool):
             return f"{key} is an integer, found {record[key]!r}"
-    if not _is_number(record["score"]):
+    if not is_number(record["score"]):
         return f"score is a finite number, found {record['score']!r}"
     for key in ("bbox", "box"):
-        if record.get(key) and not _is_box(record[key]):
+        if record.get(key) and not is_box(record[key]):
             return f"{key} is [x, y, width, height], found {record[key]!r}"
     if "segmentation" in record and not _is_segmentation(record["segmentation"]):
         return "segmentation is an RLE with size [H, W] and counts, or a list of polygons [x, y, x, y, …]"
@@ -133,17 +134,9 @@ def _kind(value: Any) -> str:
     return names.get(type(value), "number")
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
-
-
-def _is_box(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 4 and all(map(_is_number, value))
-
-
 def _is_segmentation(value: Any) -> bool:
     if isinstance(value, list):
-        return all(isinstance(part, list) and len(part) >= 6 and all(map(_is_number, part)) for part in value)
+        return all(isinstance(part, list) and len(part) >= 6 and all(map(is_number, part)) for part in value)
     if not isinstance(value, dict) or not isinstance(value.get("counts"), str | list):
         return False
     size = value.get("size")
