@@ -23,6 +23,7 @@ from maskbench.nn.decoders import Decoder, semantic_fpn
 from maskbench.ops.cluster import nearest
 from maskbench.ops.grouping import (
     PADDING,
+    Balance,
     Groups,
     SemanticMap,
     known_balance,
@@ -96,7 +97,7 @@ class CentreOffset(BottomUp):
         centre_width: int = 32,
         sigma: float = 8.0,
         weights: tuple[float, float, float] = (1.0, 200.0, 0.01),
-        balance: str = "cells",
+        balance: Balance = "cells",
         hard: float = 1.0,
         small: tuple[float, float] = (4096, 3.0),
         threshold: float = 0.1,

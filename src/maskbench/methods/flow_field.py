@@ -23,7 +23,7 @@ from maskbench.nn.blocks import predictor
 from maskbench.nn.decoders import Decoder, semantic_fpn
 from maskbench.ops.cluster import nearest
 from maskbench.ops.flows import flows, followed, sinks
-from maskbench.ops.grouping import Groups, SemanticMap, known_balance, mean_over_objects, shared_out
+from maskbench.ops.grouping import Balance, Groups, SemanticMap, known_balance, mean_over_objects, shared_out
 from maskbench.structures import Batch, Instances
 
 
@@ -64,7 +64,7 @@ class FlowField(BottomUp):
         decoder: Decoder = semantic_fpn,
         flow_scale: float = 5.0,
         weights: tuple[float, float] = (1.0, 0.5),
-        balance: str = "cells",
+        balance: Balance = "cells",
         steps: int = 200,
         window: int = 5,
         smallest: int = 4,

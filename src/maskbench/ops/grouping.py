@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, cast, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -63,11 +63,11 @@ def mean_over_objects(values: Float[Tensor, "B h w"], cells: Int64[Tensor, "B h 
     return (sums / size).sum() / max(1, len(size))
 
 
-def known_balance(balance: str) -> str:
+def known_balance(balance: str) -> Balance:
     """One of `Balance`, or a ConfigError."""
     if balance not in get_args(Balance):
         raise ConfigError(f"balance={balance!r}: expected one of {', '.join(get_args(Balance))}")
-    return balance
+    return cast(Balance, balance)
 
 
 def true_maps(batch: Batch, background: int, stride: int) -> TrueMaps:

@@ -36,7 +36,7 @@ def explain(error: HydraException, *configs: Path) -> str:
         for part in _parts(group, configs):  # the deepest last
             if error.missing_cfg_file.startswith(f"{part}/"):
                 group, choice = part, error.missing_cfg_file.removeprefix(f"{part}/")
-        return f"there is no {group}={choice}{_hint(choice, _choices(group, configs))}"
+        return f"there is no {group}={choice}{hint(choice, _choices(group, configs))}"
     cause = error.__cause__
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and isinstance(cause.parent_node, DictConfig):
         return f"there is no setting {cause.full_key}{_near(str(cause.full_key), cause.parent_node, configs)}"
@@ -65,7 +65,7 @@ def _near(key: str, parent: DictConfig, configs: Sequence[Path]) -> str:
         deeper := [path for path in every if difflib.get_close_matches(name, [path.rpartition(".")[2]], cutoff=0.8)]
     ):
         return _meant(deeper[:3])
-    return _hint(name, siblings, prefix) if siblings else f"; {above} holds no settings"
+    return hint(name, siblings, prefix) if siblings else f"; {above} holds no settings"
 
 
 def _meant(names: Sequence[str]) -> str:
@@ -132,7 +132,8 @@ def _unreadable(argument: str) -> str:
     )
 
 
-def _hint(given: str, known: Sequence[str], prefix: str = "") -> str:
+def hint(given: str, known: Sequence[str], prefix: str = "") -> str:
+    """What may be meant by a name that is not known, or all that there are; to follow what is not there."""
     near = difflib.get_close_matches(given, known, n=2)
     named = [f"{prefix}{name}" for name in near or known]
     return _meant(named) if near else f"; there are {', '.join(named)}"

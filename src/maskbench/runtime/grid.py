@@ -48,9 +48,7 @@ class GridSweeper(Sweeper):
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         with report_errors():
             values = {override.get_key_element(): _values(override) for override in parser.parse_overrides(words)}
-        folder = Path(self.config.hydra.sweep.dir)
-        with report_errors():
-            replace_text(folder / "multirun.yaml", OmegaConf.to_yaml(self.config))
+            replace_text(Path(self.config.hydra.sweep.dir) / "multirun.yaml", OmegaConf.to_yaml(self.config))
         return self.launcher.launch([list(job) for job in product(*values.values())], initial_job_idx=0)
 
 

@@ -98,15 +98,16 @@ def _shots(group: Group) -> list[tuple[Finding, list[str]]]:
     return shots
 
 
-def listed(found: dict[str, Any], *severities: str) -> list[str]:
-    """A line for each kind of those severities: its name, how many there are, the first of them and the remedy.
+def listed(found: dict[str, Any], severity: str) -> list[str]:
+    """A line for each kind of that severity: its name, how many there are, the first of them and the remedy.
 
     Args:
         found: the content of `preflight.json`.
+        severity: error, warning or note.
     """
     lines = []
     for group in found["findings"]:
-        if group["severity"] in severities:
+        if group["severity"] == severity:
             first = group["examples"][0]
             where = f"{first['file']} ({first['id']})" if first["id"] else first["file"]
             more = f" × {group['count']}" if group["count"] > 1 else ""

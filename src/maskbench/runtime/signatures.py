@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Union
 
 from hydra.errors import HydraException
@@ -12,6 +11,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from maskbench.errors import ConfigError
+from maskbench.runtime.command_line import hint
 from maskbench.runtime.values import fits, misfit
 from maskbench.targets import targets
 
@@ -42,7 +42,8 @@ def require_signatures(cfg: DictConfig) -> None:
             setting = f"{path}.{name}"
             if name not in taken.hints:
                 if not taken.others:
-                    raise ConfigError(f"there is no setting {setting}: {_near(name, taken, node)}")
+                    near = hint(name, list(taken.hints))
+                    raise ConfigError(f"there is no setting {setting}: {node['_target_']} takes none{near}")
             elif not fits(value, taken.hints[name]):
                 raise ConfigError(misfit(setting, value, taken.hints[name]))
 
@@ -53,12 +54,6 @@ def _found(path: str, target: str) -> Callable[..., Any]:
     except (HydraException, ImportError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"{path}._target_={target}: can't be found ({reason})") from error
-
-
-def _near(name: str, taken: Taken, node: Mapping[str, Any]) -> str:
-    near = difflib.get_close_matches(name, taken.hints, n=2)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(taken.hints)}"
-    return f"{node['_target_']} takes none; {hint}"
 
 
 def _taken(called: Callable[..., Any]) -> Taken:
@@ -72,7 +67,7 @@ def _taken(called: Callable[..., Any]) -> Taken:
         parameters = list(signature.parameters.values())
         for each in parameters:
             if each.name != "self" and each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL):
-                hints.setdefault(each.name, _hint(each, function))
+                hints.setdefault(each.name, _annotated(each, function))
         if not any(each.kind is each.VAR_KEYWORD for each in parameters):
             return Taken(hints, False)
     return Taken(hints, True)
@@ -87,15 +82,15 @@ def _signed(called: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
             yield vars(kind)["__init__"]
 
 
-def _hint(parameter: inspect.Parameter, function: Callable[..., Any]) -> Any:
+def _annotated(parameter: inspect.Parameter, function: Callable[..., Any]) -> Any:
     """The type of a parameter; `UNKNOWN` where it tells none or one that is imported for type checkers alone."""
-    hint = parameter.annotation
-    if isinstance(hint, str):
+    found = parameter.annotation
+    if isinstance(found, str):
         names = getattr(inspect.unwrap(function), "__globals__", {})
         try:
-            hint = eval(hint, dict(names))  # as typing.get_type_hints does, of all parameters at once
+            found = eval(found, dict(names))  # as typing.get_type_hints does, of all parameters at once
         except Exception:
             return UNKNOWN
-    if hint is inspect.Parameter.empty:
+    if found is inspect.Parameter.empty:
         return UNKNOWN
-    return Union[hint, None] if parameter.default is None else hint  # noqa: UP007  (not all that stand there know |)
+    return Union[found, None] if parameter.default is None else found  # noqa: UP007  (not all that stand there know |)
