@@ -306,14 +306,13 @@ def where_time_goes(methods: pd.DataFrame, phases: Mapping[str, Mapping[str, flo
 
 def _stacked(bars: Mapping[str, Mapping[str, float]], parts: Mapping[str, tuple[str, str]], axis: str) -> str:
     """Bars from top to bottom, each of `parts` (colour and hatch by name), those that it lacks without width."""
-    labels, left = list(bars), np.zeros(len(bars))
+    names, left = [textwrap.fill(label, BESIDE) for label in bars], np.zeros(len(bars))
     with _figure() as figure:
         axes = figure.subplots()
         for name, (colour, hatch) in parts.items():
-            widths = np.array([bars[label].get(name, 0.0) for label in labels])
-            axes.barh(range(len(labels)), widths, left=left, color=colour, hatch=hatch, ec="white", lw=0.8, label=name)
+            widths = np.array([bars[label].get(name, 0.0) for label in bars])
+            axes.barh(names, widths, left=left, color=colour, hatch=hatch, ec="white", lw=0.8, label=name)
             left += widths
-        axes.set_yticks(range(len(labels)), [textwrap.fill(label, BESIDE) for label in labels])
         axes.tick_params(axis="y", length=0, labelcolor=INK)
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
