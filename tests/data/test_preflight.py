@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from data.zoo import FAULTS, Fault, Folder, good
+from data.zoo import FAULTS, HARMLESS, Fault, Folder, good
 from junk import spoilt
 from maskbench.data.coco import CocoFile
 from maskbench.data.datamodule import CocoDataModule
@@ -89,6 +90,15 @@ def test_a_fault_is_found_as_what_it_is(fault: Fault, tmp_path: Path, monkeypatc
         except DataError as error:
             refused = str(error)
         assert not refused or "error" in told.values(), f"training says {refused}"
+
+
+@pytest.mark.parametrize("change", HARMLESS, ids=lambda change: change.__name__)
+def test_what_training_reads_has_no_finding(change: Callable[[Folder], None], tmp_path: Path) -> None:
+    folder = good(tmp_path / "odd")
+    change(folder)
+    folder.write()
+    assert survey(layout(folder)).as_dict()["findings"] == []
+    read_strictly(folder)
 
 
 def test_the_zoo_has_every_kind() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,19 @@ from scipy.io import savemat
 
 from maskbench.data import labelmaps, sbd
 from maskbench.data.datamodule import CocoDataModule
+from maskbench.data.preflight.survey import survey
 from maskbench.evaluation.ground_truth import GroundTruth
 from maskbench.runtime.compose import build_data
+from maskbench.runtime.preflight import layout
 from maskbench.runtime.trial import identify
 from maskbench.runtime.verb import config_folder
 
 SQUARE = [[4.0, 4.0, 20.0, 4.0, 20.0, 20.0, 4.0, 20.0]]
 
 
-def photo(path: Path, number: int = 0) -> None:
+def photo(path: Path) -> None:
+    """Of any name another one."""
+    number = zlib.crc32(path.name.encode())
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.random.default_rng(number).integers(0, 255, (32, 48, 3)).astype(np.uint8)).save(path)
 
@@ -49,8 +54,8 @@ def coco2017(root: Path) -> Path:
     categories = [{"id": 1, "name": "person"}, {"id": 90, "name": "toothbrush"}]
     for split, first in (("train", 9), ("val", 139)):
         names = {number: f"{split}2017/{number:012}.jpg" for number in range(first, first + 4)}
-        for number, name in names.items():
-            photo(root / name, number)
+        for name in names.values():
+            photo(root / name)
         images = [listed(number, name, file_name=Path(name).name) for number, name in names.items()]
         annotations = [annotated(first, 90, iscrowd=0)]
         file = {"info": {}, "licenses": [], "images": images, "annotations": annotations, "categories": categories}
@@ -80,7 +85,7 @@ def cityscapes(root: Path) -> Path:
     for split, city in (("train", "aachen"), ("val", "ulm"), ("test", "berlin")):
         for number in range(4):
             name = f"{city}_{number:06}_000019"
-            photo(source / f"leftImg8bit/{split}/{city}/{name}_leftImg8bit.png", number)
+            photo(source / f"leftImg8bit/{split}/{city}/{name}_leftImg8bit.png")
             values = np.full((32, 48), 3 if split == "test" else 7, np.uint16)
             if split != "test":
                 values[4:20, 4:20], values[4:20, 20:30], values[25:, :] = 24000, 26000, 26
@@ -103,7 +108,7 @@ def sbd_of_voc(root: Path) -> Path:
     labels[4:20, 4:20] = 1
     for split, names in (("train", range(4)), ("val", range(4, 8))):
         for number in names:
-            photo(source / f"img/2008_{number:06}.jpg", number)
+            photo(source / f"img/2008_{number:06}.jpg")
             truth = {"Segmentation": labels, "Boundaries": np.zeros((1, 1)), "Categories": np.array([[15]])}
             savemat(source / f"inst/2008_{number:06}.mat", {"GTinst": truth})
         (source / f"{split}.txt").write_text("".join(f"2008_{number:06}\n" for number in names))
@@ -116,7 +121,7 @@ def plants(root: Path) -> Path:
     labels = np.zeros((32, 48), np.uint8)
     labels[4:20, 4:20] = 1
     for number in range(5):
-        photo(root / f"source/A1/plant{number:03}_rgb.png", number)
+        photo(root / f"source/A1/plant{number:03}_rgb.png")
         Image.fromarray(labels).save(root / f"source/A1/plant{number:03}_label.png")
     labelmaps.convert(root / "source", root / "out")
     return root / "out"
@@ -146,6 +151,8 @@ def test_an_official_folder_is_read_by_its_config(name: str, tmp_path: Path) -> 
     assert sum(len(target) for batch in data.test_dataloader() for target in batch.targets) == data.objects("test") > 0
     assert len(truth.images) == splits[2]
     assert truth.federated is (name == "lvis")
+    looked = survey(layout(cfg, data.root))
+    assert looked.count("error") == 0, looked.as_dict()["findings"]
     assert identify(cfg, {"method": "small/solov2", "data": name}).fingerprint == data.fingerprint
 
 

@@ -166,6 +166,8 @@ class Fault:
 
 
 FAULTS: list[Fault] = []
+HARMLESS: list[Callable[[Folder], None]] = []
+"""What training reads as it is meant, and preflight has no word for."""
 
 
 def fault(kind: str, severity: str, *also: str) -> Callable[[Callable[[Folder], None]], Callable[[Folder], None]]:
@@ -174,6 +176,11 @@ def fault(kind: str, severity: str, *also: str) -> Callable[[Callable[[Folder], 
         return break_
 
     return register
+
+
+def harmless(change: Callable[[Folder], None]) -> Callable[[Folder], None]:
+    HARMLESS.append(change)
+    return change
 
 
 # Annotation files -----------------------------------------------------------------------------------------------------
@@ -496,19 +503,6 @@ def a_name_in_capitals(folder: Folder) -> None:
     folder.image["file_name"] = folder.image["file_name"].upper()
 
 
-@fault("name-spelling", "error")
-def an_accent_of_its_own(folder: Folder) -> None:
-    folder.photo().rename(folder.root / "images" / unicodedata.normalize("NFC", "é.png"))
-    folder.image["file_name"] = unicodedata.normalize("NFD", "é.png")
-
-
-@fault("name-spelling", "error")
-def a_backslash(folder: Folder) -> None:
-    (folder.root / "images" / "a").mkdir()
-    folder.photo().rename(folder.root / "images" / "a" / "b.png")
-    folder.image["file_name"] = "a\\b.png"
-
-
 @fault("name-form", "error")
 def an_empty_name(folder: Folder) -> None:
     folder.image["file_name"] = ""
@@ -524,9 +518,20 @@ def a_name_that_is_no_unicode(folder: Folder) -> None:
     folder.image["file_name"] = "\ud800.png"
 
 
+@fault("name-spelling", "error")
+def a_file_whose_name_has_a_backslash(folder: Folder) -> None:
+    folder.photo().rename(folder.root / "images" / "a\\b.png")
+    folder.image["file_name"] = "a\\b.png"
+
+
 @fault("photo-missing", "error")
 def a_name_of_a_thousand_letters(folder: Folder) -> None:
     folder.image["file_name"] = "a" * 1000
+
+
+@fault("photo-missing", "error")
+def a_name_of_a_thousand_accents(folder: Folder) -> None:
+    folder.image["file_name"] = "é" * 1000
 
 
 @fault("name-form", "error")
@@ -1001,6 +1006,30 @@ def a_training_photo_that_is_there_twice(folder: Folder) -> None:
 @fault("photo-near", "note")
 def a_training_photo_compressed_again(folder: Folder) -> None:
     folder.store(Image.fromarray(pixels(1)), "again.jpg", place=1, quality=40)
+
+
+# What is read as it is meant ------------------------------------------------------------------------------------------
+
+
+@harmless
+def a_name_with_its_accent_apart(folder: Folder) -> None:
+    folder.photo().rename(folder.root / "images" / unicodedata.normalize("NFC", "é.png"))
+    folder.image["file_name"] = unicodedata.normalize("NFD", "é.png")
+
+
+@harmless
+def a_name_with_a_backslash(folder: Folder) -> None:
+    (folder.root / "images" / "a").mkdir()
+    folder.photo().rename(folder.root / "images" / "a" / "b.png")
+    folder.image["file_name"] = "a\\b.png"
+
+
+@harmless
+def an_address_in_the_place_of_a_name(folder: Folder) -> None:
+    (folder.root / "images" / "val2017").mkdir()
+    folder.photo().rename(folder.root / "images" / "val2017" / "1.png")
+    del folder.image["file_name"]
+    folder.image["coco_url"] = "http://images.cocodataset.org/val2017/1.png"
 
 
 def main() -> None:

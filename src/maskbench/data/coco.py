@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator
@@ -289,10 +290,10 @@ def stored(folder: Path, name: str) -> Path:
     Archives that were made on one system and unpacked on another have names of the one kind and a json with the other.
     """
     path = folder / name
-    if name.isascii() or path.exists():
+    if name.isascii() or os.path.exists(path):
         return path
     forms = (folder / unicodedata.normalize(form, name) for form in ("NFC", "NFD"))
-    return next((each for each in forms if each.exists()), path)
+    return next((each for each in forms if os.path.exists(each)), path)
 
 
 def wrong_segmentation(segmentation: Any, size: tuple[int, int]) -> str | None:

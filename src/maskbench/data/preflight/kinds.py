@@ -130,7 +130,7 @@ NAME_SPELLING = Kind(
     "name-spelling",
     "error",
     "File names that are spelled otherwise on disk",
-    "case, accents (Unicode normalisation) and slashes count: rename the file or mend the record",
+    "case and slashes count: rename the file or mend the record",
 )
 PHOTO_MISSING = Kind(
     "photo-missing",

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator
 from functools import cached_property
 from pathlib import Path
 
+from maskbench.data.coco import stored
 from maskbench.data.preflight import kinds
 from maskbench.data.preflight.findings import Finding
 from maskbench.data.preflight.layout import Layout
@@ -56,8 +57,9 @@ class Folder:
             return None
         if os.path.isabs(photo.name):
             findings.append(kinds.NAME_ABSOLUTE.at(file, photo.label, f"`file_name` is {photo.name!r}"))
-        self.named.add(str(path))
         try:
+            path = Path(os.path.normpath(stored(self.path, photo.name)))
+            self.named.add(str(path))
             mode = path.stat().st_mode
         except OSError as error:
             findings.append(self._missing(photo.name, file, photo.label, error.strerror or str(error)))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from maskbench.data.coco import KEYS, json_files
+from maskbench.data.coco import KEYS, json_files, with_file_name
 from maskbench.data.preflight import kinds
 from maskbench.data.preflight.findings import Findings, Kind
 from maskbench.data.preflight.layout import Layout, Split
@@ -116,8 +116,8 @@ class _Reader:
 
     def photos(self, records: list[Any]) -> list[Photo]:
         photos = []
-        for place, record, image_id in self._records("images", "image", records):
-            label = _label("image", image_id, place, "images")
+        for place, found, image_id in self._records("images", "image", records):
+            record, label = with_file_name(found), _label("image", image_id, place, "images")
             name = self._field(record, label, "file_name", str)
             photos.append(Photo(label, image_id, name, self._size(record, label)))
         return photos
