@@ -62,11 +62,19 @@ def test_sixteen_bits_are_scaled_to_eight(tmp_path: Path) -> None:
         assert read_photo(saved(tmp_path, Image.fromarray(grey), name))[0, :, 0].tolist() == [0, 1, 255, 128]
 
 
-def test_an_exif_tag_turns_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("orientation", range(2, 9))
+@pytest.mark.parametrize("name", ["photo.png", "photo.tif"])
+def test_an_exif_tag_turns_nothing(orientation: int, name: str, tmp_path: Path) -> None:
+    """Not even where PIL turns what it loads."""
     exif = Image.Exif()
-    exif[0x0112] = 6
-    path = saved(tmp_path, Image.fromarray(RGB), exif=exif)
+    exif[0x0112] = orientation
+    path = saved(tmp_path, Image.fromarray(RGB), name, exif=exif)
     np.testing.assert_array_equal(read_photo(path), RGB)
+    found = look(path)
+    assert (found.size, found.turned, found.faults) == ((6, 9), orientation, [])
+    grey = np.arange(54, dtype=np.uint16).reshape(6, 9) * 257
+    path = saved(tmp_path, Image.fromarray(grey), name, exif=exif)
+    np.testing.assert_array_equal(read_photo(path)[..., 0], grey // 257)
 
 
 def test_photos_that_cannot_be_read_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

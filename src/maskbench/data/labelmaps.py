@@ -38,7 +38,7 @@ from maskbench.data.folder import (
     told,
     write_folder,
 )
-from maskbench.data.photos import opened, read_photo
+from maskbench.data.photos import as_stored, opened, read_photo
 from maskbench.errors import ConfigError, DataError, MaskbenchError
 
 THINGS = {
@@ -303,7 +303,7 @@ def read_labels(path: Path) -> Integer[np.ndarray, "H W"]:
     """
     try:
         with opened(path) as image:
-            mode, pages, labels = image.mode, getattr(image, "n_frames", 1), np.array(image)
+            mode, pages, labels = image.mode, getattr(image, "n_frames", 1), np.array(as_stored(image))
     except MemoryError:
         raise
     except Exception as error:  # PIL's readers raise what damaged bytes lead them to, of many kinds

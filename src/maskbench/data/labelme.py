@@ -38,7 +38,7 @@ from maskbench.data.folder import (
     told,
     write_folder,
 )
-from maskbench.data.photos import opened
+from maskbench.data.photos import UPRIGHT, opened, orientation, stored_size
 from maskbench.errors import ConfigError, DataError, MaskbenchError
 from maskbench.ops.polygons import rasterise
 
@@ -50,9 +50,6 @@ NO_CLASS = ("__ignore__", "_background_")
 
 NO_AREA = ("line", "linestrip", "point", "points")
 """Shapes that enclose nothing."""
-
-ORIENTATION = 0x0112
-"""EXIF's tag of how a photo is turned; labelme shows photos turned."""
 
 
 @dataclass(frozen=True)
@@ -207,8 +204,9 @@ def _photo(file: _File, content: Mapping[str, Any]) -> _Photo:
     name, data = content.get("imagePath"), content.get("imageData")
     path = file.path.parent / PureWindowsPath(name).as_posix() if isinstance(name, str) and name else None
     if path is not None and path.is_file():
-        with _opened(file, path, f"its photo {path}") as image:
-            if image.getexif().get(ORIENTATION, 1) == 1:
+        image, told = _opened(file, path, f"its photo {path}")
+        with image:
+            if told == UPRIGHT:
                 return _Photo(path, path.suffix, (image.height, image.width))
             if not data:
                 turned = ImageOps.exif_transpose(image)
@@ -217,19 +215,20 @@ def _photo(file: _File, content: Mapping[str, Any]) -> _Photo:
         raise file.error(
             f"its photo is neither at imagePath ({name}) nor within (imageData)", "put the photo where imagePath says"
         )
-    with _opened(file, io.BytesIO(_decoded(file, data)), "the photo within") as image:
+    with _opened(file, io.BytesIO(_decoded(file, data)), "the photo within")[0] as image:
         suffix = {"JPEG": ".jpg"}.get(str(image.format), f".{str(image.format).lower()}")
-        return _Photo(lambda: _decoded(file, file.read()["imageData"]), suffix, (image.height, image.width))
+        return _Photo(lambda: _decoded(file, file.read()["imageData"]), suffix, stored_size(image))
 
 
-def _opened(file: _File, source: Path | io.BytesIO, what: str) -> Image.Image:
-    """An image whose pixels can be read."""
+def _opened(file: _File, source: Path | io.BytesIO, what: str) -> tuple[Image.Image, int]:
+    """An image whose pixels can be read, which turns TIFFs, and EXIF's orientation of those that are stored."""
     try:
         image = opened(source)
+        told = orientation(image)
         image.load()
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise file.error(f"{what} can't be read ({error})", "replace it") from error
-    return image
+    return image, told
 
 
 def _turned(path: Path) -> bytes:
@@ -292,7 +291,7 @@ def _painted(file: _File, place: int, shape: dict[str, Any], points: list[list[f
     text = shape.get("mask")
     if not isinstance(text, str):
         raise file.error(f"shapes[{place}] is a mask without a `mask`", "mend or remove it")
-    with _opened(file, io.BytesIO(_decoded(file, text)), f"the mask of shapes[{place}]") as image:
+    with _opened(file, io.BytesIO(_decoded(file, text)), f"the mask of shapes[{place}]")[0] as image:
         patch = np.asarray(image.convert("L")) > 0
     left, top = (round(value) for value in points[0])
     mask = np.zeros(size, np.uint8, order="F")

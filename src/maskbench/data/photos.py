@@ -1,7 +1,7 @@
 """Image files from anywhere: what is opened, and a photo's pixels.
 
 The pixels are those that are stored, as users of pycocotools see them: an EXIF tag turns no photo, since the json's
-width and height, and the masks with them, belong to the unturned one.
+width and height, and the masks with them, belong to the unturned one. PIL turns TIFFs, and these are turned back.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from maskbench.errors import DataError, MaskbenchError
 
@@ -45,7 +46,52 @@ def opened(source: str | Path | io.BytesIO | io.BufferedReader) -> Image.Image:
         OSError, UnidentifiedImageError, Image.DecompressionBombError: as PIL does.
     """
     Image.init()
-    return Image.open(source, formats=[name for name in FORMATS if name in Image.OPEN])
+    image = Image.open(source, formats=[name for name in FORMATS if name in Image.OPEN])
+    if isinstance(image, TiffImageFile):
+        image.filename = ""  # a file that PIL knows by name it may map to memory, with the sides of the turned image
+    return image
+
+
+UPRIGHT = 1
+"""EXIF's orientation of a photo that is stored as it is looked at."""
+BACK = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+"""What undoes the turning of an orientation."""
+
+
+def orientation(image: Image.Image) -> int:
+    """EXIF's orientation of the stored pixels, 1 to 8; upright where there is none that can be read.
+
+    Of a TIFF PIL knows it until the pixels are loaded.
+    """
+    try:
+        found = image.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
+    except MemoryError:
+        raise
+    except Exception:  # a broken tag is no broken photo, and PIL's readers raise what it leads them to
+        return UPRIGHT
+    return int(found) if found in range(1, 9) else UPRIGHT
+
+
+def stored_size(image: Image.Image) -> tuple[int, int]:
+    """Height and width of the pixels as they are stored, whether they are loaded or not."""
+    if isinstance(image, TiffImageFile):
+        return image.tag_v2[ExifTags.Base.ImageLength], image.tag_v2[ExifTags.Base.ImageWidth]
+    return image.height, image.width
+
+
+def as_stored(image: Image.Image) -> Image.Image:
+    """The image with its pixels loaded as they are stored; of an opened file, whose pixels are not loaded yet."""
+    told = orientation(image)
+    image.load()
+    return image.transpose(BACK[told]) if isinstance(image, TiffImageFile) and told in BACK else image
 
 
 def read_photo(path: str | Path) -> UInt8[np.ndarray, "H W 3"]:
@@ -63,7 +109,7 @@ def read_photo(path: str | Path) -> UInt8[np.ndarray, "H W 3"]:
             with opened(path) as image:
                 if image.width * image.height > LARGEST_PHOTO:
                     raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
-                return _as_rgb(image, path)
+                return _as_rgb(as_stored(image), path)
     except FileNotFoundError:
         raise DataError(f"{path}: no such image; check data.root and the image folder against `file_name`") from None
     except UnidentifiedImageError:

@@ -5,7 +5,6 @@ H W pixels of the photo as stored
 
 from __future__ import annotations
 
-import struct
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +12,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
-from PIL import ExifTags, Image
 
-from maskbench.data.photos import opened
-
-UPRIGHT = 1
-"""EXIF's orientation of a photo that is stored as it is looked at."""
+from maskbench.data.photos import UPRIGHT, as_stored, opened, orientation
 
 DARKEST, BRIGHTEST = 0.1, 99.9
 """Percentiles of the pixels of a photo of 16 bits that are shown black and white."""
@@ -44,10 +39,10 @@ def display(path: Path, photo: UInt8[ndarray, "H W 3"]) -> Display:
     with warnings.catch_warnings():  # PIL's, which whoever has read the photo has passed over
         warnings.simplefilter("ignore")
         with opened(path) as image:
-            orientation = _orientation(image)
+            told = orientation(image)
             if not image.mode.startswith("I"):
-                return Display(photo, orientation)
-            return Display(_stretched(np.asarray(image)), orientation, stretched=True)
+                return Display(photo, told)
+            return Display(_stretched(np.asarray(as_stored(image))), told, stretched=True)
 
 
 def turned(pixels: ndarray, orientation: int) -> ndarray:
@@ -59,18 +54,6 @@ def turned(pixels: ndarray, orientation: int) -> ndarray:
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
     return np.ascontiguousarray(pixels)
-
-
-def _orientation(image: Image.Image) -> int:
-    """EXIF's orientation of the pixels that PIL reads; upright where the photo has none that can be read."""
-    try:
-        found = image.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
-        if found != UPRIGHT:
-            image.load()  # which turns a TIFF, and then says so
-            found = image.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
-    except (OSError, ValueError, SyntaxError, struct.error):
-        return UPRIGHT
-    return int(found) if found in range(1, 9) else UPRIGHT
 
 
 def _stretched(grey: ndarray) -> UInt8[ndarray, "H W 3"]:

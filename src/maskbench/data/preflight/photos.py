@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from maskbench.data.photos import opened
+from maskbench.data.photos import UPRIGHT, as_stored, opened, orientation, stored_size
 from maskbench.data.preflight import kinds
 from maskbench.data.preflight.findings import Kind
 from maskbench.data.preflight.likeness import Likeness, likeness
@@ -32,9 +32,6 @@ REDUCED = 64
 
 DARK = 4096
 """Values of 16 bit photos that use 12 of them stay below."""
-
-ORIENTATION = 0x0112
-"""The EXIF tag: 1 is unturned."""
 
 STACKS = ("TIFF", "GIF", "WEBP", "PNG")
 """Formats that may hold several frames, where that is no second picture for other ends, as in a telephone's JPEG."""
@@ -55,7 +52,7 @@ class Look:
 
     Args:
         size: height and width as stored; None where that can't be told.
-        turned: its EXIF orientation; 1 where it has none.
+        turned: its EXIF orientation; upright where it has none.
         digest: of its bytes.
         likeness: what it looks like; None where it can't be decoded, or has one colour alone.
         faults: what is wrong with it, each with what was found.
@@ -97,7 +94,7 @@ class _View:
 
     def __init__(self) -> None:
         self.size: tuple[int, int] | None = None
-        self.turned = 1
+        self.turned = UPRIGHT
         self.digest = b""
         self.likeness: Likeness | None = None
         self.faults: list[tuple[Kind, str]] = []
@@ -110,8 +107,8 @@ class _View:
 
     def read(self, image: Image.Image) -> None:
         """From what the head says to the pixels."""
-        self.size = height, width = (image.height, image.width)
-        mode = image.mode
+        self.size = height, width = stored_size(image)
+        self.turned, mode = orientation(image), image.mode
         if image.format in ("JPEG", "MPO"):
             image.draft("L", (REDUCED, REDUCED))
         # of a progressive JPEG all coefficients are kept, however small it is decoded
@@ -120,11 +117,8 @@ class _View:
             self.tell(kinds.PHOTO_LARGE, f"has {height} x {width} pixels (height x width)")
             return
         with _large if decoded > LARGE else nullcontext():
-            image.load()
-            self._values(image, mode)
-        with suppress(Exception):  # a broken tag is no broken photo
-            self.turned = int(image.getexif().get(ORIENTATION, 1))
-        with suppress(Exception):  # nor are those behind the first frame, which nobody reads
+            self._values(as_stored(image), mode)
+        with suppress(Exception):  # frames behind the first one, which nobody reads, break no photo
             if image.format in STACKS and (frames := getattr(image, "n_frames", 1)) > 1:
                 self.tell(kinds.PHOTO_FRAMES, f"has {frames} frames")
 
