@@ -9,11 +9,13 @@ import pytest
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
+import exports
+from data.zoo import good
 from maskbench.errors import ConfigError, DataError
 from maskbench.fit import fit
 from maskbench.runtime import batch, nvidia
 from maskbench.runtime.compose import build_method
-from maskbench.runtime.trial import identify
+from maskbench.runtime.trial import fitted_settings, identify
 from trained import call, composed
 
 DRAWN = (
@@ -58,10 +60,37 @@ def test_a_name_that_train_takes_for_ours_is_refused(tmp_path: Path) -> None:
         call(fit, *DRAWN, f"out='{tmp_path / 'experiment' / 'mine.yaml'}'")
 
 
-def test_data_without_objects_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("maskbench.fit.fitted_settings", lambda *_: ())
-    with pytest.raises(DataError, match="has no object"):
-        call(fit, *DRAWN, f"out='{tmp_path}/experiment/plates.yaml'")
+def test_data_without_objects_are_told_by_the_file_that_was_found(tmp_path: Path) -> None:
+    folder = good(tmp_path / "set")
+    folder.train["annotations"] = []
+    folder.write()
+    with pytest.raises(DataError, match=r"^annotations/instances_train\.json: has no object"):
+        call(fit, "data=coco", f"data.root={folder.root}", f"out='{tmp_path}/experiment/plates.yaml'")
+
+
+def test_where_everything_is_said_nothing_is_fitted(tmp_path: Path) -> None:
+    words = ["method=small/semantic", "method.smallest=1", "trainer.max_epochs=3", "transforms.train.scale=[1,1]"]
+    words += ["transforms.eval.long=64", "evaluation.point.max_instances=9", "evaluation.point.candidates=9"]
+    with pytest.raises(ConfigError, match="the command line names every setting"):
+        call(fit, *DRAWN[1:], *words, f"out='{tmp_path}/experiment/plates.yaml'")
+
+
+def test_a_file_for_tuning_that_is_found_takes_nothing_from_training(tmp_path: Path) -> None:
+    """As one that is named, and as a share of nothing."""
+    words = ["data=coco", f"data.root={exports.roboflow(tmp_path)}", "method=small/solov2"]
+    said = "data.tune_annotations=valid/_annotations.coco.json"
+    found, named, shared = (
+        {each.setting: each.reason for each in fitted_settings(composed("train", [*words, *more]), [])}
+        for more in ([], [said], ["data.tune_share=0"])
+    )
+    assert found["trainer.max_epochs"] == named["trainer.max_epochs"] == shared["trainer.max_epochs"]
+
+
+def test_the_file_names_the_data_that_were_found(tmp_path: Path) -> None:
+    out = tmp_path / "experiment" / "plates.yaml"
+    root = exports.roboflow(tmp_path / "data")
+    call(fit, "method=small/semantic", "data=coco", f"data.root={root}", f"out='{out}'")
+    assert "Fitted to train/_annotations.coco.json (train" in out.read_text()
 
 
 def test_the_batch_is_what_a_gpu_has_room_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from maskbench.errors import ConfigError, DataError
 from maskbench.runtime import grid, launcher, nvidia, sweeper, verb
 from maskbench.runtime.console import say
 from maskbench.runtime.fitting import applied, as_yaml, said
-from maskbench.runtime.trial import fitted_settings
+from maskbench.runtime.trial import fitted_settings, located, profiled
 from maskbench.runtime.values import require
 
 GB = 10**9
@@ -37,8 +37,11 @@ def fit(cfg: DictConfig) -> dict[str, Any]:
     hydra = HydraConfig.get()
     overrides = list(hydra.overrides.task)
     found = fitted_settings(cfg, overrides)
+    learnt = located(cfg.data).places.train.annotations
+    if not profiled(cfg.data).instances:
+        raise DataError(f"{learnt}: has no object that settings could be fitted to")
     if not found:
-        raise DataError(f"{cfg.data.train_annotations}: has no object that settings could be fitted to")
+        raise ConfigError("nothing is left to be fitted: the command line names every setting that would be")
     memory = cfg.memory_gb * GB if cfg.memory_gb is not None else nvidia.smallest_memory()
     if memory and cfg.trainer.accelerator != "cpu" and "data.batch" not in said(overrides):
         from maskbench.runtime.batch import fit_batch
@@ -47,7 +50,7 @@ def fit(cfg: DictConfig) -> dict[str, Any]:
     method = hydra.runtime.choices["method"]
     used = f"python -m maskbench.train --config-dir={out.parent.parent} experiment={out.stem} method={method}"
     head = [
-        f"Fitted to {cfg.data.train_annotations} (train and tune, never test) for method={method}. Review it, then:",
+        f"Fitted to {learnt} (train and tune, never test) for method={method}. Review it, then:",
         f"{used} ..., with the other words of the command line that wrote it.",
     ]
     replace_text(out, as_yaml(found, head))

@@ -13,7 +13,6 @@ from maskbench.runtime import verb
 from maskbench.runtime.console import complain, say
 from maskbench.runtime.preflight import layout
 from maskbench.runtime.preflight_page import NUMBERS, listed, verdict, write
-from maskbench.runtime.trial import data_root
 from maskbench.runtime.values import require
 
 FAULTY = 3
@@ -23,7 +22,7 @@ FAULTY = 3
 def preflight(cfg: DictConfig) -> dict[str, Any]:
     """Every record and photo is looked at once; what is wrong goes to preflight.json and, with pictures, to a page."""
     require(cfg, {"out": str})
-    looked = survey(layout(cfg, data_root(cfg.data)))
+    looked = survey(layout(cfg))
     page, found = write(looked, Path(cfg.out)), looked.as_dict()
     for severity in SEVERITIES:
         tell = complain if severity == "error" else say

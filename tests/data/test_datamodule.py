@@ -12,7 +12,6 @@ import torch
 from lightning import LightningModule, Trainer
 
 from maskbench.data.datamodule import CocoDataModule, photo_batch
-from maskbench.data.fingerprint import dataset_files, fingerprint
 from maskbench.data.shapes import draw
 from maskbench.data.transforms import Eval, Train, Transforms
 from maskbench.errors import ConfigError, DataError
@@ -245,11 +244,6 @@ def test_the_root_may_be_a_function_that_is_called_once(shapes: Path) -> None:
     data.setup("test")
     assert data.classes == ("disc", "rectangle", "triangle")
     assert calls == [1]
-
-
-def test_the_fingerprint_is_what_a_launcher_finds_without_torch(shapes: Path) -> None:
-    splits = [(f"annotations/instances_{split}.json", "images") for split in ("train", "val")]
-    assert module(shapes).fingerprint == fingerprint(shapes, dataset_files(shapes, splits))
 
 
 def test_the_profile_is_of_the_training_file(shapes: Path) -> None:

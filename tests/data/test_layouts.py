@@ -16,7 +16,7 @@ ONE = {"images": [{"id": 1, "file_name": "a.png", "height": 8, "width": 8}], "an
 
 
 def place(root: Path, **given: Any) -> Places:
-    return find(lambda: root, given)
+    return find(root, given)
 
 
 def laid(root: Path, *files: str, images: str = "images/a.png", content: dict[str, Any] = ONE) -> Path:
@@ -102,11 +102,8 @@ def test_a_split_is_a_word_of_the_name(tmp_path: Path, files: list[str], train: 
 
 
 def test_settings_win_and_where_they_say_all_nothing_is_looked_for(tmp_path: Path) -> None:
-    def root() -> Path:
-        pytest.fail("nothing has to be found")
-
     given = {f"{split}_{kind}": f"{split}/{kind}" for split in ("train", "test") for kind in ("annotations", "images")}
-    found = find(root, given)
+    found = find(tmp_path / "nowhere", given)
     assert (found.train, found.test) == (
         Place("train/annotations", "train/images"),
         Place("test/annotations", "test/images"),
@@ -163,13 +160,21 @@ def test_a_share_goes_with_the_file_that_is_trained_on(tmp_path: Path) -> None:
 def test_nothing_need_be_there_to_train_on(tmp_path: Path) -> None:
     laid(tmp_path, "annotations/instances_val.json")
     judged = Place("annotations/instances_val.json", "images")
-    assert find_test(lambda: tmp_path, {"test_share": 0.2}) == Places(judged, judged, None, None)
+    assert find_test(tmp_path, {"test_share": 0.2}) == Places(judged, judged, None, None)
     (tmp_path / "annotations/instances_val.json").rename(tmp_path / "all.json")
     judged = Place("all.json", "images")
-    assert find_test(lambda: tmp_path, {"test_share": 0.2}) == Places(judged, judged, None, 0.2)
+    assert find_test(tmp_path, {"test_share": 0.2}) == Places(judged, judged, None, 0.2)
     (tmp_path / "all.json").unlink()
     with pytest.raises(DataError, match="no annotations to train on"):
-        find_test(lambda: tmp_path, {})
+        find_test(tmp_path, {})
+
+
+def test_the_file_that_is_trained_on_is_judged_with_its_own_images(tmp_path: Path) -> None:
+    laid(tmp_path, "all.json", images="elsewhere/a.png")
+    given = {"train_annotations": "all.json", "train_images": "elsewhere", "test_share": 0.2}
+    judged = Place("all.json", "elsewhere")
+    assert find(tmp_path, given) == find_test(tmp_path, given) == Places(judged, judged, None, 0.2)
+    assert find_test(tmp_path, {**given, "test_images": "other"}).test == Place("all.json", "other")
 
 
 # What can't be told ---------------------------------------------------------------------------------------------------

@@ -49,7 +49,7 @@ def test_single_objects_are_for_rules_and_not_for_readers(write) -> None:
 def test_a_known_profile_needs_no_file(write, monkeypatch: pytest.MonkeyPatch) -> None:
     name = "annotations/instances_train.json"
     first = profile_at(write(), name)
-    monkeypatch.setattr(module, "CocoFile", lambda path: pytest.fail("read again"))
+    monkeypatch.setattr(module, "read_file", lambda *_: pytest.fail("read again"))
     again = profile_at(write(name="elsewhere"), name)  # the same content in another place
     assert again == first
     assert isinstance(again.objects, Objects)

@@ -151,7 +151,7 @@ def test_an_official_folder_is_read_by_its_config(name: str, tmp_path: Path) -> 
     assert sum(len(target) for batch in data.test_dataloader() for target in batch.targets) == data.objects("test") > 0
     assert len(truth.images) == splits[2]
     assert truth.federated is (name == "lvis")
-    looked = survey(layout(cfg, data.root))
+    looked = survey(layout(cfg))
     assert looked.count("error") == 0, looked.as_dict()["findings"]
     assert identify(cfg, {"method": "small/solov2", "data": name}).fingerprint == data.fingerprint
 

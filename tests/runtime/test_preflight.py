@@ -79,9 +79,14 @@ def test_other_data_and_another_input_are_looked_through_anew(folder: Folder, lo
     identify_checked(config(folder), CHOICES)
     identify_checked(config(folder, "transforms.eval.short=80", "evaluation=crowded"), CHOICES)
     folder.object["bbox"][0] += 1
-    trial._found.cache_clear()  # another process
+    trial._content.cache_clear()  # another process
     identify_checked(config(folder), CHOICES)
     assert [(plan.short, plan.max_instances) for plan in looks] == [(None, 100), (80, 400), (None, 100)]
+
+
+def test_settings_that_are_fitted_are_what_is_looked_with(folder: Folder, looks: list[Layout]) -> None:
+    trial = identify_checked(config(folder, "fit=true", "preflight=warn"), CHOICES)
+    assert [plan.short for plan in looks] == [trial.cfg.transforms.eval.short] != [None]
 
 
 def test_what_is_set_apart_for_testing_is_looked_at_with_the_rest(folder: Folder, looks: list[Layout]) -> None:

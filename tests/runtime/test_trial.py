@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 import exports
-from maskbench.errors import ConfigError, OutOfMemoryError, RunError, TakenError
-from maskbench.runtime.trial import attempt, identify
+from maskbench.data import coco
+from maskbench.data.coco import CocoFile
+from maskbench.errors import ConfigError, DataError, OutOfMemoryError, RunError, TakenError
+from maskbench.runtime.preflight import layout
+from maskbench.runtime.trial import attempt, identify, profiled
 from maskbench.sweep.identity import parse_trial_name
 from maskbench.sweep.status import OWNER, Status
 from trained import TINY, composed
@@ -73,6 +76,42 @@ def test_what_was_found_is_what_a_trial_is_named_by(export: Callable[[Path], Pat
         (root / "annotations" / f"instances_{split}.json").touch()
     assert identify(composed("train", [*words, *said]), CHOICES).folder == trial.folder
     assert build_data(trial.cfg).fingerprint == trial.fingerprint
+
+
+def test_a_tilde_is_the_home_of_whoever_starts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = exports.roboflow(tmp_path / "set")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    one, other = (composed("train", ["data=coco", f"data.root='{name}'"]) for name in ("~/set", root))
+    assert layout(one) == layout(other)
+    assert identify(one, CHOICES).cfg == identify(other, CHOICES).cfg
+
+
+@pytest.mark.parametrize(("by", "told"), [("'^(.+'", "is no regular expression"), ("patient", "no `patient`")])
+def test_photos_that_cannot_be_grouped_are_told_at_the_door(by: str, told: str, tmp_path: Path) -> None:
+    words = ["data=coco", f"data.root={exports.roboflow(tmp_path / 'set')}", f"data.group_by={by}"]
+    with pytest.raises((ConfigError, DataError), match=told):
+        identify(composed("train", [*words, f"runs={tmp_path / 'runs'}"]), CHOICES)
+
+
+@pytest.mark.parametrize("more", [[], ["data.group_by=file_name"]])
+def test_an_annotation_file_is_read_once(more: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For fitted settings, the fingerprint, the loaders and the profile; and not at all where that is known."""
+    from maskbench.runtime.compose import build_data
+
+    read, whole = [], CocoFile._read
+
+    def counted(file: CocoFile) -> dict[str, list]:
+        read.append(file.path.name)
+        return whole(file)
+
+    monkeypatch.setattr(CocoFile, "_read", counted)
+    words = ["data=coco", f"data.root={exports.cvat(tmp_path / 'set')}", "data.test_share=0.25", "fit=true", *more]
+    trial = identify(composed("train", words), CHOICES)
+    profile = build_data(trial.cfg).profile
+    assert read == ["instances_default.json"]
+    coco._read.cache_clear()  # another process
+    assert profiled(trial.cfg.data) == profile
+    assert len(read) == 1
 
 
 def test_a_share_that_nothing_is_taken_by_names_nothing(tmp_path: Path) -> None:

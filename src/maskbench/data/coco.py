@@ -8,6 +8,7 @@ import pickle
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from maskbench.data.groups import Grouping
 from maskbench.data.photos import LARGEST_PHOTO
-from maskbench.data.runs import Runs, run_lengths
+from maskbench.data.runs import UNDRAWABLE, Runs, run_lengths
 from maskbench.errors import DataError
 
 KEYS = ("images", "annotations", "categories")
@@ -97,7 +98,7 @@ class CocoFile:
     def _decode(self, annotation_id: int, segmentation: list | dict[str, Any], size: tuple[int, int]) -> Runs:
         try:
             return run_lengths(segmentation, size)
-        except (TypeError, ValueError, OverflowError) as error:
+        except UNDRAWABLE as error:
             raise self._error(
                 f"the segmentation of annotation {annotation_id} can't be decoded: {error}",
                 "export that object again, or remove its record",
@@ -233,6 +234,20 @@ class CocoFile:
         slot = self._slots[image_id]
         start = int(self._ends[slot - 1]) if slot else 0
         return pickle.loads(self._bytes[start : self._ends[slot]].data)
+
+
+def read_file(path: Path, grouping: Grouping | None = None) -> CocoFile:
+    """As `CocoFile`, read once while the file's size and time of modification stay; of the last few files."""
+    try:
+        state = path.stat()
+    except OSError:  # which the reader tells of
+        return CocoFile(path, grouping)
+    return _read(path, grouping, state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=3)  # train, tune and test; each may have hundreds of megabytes
+def _read(path: Path, grouping: Grouping | None, size: int, written: int) -> CocoFile:
+    return CocoFile(path, grouping)
 
 
 def with_file_name(image: Any) -> Any:

@@ -15,16 +15,14 @@ from lightning import LightningDataModule
 from torch import distributed
 from torch.utils.data import DataLoader, Sampler
 
-from maskbench.data.coco import stored
+from maskbench.data.coco import CocoFile, stored
 from maskbench.data.dataset import CocoDataset, Sample, collate
-from maskbench.data.fingerprint import fingerprint, list_files
 from maskbench.data.groups import Grouping
 from maskbench.data.layouts import Places, find
-from maskbench.data.parts import Part, Split, read_parts
-from maskbench.data.profile import Profile, profile
+from maskbench.data.parts import Part, Split, fingerprint_of, read_parts
+from maskbench.data.profile import Profile, profile_at
 from maskbench.data.sampler import EpochLoader, EpochSampler, EverySampler, PhotoLoader
 from maskbench.data.semantic import open_maps
-from maskbench.data.split import split_off
 from maskbench.data.transforms import Transforms
 from maskbench.errors import ConfigError
 from maskbench.structures import Batch, Frame
@@ -147,7 +145,7 @@ class CocoDataModule(LightningDataModule):
     @cached_property
     def _places(self) -> Places:
         """Where the splits lie, found where no setting says it."""
-        return find(lambda: self.root, self._given)
+        return find(self.root, self._given)
 
     @cached_property
     def _parts(self) -> Mapping[Split, Part]:
@@ -175,6 +173,10 @@ class CocoDataModule(LightningDataModule):
         """COCO's category id of each label."""
         return tuple(self._parts["train"].file.categories)
 
+    def file(self, split: Split) -> CocoFile:
+        """The annotation file of a split, which may list images of others, too."""
+        return self._parts[split].file
+
     def annotations(self, split: Split) -> Path:
         """The untouched json that a split is evaluated against; `image_ids` says which of its images belong to it."""
         return self._parts[split].file.path
@@ -195,16 +197,12 @@ class CocoDataModule(LightningDataModule):
     @cached_property
     def fingerprint(self) -> str:
         """Of the contents of all annotation files and images, wherever they lie (see `fingerprint.fingerprint`)."""
-        files = {part.file.path: part.file for part in self._parts.values()}
-        splits = [(name, images, files[self.root / name]) for name, images in self._places.files()]
-        return fingerprint(self.root, list_files(self.root, splits, self._train_semantic))
+        return fingerprint_of(self.root, self._places, self._parts, self._train_semantic)
 
     @cached_property
     def profile(self) -> Profile:
         """Statistics of the training file: of train and tune together, never of test."""
-        file, key = self._parts["train"].file, fingerprint(self.root, [self._places.train.annotations])
-        known = split_off(file.records.values(), self.test_share)[0] if self.test_share else None
-        return profile(file, key, known)
+        return profile_at(self.root, self._places.train.annotations, self.test_share, self.grouping)
 
     # Loaders ----------------------------------------------------------------------------------------------------------
 

@@ -31,7 +31,7 @@ def fingerprint(root: str | Path, files: Iterable[str | Path]) -> str:
     Raises:
         DataError: a file is missing.
     """
-    root = Path(root).expanduser().resolve()
+    root = Path(root).resolve()
     names = [os.fspath(name) for name in files]
     states = [_state(root, name) for name in names]
     key = hashlib.sha256(
@@ -45,23 +45,15 @@ def fingerprint(root: str | Path, files: Iterable[str | Path]) -> str:
     return found
 
 
-def dataset_files(root: str | Path, splits: Iterable[tuple[str, str]], semantic: str | None = None) -> list[str]:
+def list_files(root: Path, splits: Sequence[tuple[str, str, CocoFile]], semantic: str | None = None) -> list[str]:
     """The files of a data set, each once: per split its annotation file, then its images by image id.
 
     Args:
         root: folder of the data set.
-        splits: annotation file and image folder of each split, relative to `root`; the first is what is trained on.
-        semantic: its maps of stuff and things, likewise, if there are any.
-
-    Raises:
-        DataError: an annotation file is missing or broken.
+        splits: of each split the annotation file's name and the image folder, relative to `root`, and the file as it
+            was read; the first is what is trained on.
+        semantic: maps of stuff and things, relative to `root`, if there are any.
     """
-    root = Path(root).expanduser()
-    return list_files(root, [(name, images, CocoFile(root / name)) for name, images in splits], semantic)
-
-
-def list_files(root: Path, splits: Sequence[tuple[str, str, CocoFile]], semantic: str | None = None) -> list[str]:
-    """As `dataset_files`, for annotation files that have been read: the name, the image folder and the file of each."""
     names: dict[str, None] = {}
     for name, images, file in splits:
         names[name] = None

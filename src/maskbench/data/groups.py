@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from maskbench.errors import ConfigError
 
 
+@dataclass(frozen=True)
 class Grouping:
     """Tells the group of a photo by its record in the annotation file.
 
@@ -20,19 +23,26 @@ class Grouping:
         ConfigError: the expression can't be read or has no group.
     """
 
-    def __init__(self, by: str) -> None:
-        self.by = by
-        self._pattern: re.Pattern[str] | None = None
-        if "(" in by:
-            try:
-                self._pattern = re.compile(by)
-            except re.error as error:
-                raise ConfigError(f"data.group_by={by}: is no regular expression ({error})") from error
-            if not self._pattern.groups:
-                raise ConfigError(
-                    f"data.group_by={by}: has no group; what tells photos apart stands in parentheses, as in "
-                    "^(.+)_frame[0-9]+"
-                )
+    by: str
+
+    def __post_init__(self) -> None:
+        _ = self._pattern
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str] | None:
+        """None where a field tells."""
+        if "(" not in self.by:
+            return None
+        try:
+            pattern = re.compile(self.by)
+        except re.error as error:
+            raise ConfigError(f"data.group_by={self.by}: is no regular expression ({error})") from error
+        if not pattern.groups:
+            raise ConfigError(
+                f"data.group_by={self.by}: has no group; what tells photos apart stands in parentheses, as in "
+                "^(.+)_frame[0-9]+"
+            )
+        return pattern
 
     def __call__(self, image: Mapping[str, Any]) -> str:
         """The group of an image record.

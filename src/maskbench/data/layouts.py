@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import mmap
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -84,24 +84,24 @@ class Places:
         return list(dict.fromkeys((place.annotations, place.images) for place in places if place))
 
     def settings(self) -> dict[str, Any]:
-        """What the settings of `data` have to be for nothing to be found any more: they name a trial."""
-        like_train = self.tune is None or self.tune.images == self.train.images
+        """The settings of `data` that say all of this, so that nothing is left to be found: they name a trial."""
+        apart = self.tune is not None and self.tune.images != self.train.images
         return {
             "train_annotations": self.train.annotations,
             "train_images": self.train.images,
             "test_annotations": self.test.annotations,
             "test_images": self.test.images,
             "tune_annotations": self.tune.annotations if self.tune else None,
-            "tune_images": None if like_train or self.tune is None else self.tune.images,
+            "tune_images": self.tune.images if self.tune and apart else None,
             "test_share": self.test_share,
         }
 
 
-def find(root: Callable[[], Path], given: Mapping[str, Any]) -> Places:
+def find(root: Path, given: Mapping[str, Any]) -> Places:
     """The places of the splits; settings that are there win, and where they name everything nothing is looked for.
 
     Args:
-        root: gives the data set's folder; called only if something has to be found.
+        root: the data set's folder.
         given: `train_annotations`, `train_images` and so on of the settings `data`; None or missing: to be found.
 
     Raises:
@@ -113,11 +113,11 @@ def find(root: Callable[[], Path], given: Mapping[str, Any]) -> Places:
         raise ConfigError(f"data.test_share is a share of the photos between 0 and 1, or null, found {share}")
     names = _Names(*(given.get(f"{split}_annotations") for split in ("train", "tune", "test")))
     if names.train is None or names.test is None:
-        names = names.completed(_Found.below(root()))
+        names = names.completed(_Found.below(root))
     if names.train is None:
-        raise DataError(_nothing(root()))
+        raise DataError(_nothing(root))
     if names.test is None and share is None:
-        raise DataError(_no_test(root(), names.train))
+        raise DataError(_no_test(root, names.train))
     place = partial(_place, root, given)
     train = place("train", names.train)
     tune = None if names.tune is None else place("tune", names.tune, train.images)
@@ -127,7 +127,7 @@ def find(root: Callable[[], Path], given: Mapping[str, Any]) -> Places:
     return Places(train, place("test", names.test), tune, None)
 
 
-def find_test(root: Callable[[], Path], given: Mapping[str, Any]) -> Places:
+def find_test(root: Path, given: Mapping[str, Any]) -> Places:
     """As `find`, where nothing is trained: what is judged stands in the place of train too, which need not be there.
 
     Raises:
@@ -135,13 +135,14 @@ def find_test(root: Callable[[], Path], given: Mapping[str, Any]) -> Places:
     """
     name, train, share = given.get("test_annotations"), given.get("train_annotations"), given.get("test_share")
     if name is None:
-        found = _Found.below(root())
+        found = _Found.below(root)
         train = train or found.only("train")
         name = next((path for role in JUDGED if (path := found.only(role))), train)
     if name is None:
-        raise DataError(_nothing(root()))
-    place = _place(root, given, "test", name)
-    return Places(place, place, None, share if name == train else None)
+        raise DataError(_nothing(root))
+    same = name == train
+    place = _place(root, given, "train" if same and given.get("test_images") is None else "test", name)
+    return Places(place, place, None, share if same else None)
 
 
 class _Names(NamedTuple):
@@ -283,10 +284,10 @@ def _few(names: list[str]) -> str:
 # Image folders --------------------------------------------------------------------------------------------------------
 
 
-def _place(root: Callable[[], Path], given: Mapping[str, Any], split: str, name: str, like: str | None = None) -> Place:
+def _place(root: Path, given: Mapping[str, Any], split: str, name: str, like: str | None = None) -> Place:
     """An annotation file with its image folder: as it is set, else where its first image lies."""
     images = given.get(f"{split}_images")
-    return Place(name, images if images is not None else _images(root(), name, split, like))
+    return Place(name, images if images is not None else _images(root, name, split, like))
 
 
 def _images(root: Path, name: str, split: str, like: str | None) -> str:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from maskbench.data.coco import CocoFile
+from maskbench.data.coco import CocoFile, read_file
+from maskbench.data.fingerprint import fingerprint, list_files
 from maskbench.data.groups import Grouping
 from maskbench.data.layouts import Place, Places
 from maskbench.data.split import first, take_apart
@@ -47,7 +48,7 @@ def read_parts(
     Raises:
         DataError: a file is missing or broken, or at odds with another; there is nothing to test or to learn.
     """
-    files = {name: CocoFile(root / name, grouping) for name in {name for name, _ in places.files()}}
+    files = {name: read_file(root / name, grouping) for name in {name for name, _ in places.files()}}
     split = take_apart(
         files[places.train.annotations].records.values(),
         tune_share=0.0 if places.tune else tune_share,
@@ -70,6 +71,23 @@ def read_parts(
     if places.test_share or places.test.annotations != places.train.annotations:  # or they are meant to be the same
         _check_groups(parts)
     return parts
+
+
+def fingerprint_of(root: Path, places: Places, parts: Mapping[Split, Part], semantic: str | None = None) -> str:
+    """The fingerprint of all annotation files, images and maps of a data set, wherever they lie.
+
+    Args:
+        root: the data set's folder.
+        places: where the splits lie.
+        parts: the splits, read.
+        semantic: maps of stuff and things, relative to `root`, if there are any.
+
+    Raises:
+        DataError: an image or a map is missing.
+    """
+    files = {part.file.path: part.file for part in parts.values()}
+    splits = [(name, images, files[root / name]) for name, images in places.files()]
+    return fingerprint(root, list_files(root, splits, semantic))
 
 
 def _check(parts: Mapping[Split, Part]) -> None:

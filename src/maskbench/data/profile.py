@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, UInt16
 
 from maskbench.data.cache import cache_folder, recall, remember
-from maskbench.data.coco import Annotation, CocoFile, Record
+from maskbench.data.coco import Annotation, CocoFile, Record, read_file
 from maskbench.data.fingerprint import fingerprint
 from maskbench.data.groups import Grouping
 from maskbench.data.runs import LabelMap, label_maps, place
@@ -76,15 +76,13 @@ class Profile:
 
 
 def profile(file: CocoFile, key: str, image_ids: Sequence[int] | None = None) -> Profile:
-    """The profile of an annotation file, computed once for each `key` (its fingerprint) and choice of images.
+    """The profile of an annotation file, computed once for each key.
 
     Args:
         file: the annotation file.
-        key: its fingerprint.
+        key: names its content and which of its images are asked for.
         image_ids: of its images those that count (None: all).
     """
-    if image_ids is not None:
-        key += f"-{hashlib.sha256(repr(tuple(image_ids)).encode()).hexdigest()[:16]}"
     known = _known(key)
     if known is None:
         known = _compute(file, tuple(file.records) if image_ids is None else image_ids)
@@ -97,16 +95,19 @@ def profile_at(
 ) -> Profile:
     """The same for a file in the folder of a data set, without what of it is set apart for testing.
 
-    Where nothing is set apart, the file is not read if its profile is known.
+    The file is not read if its profile is known.
 
     Raises:
         DataError: the file is missing or broken.
     """
     key = fingerprint(root, [annotations])
-    if test_share is None:
-        return _known(key) or profile(CocoFile(root / annotations), key)
-    file = CocoFile(root / annotations, grouping)
-    return profile(file, key, split_off(file.records.values(), test_share)[0])
+    if test_share is not None:
+        by = None if grouping is None else grouping.by
+        key += f"-{hashlib.sha256(f'{test_share}/{by}'.encode()).hexdigest()[:16]}"
+    if known := _known(key):
+        return known
+    file = read_file(root / annotations, grouping)
+    return profile(file, key, split_off(file.records.values(), test_share)[0] if test_share is not None else None)
 
 
 def _place(key: str) -> Path:

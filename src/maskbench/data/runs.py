@@ -21,6 +21,9 @@ LabelMap = UInt16[np.ndarray, "h w"]
 MOST = 65535
 """Instances that the numbers of a label map can tell apart."""
 
+UNDRAWABLE = (TypeError, ValueError, OverflowError)
+"""What numpy and pycocotools raise for segmentations that hold something else than a photo's pixels."""
+
 
 def run_lengths(segmentation: list | dict[str, Any], size: tuple[int, int]) -> Runs:
     """Polygons, compressed or uncompressed RLE as runs, rasterised as pycocotools does.

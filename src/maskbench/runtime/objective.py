@@ -10,11 +10,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from maskbench.data.groups import Grouping
-from maskbench.data.layouts import find
-from maskbench.data.parts import read_parts
 from maskbench.errors import ConfigError, RunError
-from maskbench.runtime.trial import data_root, planned_epochs
+from maskbench.runtime.trial import parts_of, planned_epochs
 from maskbench.sweep.watch import progress
 
 
@@ -42,14 +39,7 @@ def final_ap(folder: Path) -> float:
 
 def require_tune(data: DictConfig) -> None:
     """Raise `ConfigError` where the tune split has no object to be found, as `CocoDataModule.objects` counts them."""
-    root = data_root(data).expanduser()
-    tune = read_parts(
-        root,
-        find(lambda: root, data),
-        tune_share=data.tune_share,
-        grouping=Grouping(data.group_by) if data.get("group_by") else None,
-        eval_limit=data.get("eval_limit"),
-    )["tune"]
+    tune = parts_of(data)["tune"]
     if not any(tune.file.counts(image)[0] for image in tune.image_ids):
         raise ConfigError(
             f"a search goes by AP on tune, but of the {len(tune.image_ids)} photos of that split none has an object: "

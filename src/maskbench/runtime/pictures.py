@@ -60,7 +60,7 @@ def write_thumbnails(
         matches: of masks, for the F1 of each photo; without them it is unknown.
         threshold: the score of what is drawn and counted; `SCORE` when None.
     """
-    at, file = SCORE if threshold is None else threshold, CocoFile(data.annotations("test"))
+    at, file = SCORE if threshold is None else threshold, data.file("test")
     names = file.categories
     found: dict[int, list[Result]] = {image_id: [] for image_id in sorted(data.image_ids("test"))[:SHOWN]}
     for result in results:

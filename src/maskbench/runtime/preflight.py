@@ -14,14 +14,13 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from maskbench.data.cache import cache_folder, recall
-from maskbench.data.layouts import find
 from maskbench.data.preflight.layout import Layout, Split
 from maskbench.data.preflight.survey import VERSION, survey
 from maskbench.errors import ConfigError, DataError
 from maskbench.runtime.console import complain, say
 from maskbench.runtime.preflight_page import NUMBERS, PAGE, listed, write
 from maskbench.runtime.ranks import leads
-from maskbench.runtime.trial import Composed, identify
+from maskbench.runtime.trial import Composed, data_root, identify, located
 from maskbench.sweep.status import Status
 
 MODES = ("fail", "warn", "off")
@@ -40,31 +39,30 @@ def identify_checked(cfg: DictConfig, choices: Mapping[str, Any], overrides: Seq
         trial = identify(cfg, choices, overrides)
     except DataError:
         # which is the first thing that is wrong; and without a fingerprint nothing can be remembered
-        if _comes_from_a_folder(cfg) and Path(cfg.data.root).expanduser().is_dir():
+        if _comes_from_a_folder(cfg) and data_root(cfg.data).is_dir():
             _require(cfg, None, mode)
         raise
     if _comes_from_a_folder(cfg) and not Status.finished(trial.folder):
-        _require(cfg, trial.fingerprint, mode)
+        _require(trial.cfg, trial.fingerprint, mode)
     return trial
 
 
-def layout(cfg: DictConfig, root: Path) -> Layout:
+def layout(cfg: DictConfig) -> Layout:
     """What a config names: the data and what they are for.
 
     Args:
         cfg: with `data`, and `transforms` and `evaluation` as a training has them.
-        root: of the data set.
 
     Raises:
-        DataError: nothing says where the splits are.
+        ConfigError, DataError: as in `located`.
     """
-    places = find(lambda: root, cfg.data)
+    root, places, _ = located(cfg.data)
     # what is set apart of the training file for testing is looked at with it
     named = {"train": places.train, "tune": places.tune, "test": None if places.test_share else places.test}
     splits = [Split(name, place.annotations, place.images) for name, place in named.items() if place is not None]
     sides = {name: OmegaConf.select(cfg, f"transforms.eval.{name}") for name in ("short", "long")}
     most = OmegaConf.select(cfg, "evaluation.point.max_instances", default=Layout.max_instances)
-    return Layout(root.expanduser().absolute(), tuple(splits), cfg.data.train_semantic, **sides, max_instances=most)
+    return Layout(root.absolute(), tuple(splits), cfg.data.train_semantic, **sides, max_instances=most)
 
 
 def known(plan: Layout, content: str) -> Path:
@@ -94,7 +92,7 @@ def _require(cfg: DictConfig, content: str | None, mode: str) -> None:
         mode: one of `MODES`.
     """
     if mode != "off" and leads():
-        _tell(layout(cfg, Path(cfg.data.root)), content, mode)
+        _tell(layout(cfg), content, mode)
 
 
 @cache  # a sweep asks for each of its trials

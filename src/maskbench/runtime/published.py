@@ -88,7 +88,7 @@ def with_data(weights: str, chosen: DictConfig) -> tuple[Trained, CocoDataModule
     for name in ROOMS:
         if settings.get(name) is not None:
             cfg[name] = settings[name]
-    cfg.data.update(find_test(lambda: data_root(cfg.data).expanduser(), cfg.data).settings())
+    cfg.data.update(find_test(data_root(cfg.data), cfg.data).settings())
     cfg.data.tune_share = 0.0
     if cfg.evaluation.point is not None:
         trained.method.point = make(cfg.evaluation.point)

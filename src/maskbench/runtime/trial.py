@@ -13,16 +13,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from maskbench.atomic import writing
-from maskbench.data.fingerprint import dataset_files, fingerprint
 from maskbench.data.fitting.rules import READ, Fitted, fit
 from maskbench.data.groups import Grouping
-from maskbench.data.layouts import find
+from maskbench.data.layouts import Places, find
+from maskbench.data.parts import Part, Split, fingerprint_of, read_parts
 from maskbench.data.profile import Profile, profile_at
 from maskbench.errors import Again, ConfigError, RunError, TakenError, WeightsError
 from maskbench.evaluation.precision import precision_name
@@ -82,11 +82,15 @@ def identify(cfg: DictConfig, choices: Mapping[str, Any], overrides: Sequence[st
         overrides: the words of the command line; what they name is not fitted to the data.
 
     Raises:
-        ConfigError: methods can't predict in its precision, or it asks for several machines.
-        DataError: settings are to be fitted, and the training file is missing or broken.
+        ConfigError: methods can't predict in its precision, it asks for several machines, or `group_by` can't be read.
+        DataError: nothing says where the splits are, or a file is missing, broken, or at odds with another.
         WeightsError: what it is to start from is not there.
     """
     require_one_node(cfg.trainer)
+    if isinstance(cfg.data.root, str):
+        # a run folder is read from wherever its reader stands
+        cfg = cfg.copy()
+        cfg.data.root = str(data_root(cfg.data).resolve())
     fitted = _settle_fit(cfg, overrides)
     settings = cast(dict[str, Any], OmegaConf.to_container(applied(cfg, fitted), resolve=True, throw_on_missing=True))
     if not settings.get("fit"):
@@ -94,15 +98,14 @@ def identify(cfg: DictConfig, choices: Mapping[str, Any], overrides: Sequence[st
     settings["method_name"] = method_name(choices["method"])
     # one name for one precision, or 32 and 32-true would be two trials
     settings["trainer"]["precision"] = precision_name(settings["trainer"]["precision"])
-    if isinstance(settings["data"]["root"], str):
-        # a run folder is read from wherever its reader stands
-        settings["data"]["root"] = str(Path(settings["data"]["root"]).expanduser().resolve())
     _settle_start(settings)
-    places, content = _found(json.dumps(settings["data"]))
-    settings["data"] |= places  # what was found is what is named, so that nobody finds something else later
-    name = trial_name(settings["method_name"], settings["seed"], trial_hash(settings, content))
+    data = DictConfig(settings["data"])
+    found, places = _content(_as_json(data)), located(data).places.settings()
+    # what was found is what is named, so that nobody finds something else later
+    settings["data"] |= {name: value for name, value in places.items() if name in data or value is not None}
+    name = trial_name(settings["method_name"], settings["seed"], trial_hash(settings, found))
     folder = Path(settings["runs"]) / settings["study"] / name
-    return Composed(settings, choices["data"], content, folder, fitted)
+    return Composed(settings, choices["data"], found, folder, fitted)
 
 
 def fitted_settings(cfg: DictConfig, overrides: Sequence[str]) -> tuple[Fitted, ...]:
@@ -118,7 +121,8 @@ def fitted_settings(cfg: DictConfig, overrides: Sequence[str]) -> tuple[Fitted, 
 @cache  # seeds of a sweep have the same
 def _fitted(settings: str, given: frozenset[str]) -> tuple[Fitted, ...]:
     read = json.loads(settings)
-    return fit(_profile(json.dumps(read["data"])), read, given)
+    asked = json.dumps(read["data"])
+    return fit(_profiled(asked), {**read, "data": read["data"] | _located(asked).places.settings()}, given)
 
 
 def _settle_fit(cfg: DictConfig, overrides: Sequence[str]) -> tuple[Fitted, ...]:
@@ -151,33 +155,73 @@ def _digest(path: Path, written: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+class Located(NamedTuple):
+    """Where a data set lies, and what tells which of its photos belong together (None: each is on its own)."""
+
+    root: Path
+    places: Places
+    grouping: Grouping | None
+
+
 def data_root(data: DictConfig) -> Path:
     """The folder of the data set; drawn first when `root` is a function that draws it."""
     root: str | Callable[[], Path] = data.root if isinstance(data.root, str) else instantiate(data.root)
-    return root() if callable(root) else Path(root)
+    return (root() if callable(root) else Path(root)).expanduser()
+
+
+def located(data: DictConfig) -> Located:
+    """Where the splits lie that the settings `data` name, or leave to be found, as CocoDataModule has it.
+
+    Raises:
+        ConfigError: `group_by` can't be read.
+        DataError: nothing says where the splits are.
+    """
+    return _located(_as_json(data))
+
+
+def profiled(data: DictConfig) -> Profile:
+    """Of what the settings `data` have to learn from, as CocoDataModule has it.
+
+    Raises:
+        ConfigError, DataError: as in `located`; or the training file is missing or broken.
+    """
+    return _profiled(_as_json(data))
+
+
+def parts_of(data: DictConfig) -> Mapping[Split, Part]:
+    """The splits of the settings `data`, read and held against each other, as CocoDataModule has them.
+
+    Raises:
+        ConfigError, DataError: as in `located`; or a file is missing, broken, or at odds with another.
+    """
+    root, places, grouping = located(data)
+    limits = {name: data.get(name) for name in ("limit", "eval_limit")}
+    return read_parts(root, places, tune_share=data.tune_share, grouping=grouping, **limits)
+
+
+def _as_json(data: DictConfig) -> str:
+    return json.dumps(OmegaConf.to_container(data, resolve=True))
 
 
 @cache  # a sweep asks for each of its trials
-def _profile(settings: str) -> Profile:
-    """Of what the JSON of `data` has to learn from, as CocoDataModule has it."""
+def _located(settings: str) -> Located:
     data = DictConfig(json.loads(settings))
-    root = data_root(data).expanduser()
-    places = find(lambda: root, data)
-    by = data.get("group_by")
-    return profile_at(root, places.train.annotations, places.test_share, Grouping(by) if by else None)
+    root, by = data_root(data), data.get("group_by")
+    return Located(root, find(root, data), None if by is None else Grouping(by))
 
 
-@cache  # a sweep asks for each of its trials, and millions of files may be looked at
-def _found(settings: str) -> tuple[dict[str, Any], str]:
-    """Where the splits of the JSON of `data` lie, as settings, and the fingerprint of their files.
+@cache  # likewise
+def _profiled(settings: str) -> Profile:
+    root, places, grouping = _located(settings)
+    return profile_at(root, places.train.annotations, places.test_share, grouping)
 
-    CocoDataModule has both from the same functions; none is built here.
-    """
+
+@cache  # likewise, and millions of files may be looked at
+def _content(settings: str) -> str:
+    """The fingerprint of the files that the JSON of `data` names."""
     data = DictConfig(json.loads(settings))
-    root = data_root(data)
-    places = find(lambda: root, data)
-    found = {name: value for name, value in places.settings().items() if name in data or value is not None}
-    return found, fingerprint(root, dataset_files(root, places.files(), data.train_semantic))
+    root, places, _ = _located(settings)
+    return fingerprint_of(root, places, parts_of(data), data.train_semantic)
 
 
 def planned_epochs(cfg: DictConfig) -> int | None:
