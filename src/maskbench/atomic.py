@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and whether an archive is as it was written.
+"""Files and folders that appear whole or not at all, and whether an archive is as it was written.
 
 What appears whole is written beside its place, then moved there in one step.
 """
@@ -92,6 +92,26 @@ def replacing(path: Path) -> Iterator[Path]:
         finally:
             with suppress(OSError):  # what went wrong before is what is told
                 part.unlink(missing_ok=True)
+
+
+@contextmanager
+def appearing(folder: Path) -> Iterator[Path]:
+    """A folder to fill; when the block ends it moves to `folder`, after an error nothing is left of it.
+
+    Args:
+        folder: not there yet, or empty.
+
+    Raises:
+        StorageError: as `writing` does.
+    """
+    unfinished = beside(folder)
+    with writing(folder):
+        try:
+            unfinished.mkdir(parents=True)
+            yield unfinished
+            unfinished.replace(folder)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def replace_text(path: Path, text: str) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -11,13 +12,14 @@ import pytest
 from PIL import Image
 
 import exports
+from disks import files_up_to
 from exports import HEIGHT, WIDTH, corners, drawing, shape
 from maskbench.data import folder
 from maskbench.data.coco import CocoFile
 from maskbench.data.labelme import convert
 from maskbench.data.photos import read_photo
 from maskbench.data.runs import label_maps
-from maskbench.errors import ConfigError, DataError
+from maskbench.errors import ConfigError, DataError, StorageError
 
 
 def masks(root: Path, split: str = "train") -> dict[str, list[tuple[str, np.ndarray]]]:
@@ -145,6 +147,18 @@ def test_a_turned_photo_is_written_as_it_was_shown(tmp_path: Path) -> None:
     assert {record.size for record in file.records.values()} == {(WIDTH, HEIGHT)}
 
 
+def test_a_turned_photo_in_cmyk_is_written_in_rgb(tmp_path: Path) -> None:
+    drawing(
+        tmp_path / "source" / "a.json", 0, [shape("coin", corners((0, 0, 10, 20)))], imageData=None, imageHeight=None
+    )
+    tags = Image.Exif()
+    tags[0x0112] = 3
+    exports.photo(3).convert("CMYK").save(tmp_path / "source" / "a.png", "JPEG", exif=tags)
+    convert(tmp_path / "source", tmp_path / "out")
+    shown = np.asarray(exports.photo(3), int)[::-1, ::-1]
+    assert np.abs(read_photo(tmp_path / "out/images/a.png") - shown).mean() < 20
+
+
 def test_folders_of_splits_become_splits_or_a_share_does(tmp_path: Path) -> None:
     for name in ("train/a", "train/b", "test/c"):
         drawing(tmp_path / "source" / f"{name}.json", 0, [shape("coin", corners((0, 0, 10, 10)))])
@@ -169,6 +183,15 @@ COIN = corners((0, 0, 10, 10))
     [
         ([{"label": 3, "points": COIN}], {}, r"shapes\[0\] is .*, expected a `label` and `points` \[\[x, y\], …\]"),
         ([shape("coin", [[1, "2"]])], {}, r"shapes\[0\] is "),
+        ([shape("coin", [[9, 9], [math.nan, 9]], "circle")], {}, r"shapes\[0\] is "),
+        ([shape("coin", [[math.inf, 9], [9, 9]], "rectangle")], {}, r"shapes\[0\] is "),
+        ([shape("coin", [*COIN, [10**400, 9]])], {}, r"shapes\[0\] is "),
+        (
+            [shape("coin", [[9, 9], [1e9, 9]], "circle")],
+            {},
+            rf"a circle, has a radius of 1e\+09, .* {HEIGHT} x {WIDTH}",
+        ),
+        ([shape("coin", COIN, group_id=[1])], {}, r"shapes\[0\] has the group_id \[1\], expected a number"),
         ([shape("coin", COIN), shape("coin", COIN, "cube")], {}, r"shapes\[1\] is a cube, .* draw it as a polygon"),
         ([shape("coin", COIN[:2])], {}, "a polygon, has 2 points, expected 3"),
         ([shape("coin", COIN[:1], "circle")], {}, "a circle, has 1 points, expected 2"),
@@ -213,6 +236,13 @@ def test_an_interruption_leaves_nothing_behind(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(folder, "_content", interrupted)
     with pytest.raises(KeyboardInterrupt):
         convert(exports.labelme(tmp_path / "source"), tmp_path / "out")
+    assert [each.name for each in tmp_path.iterdir()] == ["source"]
+
+
+def test_a_full_disk_is_told_by_the_folder_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    source = exports.labelme(tmp_path / "source")
+    with files_up_to(1000), pytest.raises(StorageError, match=r"/out: can't be written"):
+        convert(source, tmp_path / "out")
     assert [each.name for each in tmp_path.iterdir()] == ["source"]
 
 

@@ -62,6 +62,13 @@ def test_sixteen_bits_are_scaled_to_eight(tmp_path: Path) -> None:
         assert read_photo(saved(tmp_path, Image.fromarray(grey), name))[0, :, 0].tolist() == [0, 1, 255, 128]
 
 
+def test_sixteen_bits_are_scaled_alike_where_they_are_looked_at(tmp_path: Path) -> None:
+    grey = np.tile(np.array([20 * 257, 20 * 257 + 200], np.uint16), (6, 5))
+    path = saved(tmp_path, Image.fromarray(grey))
+    assert set(read_photo(path).ravel().tolist()) == {20, 21}
+    assert [kind for kind, _ in look(path).faults] == [kinds.PHOTO_16BIT]
+
+
 @pytest.mark.parametrize("orientation", range(2, 9))
 @pytest.mark.parametrize("name", ["photo.png", "photo.tif"])
 def test_an_exif_tag_turns_nothing(orientation: int, name: str, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from pycocotools.coco import COCO
 
 from maskbench.data import shapes
 from maskbench.data.shapes import Shapes, draw, png
-from maskbench.errors import ConfigError
+from maskbench.errors import ConfigError, StorageError
 
 FEW = {"images": 12, "val_images": 5, "size": 64}
 
@@ -110,8 +110,11 @@ def test_of_two_processes_the_first_wins(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_folder_that_cannot_be_moved_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="nowhere"):
-        shapes._move(tmp_path / "nowhere", tmp_path / "there")
+    name = f"shapes-{Shapes(**FEW).digest}"
+    (tmp_path / name).touch()
+    with pytest.raises(StorageError, match=f"{name}: can't be written"):
+        draw(cache=tmp_path, **FEW)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 @pytest.mark.parametrize(

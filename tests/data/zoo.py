@@ -568,6 +568,11 @@ def a_text_named_as_a_photo(folder: Folder) -> None:
     folder.photo().write_text("<html>404 Not Found</html>")
 
 
+@fault("photo-none", "error")
+def a_photo_in_a_format_that_is_not_read(folder: Folder) -> None:
+    Image.fromarray(pixels(1)).save(folder.photo(), "ICO", sizes=[SIZE[::-1]])
+
+
 @fault("photo-broken", "error")
 def a_png_that_was_cut(folder: Folder) -> None:
     folder.photo().write_bytes(folder.photo().read_bytes()[:-2000])

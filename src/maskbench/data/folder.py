@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any, Literal
 
 import pycocotools.mask as rle_codec
 
-from maskbench.atomic import beside
+from maskbench.atomic import appearing
 from maskbench.data.coco import Record
 from maskbench.data.split import split_off
 from maskbench.errors import ConfigError, DataError
@@ -110,9 +109,11 @@ def write_folder(out: Path, splits: Splits, classes: Mapping[int, str], descript
         splits: the photos of each.
         classes: names by category id.
         description: of the annotation files.
+
+    Raises:
+        StorageError: the disk is full, or the folder can't be written to.
     """
-    unfinished = beside(out)
-    try:
+    with appearing(out) as unfinished:
         for entries in splits.values():
             for entry in entries:
                 _put(entry.photo, unfinished / "images" / entry.record.file_name)
@@ -120,9 +121,6 @@ def write_folder(out: Path, splits: Splits, classes: Mapping[int, str], descript
         for split, entries in splits.items():
             text = json.dumps(_content(entries, classes, description), separators=(",", ":"))
             (unfinished / annotation_file(split)).write_text(text, encoding="utf-8")
-        os.replace(unfinished, out)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _put(photo: Path | Callable[[], bytes], copy: Path) -> None:

@@ -39,14 +39,21 @@ from maskbench.data.folder import (
     write_folder,
 )
 from maskbench.data.photos import UPRIGHT, opened, orientation, stored_size
+from maskbench.data.runs import UNDRAWABLE
 from maskbench.errors import ConfigError, DataError, MaskbenchError
-from maskbench.ops.polygons import rasterise
+from maskbench.ops.polygons import REACH, rasterise
 
 Size = tuple[int, int]
 """Height and width in pixels."""
 
 NO_CLASS = ("__ignore__", "_background_")
 """Labels that stand for no class in labelme's own label lists."""
+
+PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+"""PIL's words for pixels that a PNG can have, too."""
+
+FAR = 2.0**53
+"""Coordinates below it can be reckoned with; who draws them tells of those that are far outside of a photo."""
 
 NO_AREA = ("line", "linestrip", "point", "points")
 """Shapes that enclose nothing."""
@@ -190,6 +197,8 @@ def _drawing(file: _File, left_out: Counter[str]) -> _Drawing:
             left_out[label if label in NO_CLASS else kind] += 1
             continue
         group = shape.get("group_id")
+        if not isinstance(group, int | float | str | None):
+            raise file.error(f"shapes[{place}] has the group_id {group!r:.60}, expected a number", "mend or remove it")
         own = ("alone", place) if group is None else ("group", group)
         parts.setdefault((label, own), []).append(_part(file, place, shape, kind, points, photo.size))
     objects = [(label, _as_coco(file, label, own, photo.size)) for (label, _), own in parts.items()]
@@ -226,14 +235,17 @@ def _opened(file: _File, source: Path | io.BytesIO, what: str) -> tuple[Image.Im
         image = opened(source)
         told = orientation(image)
         image.load()
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # PIL's readers raise what damaged bytes lead them to, of many kinds
         raise file.error(f"{what} can't be read ({error})", "replace it") from error
     return image, told
 
 
 def _turned(path: Path) -> bytes:
     with opened(path) as image, io.BytesIO() as buffer:
-        ImageOps.exif_transpose(image).save(buffer, "PNG")
+        upright = ImageOps.exif_transpose(image)
+        (upright if upright.mode in PNG_MODES else upright.convert("RGB")).save(buffer, "PNG")
         return buffer.getvalue()
 
 
@@ -262,7 +274,11 @@ def _checked(file: _File, place: int, shape: Any) -> tuple[str, str, list[list[f
 
 
 def _is_point(point: Any) -> bool:
-    return isinstance(point, list) and len(point) == 2 and all(isinstance(value, int | float) for value in point)
+    return isinstance(point, list) and len(point) == 2 and all(map(_is_number, point))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and abs(value) < FAR
 
 
 def _part(file: _File, place: int, shape: dict[str, Any], kind: str, points: list[list[float]], size: Size) -> Part:
@@ -279,9 +295,11 @@ def _part(file: _File, place: int, shape: dict[str, Any], kind: str, points: lis
         return [x, y, u, y, u, v, x, v]
     if kind == "circle":
         radius = math.hypot(u - x, v - y)
-        angles = np.linspace(
-            0, 2 * math.pi, max(12, math.ceil(2 * math.pi * radius)), endpoint=False
-        )  # a point a pixel
+        if radius > REACH * sum(size):
+            found = f"has a radius of {radius:.6g}, but the photo has {size[0]} x {size[1]} pixels"
+            raise file.error(f"shapes[{place}], a circle, {found}", "mend or remove it")
+        points_around = max(12, math.ceil(2 * math.pi * radius))  # one a pixel
+        angles = np.linspace(0, 2 * math.pi, points_around, endpoint=False)
         return np.stack([x + radius * np.cos(angles), y + radius * np.sin(angles)], axis=1).ravel().tolist()
     return [value for point in points for value in point]
 
@@ -307,7 +325,7 @@ def _as_coco(file: _File, label: str, parts: Sequence[Part], size: Size) -> dict
     painted = [part for part in parts if isinstance(part, dict)]
     try:
         rle = rle_codec.merge([*painted, *([rasterise(polygons, size)] if polygons else [])])
-    except (TypeError, ValueError) as error:
+    except UNDRAWABLE as error:
         raise file.error(f"an object `{label}` can't be drawn: {error}", "mend or remove it") from error
     segmentation = {**rle, "counts": rle["counts"].decode("ascii")} if painted else polygons
     return {"segmentation": segmentation, "area": int(rle_codec.area(rle)), "bbox": rle_codec.toBbox(rle).tolist()}

@@ -11,7 +11,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Integer, UInt8
 from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
@@ -133,5 +133,9 @@ def _as_rgb(image: Image.Image, path: str | Path) -> UInt8[np.ndarray, "H W 3"]:
             f"{path}: has pixels of mode {image.mode} from {grey.min()} to {grey.max()}, expected 8 or 16 bit values; "
             "convert it first"
         )
-    scaled = (grey.astype(np.uint32) + 128) // 257
-    return np.repeat(scaled.astype(np.uint8)[:, :, None], 3, axis=2)
+    return np.repeat(eight_bits(grey)[:, :, None], 3, axis=2)
+
+
+def eight_bits(grey: Integer[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
+    """Values of 0 … 65535 as those of 0 … 255 that are nearest."""
+    return ((grey.astype(np.uint32) + 128) // 257).astype(np.uint8)

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 import struct
 import zlib
 from collections.abc import Iterator
@@ -22,7 +20,7 @@ import pycocotools.mask as rle_codec
 from jaxtyping import UInt8
 from rich.progress import Progress
 
-from maskbench.atomic import beside, writing
+from maskbench.atomic import appearing
 from maskbench.data.cache import cache_folder
 from maskbench.data.scene import SILHOUETTES, Draws, Look, Scene, paint
 from maskbench.errors import ConfigError
@@ -101,23 +99,14 @@ def draw(*, cache: str | Path | None = None, **settings: Any) -> Path:
     folder = (Path(cache) if cache is not None else cache_folder()).expanduser() / f"shapes-{shapes.digest}"
     if folder.is_dir():
         return folder
-    unfinished = beside(folder)
-    with writing(unfinished / "images"):
-        try:
-            _draw_into(unfinished, shapes)
-            _move(unfinished, folder)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
-    return folder
-
-
-def _move(source: Path, folder: Path) -> None:
     try:
-        os.replace(source, folder)
+        with appearing(folder) as unfinished:
+            _draw_into(unfinished, shapes)
     except OSError:
-        # Another process was faster; the same settings gave the same bytes.
+        # Another process may have been faster; the same settings gave the same bytes.
         if not folder.is_dir():
             raise
+    return folder
 
 
 def _draw_into(folder: Path, shapes: Shapes) -> None:

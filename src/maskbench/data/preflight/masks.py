@@ -16,7 +16,7 @@ from maskbench.data.preflight import kinds
 from maskbench.data.preflight.findings import Kind
 from maskbench.data.preflight.outlines import Points, crosses, enclosed, length
 from maskbench.data.preflight.records import Object
-from maskbench.data.runs import run_lengths
+from maskbench.data.runs import UNDRAWABLE, run_lengths
 from maskbench.ops.polygons import rasterise
 
 Size = tuple[int, int]
@@ -33,9 +33,6 @@ SLACK = 0.1
 
 LOST = 0.05
 """Share of a mask that a crossing has to change to be told of."""
-
-UNREADABLE = (TypeError, ValueError, OverflowError)
-"""What decoders raise."""
 
 Fault = tuple[Kind, str]
 """What is wrong with an annotation, and what stands there."""
@@ -93,7 +90,7 @@ def draw(content: dict[str, Any], size: Size, faults: list[Fault]) -> Mask | Non
         return _drawn(segmentation, size, faults)
     try:
         return _measured(_compressed(segmentation, size), ())
-    except UNREADABLE as error:
+    except UNDRAWABLE as error:
         faults.append((kinds.MASK_UNDECODABLE, str(error)))
         return None
 
@@ -107,12 +104,12 @@ def _drawn(segmentation: list[Any], size: Size, faults: list[Fault]) -> Mask | N
             return None
         if not all(np.isfinite(each).all() for each in coordinates):
             raise ValueError("a coordinate is no finite number")
-    except UNREADABLE as error:
+    except UNDRAWABLE as error:
         faults.append((kinds.COORDINATE_FORM, str(error)))
         return None
     try:
         return _measured(rasterise(segmentation, size), tuple(each.reshape(-1, 2) for each in coordinates))
-    except UNREADABLE as error:
+    except UNDRAWABLE as error:
         faults.append((kinds.MASK_UNDECODABLE, str(error)))
         return None
 
@@ -208,7 +205,7 @@ def area_faults(each: Object, mask: Mask | None) -> Iterator[Fault]:
     elif mask is not None and mask.area and not each.crowd:  # which are of no size
         sums = [mask.area, sum(mask.wound)] if mask.polygons else [mask.area]
         slack = SLACK * mask.area + sum(map(length, mask.polygons)) / 4
-        if all(abs(area - each) > slack for each in sums):
+        if all(abs(area - pixels) > slack for pixels in sums):
             yield kinds.AREA_OFF, f"`area` is {area:.6g}, but the mask has {mask.area} pixels"
 
 

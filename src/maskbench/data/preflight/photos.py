@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from maskbench.data.photos import UPRIGHT, as_stored, opened, orientation, stored_size
+from maskbench.data.photos import UPRIGHT, as_stored, eight_bits, opened, orientation, stored_size
 from maskbench.data.preflight import kinds
 from maskbench.data.preflight.findings import Kind
 from maskbench.data.preflight.likeness import Likeness, likeness
@@ -138,14 +138,17 @@ class _View:
             self.likeness = likeness(grey)
 
     def _deep(self, pixels: np.ndarray, mode: str) -> np.ndarray | None:
-        """More than eight bits as the grey that `read_photo` makes of them; None where it makes none."""
+        """More than eight bits as the grey that `read_photo` makes of them; None where it makes none.
+
+        Dark ones are brightened, as all would look alike.
+        """
         low, high = pixels.min(), pixels.max()
         if mode.startswith("F") or low < 0 or high > 65535:
             self.tell(kinds.PHOTO_DEPTH, f"has values of mode {mode} from {low} to {high}")
             return None
         dark = low < high < DARK
         self.tell(kinds.PHOTO_DARK if dark else kinds.PHOTO_16BIT, f"has values from {low} to {high}")
-        return (pixels // 257).astype(np.uint8) if not dark else (pixels // 16).astype(np.uint8)
+        return (pixels // 16).astype(np.uint8) if dark else eight_bits(pixels)
 
     def _alpha(self, image: Image.Image) -> None:
         if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:

@@ -16,7 +16,7 @@ from maskbench.data.preflight.findings import Sight
 from maskbench.data.preflight.masks import is_box
 from maskbench.data.preflight.outlines import Points
 from maskbench.data.preflight.photos import LARGE
-from maskbench.data.runs import label_maps, run_lengths
+from maskbench.data.runs import UNDRAWABLE, label_maps, run_lengths
 
 SIDE, QUALITY = 240, 78
 """Pixels of a picture's longer side, and how little JPEG leaves out of it."""
@@ -81,7 +81,7 @@ def _outlines(annotation: Mapping[str, Any], size: tuple[int, int]) -> list[Poin
             points = [np.array(polygon, dtype=float).reshape(-1, 2) for polygon in segmentation]
             return [each for each in points if len(each) and np.isfinite(each).all()]
         mask = label_maps([run_lengths(segmentation or {}, size)], size)[0].astype(np.uint8)
-    except (KeyError, TypeError, ValueError, OverflowError):
+    except (KeyError, *UNDRAWABLE):
         return []
     contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     return [contour[:, 0].astype(float) + 0.5 for contour in contours]
