@@ -12,9 +12,9 @@ Box = tuple[float, float, float, float]
 
 
 def objects(photos: Sequence[tuple[int, int]], boxes: Sequence[Sequence[Box]]) -> Objects:
-    """Filled boxes (left, top, right, bottom) of one class, a list for each photo."""
+    """Filled boxes (left, top, right, bottom) a list for each photo."""
     rows = [
-        [photo, 0, *box, (box[0] + box[2] - 1) / 2, (box[1] + box[3] - 1) / 2, (box[2] - box[0]) * (box[3] - box[1])]
+        [photo, *box, (box[0] + box[2] - 1) / 2, (box[1] + box[3] - 1) / 2, (box[2] - box[0]) * (box[3] - box[1])]
         for photo, own in enumerate(boxes)
         for box in own
     ]

@@ -216,6 +216,20 @@ def test_a_photo_that_cannot_be_read_ends_a_training_or_is_counted(
     assert "‖" in {mark for mark, _ in leaderboard.remarks(group)}
 
 
+def test_a_folder_with_a_photo_that_cannot_be_read_is_trained_on_where_it_is_to_be_skipped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = draw(cache=tmp_path / "cache", images=16, val_images=4, size=64)
+    line = [word for word in TINY if not word.startswith("data.root.")] + ["data=coco", f"data.root={root}"]
+    line += ["data.tune_share=0", "trainer.max_epochs=1", "speed.enabled=false", "logger=none", f"runs={tmp_path}"]
+    broken = sorted((root / "images").iterdir())[4]
+    broken.write_bytes(b"")
+    with pytest.raises(DataError, match=f"photo-empty: images/{broken.name}"):
+        call(train, *line)
+    assert call(train, *line, "data.unreadable=skip")["unreadable"] == {"photos": 1, "of": 16, "first": [broken.name]}
+    assert "the data have warnings (photo-skipped)" in capsys.readouterr().err
+
+
 def test_a_failure_stands_in_the_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(self: SOLOv2, batch: Any) -> dict[str, torch.Tensor]:
         raise RuntimeError("no memory left")

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Collection
+from typing import Any, Literal
 
 Again = Literal["no", "maybe", "yes"]
 """Whether another attempt may go well: never, if it was bad luck, or since something is other than it was."""
+
+
+def few(named: Collection[Any]) -> str:
+    """The first of many, as a message has them, and their number."""
+    first = ", ".join(str(each) for each in [*named][:8])
+    return f"{first}, … ({len(named)} in all)" if len(named) > 8 else first
 
 
 class MaskbenchError(Exception):

@@ -94,6 +94,12 @@ def test_photos_that_cannot_be_read_are_named(tmp_path: Path, monkeypatch: pytes
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(DataError, match=r"cut.jpg: is broken"):
         read_photo(path)
+    path = saved(tmp_path, Image.fromarray(np.tile(RGB, (50, 50, 1))), "wrong.png")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"wrong.png: is broken"):
+        read_photo(path)
     floats = Image.fromarray(np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4))
     with pytest.raises(DataError, match=r"float.tif: has pixels of mode F from 0.0 to 1.0"):
         read_photo(saved(tmp_path, floats, "float.tif"))

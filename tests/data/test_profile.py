@@ -28,14 +28,14 @@ def test_statistics_by_hand(write) -> None:
 
 
 def test_each_object_by_hand(write) -> None:
-    """Photos in the order of their hashes; labels by category id: 4 is 0 and 9 is 1. The crowd is none."""
+    """Photos in the order of their hashes. The crowd is none."""
     found = profile(CocoFile(write() / "annotations" / "instances_train.json"), "key").objects
     assert found.photos == [[20, 30]] * 3
     objects = sorted(row[1:] for row in found.rows)
     assert objects == [
-        [0, 5, 5, 20, 12, 12.0, 8.0, 105],
-        [1, 0, 0, 30, 20, 14.5, 9.5, 600],
-        [1, 3, 2, 10, 8, 6.0, 4.5, 42],
+        [0, 0, 30, 20, 14.5, 9.5, 600],
+        [3, 2, 10, 8, 6.0, 4.5, 42],
+        [5, 5, 20, 12, 12.0, 8.0, 105],
     ]
     assert len({row[0] for row in found.rows}) == 2  # two of them are in one photo
 

@@ -4,7 +4,7 @@ import numpy as np
 import pycocotools.mask as rle_codec
 import pytest
 
-from maskbench.data.runs import encode, label_maps, locate, place, run_lengths, separate
+from maskbench.data.runs import encode, extent, label_maps, locate, run_lengths, separate
 
 
 def random_masks(count: int, height: int, width: int, share: float = 0.5) -> np.ndarray:
@@ -102,11 +102,11 @@ def test_where_a_mask_lies_by_hand() -> None:
     mask = np.zeros((5, 7), np.uint8)
     mask[1:3, 2:6] = 1
     mask[4, 2] = 1
-    found = place(runs_of(mask), 5)
+    found = extent(runs_of(mask), 5)
     assert found is not None
     assert found.box == (2, 1, 6, 5)
     assert found.centre == pytest.approx(((2 * (2 + 3 + 4 + 5) + 2) / 9, (4 * (1 + 2) + 4) / 9))
 
 
 def test_a_mask_without_a_pixel_lies_nowhere() -> None:
-    assert place(np.array([35]), 5) is None
+    assert extent(np.array([35]), 5) is None

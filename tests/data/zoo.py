@@ -48,6 +48,7 @@ class Folder:
         tune_annotations: as `data.tune_annotations` has it.
         semantic: as `data.train_semantic` has it.
         max_instances, short: what the data are for.
+        skip: whether `data.unreadable` is `skip`.
         most_decoded, most_objects: other limits than the package's, which would take large files.
     """
 
@@ -59,6 +60,7 @@ class Folder:
     semantic: str | None = None
     max_instances: int = 100
     short: int | None = None
+    skip: bool = False
     most_decoded: int | None = None
     most_objects: int | None = None
 
@@ -308,6 +310,11 @@ def an_image_of_negative_width(folder: Folder) -> None:
 @fault("size-form", "error")
 def an_image_of_more_pixels_than_can_be_counted(folder: Folder) -> None:
     folder.image["height"] = 10**12
+
+
+@fault("size-form", "error")
+def an_image_of_more_pixels_than_are_read(folder: Folder) -> None:
+    folder.image.update(height=20_000, width=20_000)
 
 
 # Ids ------------------------------------------------------------------------------------------------------------------
@@ -573,6 +580,18 @@ def a_photo_in_a_format_that_is_not_read(folder: Folder) -> None:
     Image.fromarray(pixels(1)).save(folder.photo(), "ICO", sizes=[SIZE[::-1]])
 
 
+@fault("photo-skipped", "warning")
+def a_photo_that_was_cut_and_is_to_be_skipped(folder: Folder) -> None:
+    folder.photo().write_bytes(folder.photo().read_bytes()[:-2000])
+    folder.skip = True
+
+
+@fault("photo-broken", "error")
+def a_photo_of_the_test_that_was_cut(folder: Folder) -> None:
+    folder.photo("test").write_bytes(folder.photo("test").read_bytes()[:-2000])
+    folder.skip = True
+
+
 @fault("photo-broken", "error")
 def a_png_that_was_cut(folder: Folder) -> None:
     folder.photo().write_bytes(folder.photo().read_bytes()[:-2000])
@@ -599,7 +618,7 @@ def a_png_with_a_wrong_byte(folder: Folder) -> None:
     folder.photo().write_bytes(content)
 
 
-@fault("photo-bomb", "error")
+@fault("photo-bomb", "error", "size-form")
 def a_photo_of_400_megapixels(folder: Folder) -> None:
     """A PNG of a few bytes that says it is so large."""
 

@@ -6,7 +6,7 @@ import json
 import os
 import pickle
 import unicodedata
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +17,7 @@ import numpy as np
 from maskbench.data.groups import Grouping
 from maskbench.data.photos import LARGEST_PHOTO
 from maskbench.data.runs import UNDRAWABLE, Runs, run_lengths
-from maskbench.errors import DataError
+from maskbench.errors import DataError, few
 
 KEYS = ("images", "annotations", "categories")
 
@@ -204,7 +204,7 @@ class CocoFile:
                 )
             if category_id not in self.categories:
                 raise self._error(
-                    f"annotation {annotation_id} has category {category_id}, but there are {_few(self.categories)}",
+                    f"annotation {annotation_id} has category {category_id}, but there are {few(self.categories)}",
                     "list the category, or remove the annotation",
                 )
             wrong = wrong_segmentation(segmentation, self.records[image_id].size)
@@ -277,12 +277,6 @@ def json_files(folder: Path) -> str:
         return f"there is no folder {folder}"
     found = sorted(each.name for each in folder.glob("*.json"))
     return f"{folder} holds {', '.join(found) or 'no json file'}"
-
-
-def _few(ids: Collection[int]) -> str:
-    """The first of many, and their number."""
-    shown = ", ".join(map(str, sorted(ids)[:8]))
-    return f"{shown}, … ({len(ids)} in all)" if len(ids) > 8 else shown
 
 
 def _is_whole(value: int) -> bool:

@@ -58,7 +58,6 @@ class CocoDataModule(LightningDataModule):
         divisor: height and width of a batch are multiples of it.
         unreadable: what becomes of a training photo that can't be read: `stop`, or `skip`, and nothing without objects
             stands in its place, which batches tell. In evaluation every photo has to be read.
-        pin_memory: page-locked batches (default: where there is a CUDA device).
 
     Raises:
         ConfigError: a setting is out of its range, or `batch` does not divide by the devices.
@@ -88,7 +87,6 @@ class CocoDataModule(LightningDataModule):
         eval_limit: int | None = None,
         divisor: int = 32,
         unreadable: str = "stop",
-        pin_memory: bool | None = None,
     ) -> None:
         super().__init__()
         for name, value, least in (
@@ -110,7 +108,6 @@ class CocoDataModule(LightningDataModule):
         self.batch, self.eval_batch, self.workers, self.seed, self.divisor = batch, eval_batch, workers, seed, divisor
         self.tune_share, self.limit, self.eval_limit = tune_share, limit, eval_limit
         self.grouping = None if group_by is None else Grouping(group_by)
-        self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
         self.parts = 1
         """In how many a device's share of a training batch comes, one after another."""
         self.collate: Callable[..., Batch] = partial(collate, divisor=divisor)
@@ -218,7 +215,7 @@ class CocoDataModule(LightningDataModule):
         return CocoDataset(*place, labels, self.transforms, seed=self.seed, semantic=maps, skip=skip)
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        rank, world = self._place()
+        rank, world = self._rank_and_world()
         if self.batch % world:
             raise ConfigError(f"data.batch is shared by the devices, but {self.batch} does not divide by {world}")
         dataset = self.dataset("train")
@@ -233,7 +230,7 @@ class CocoDataModule(LightningDataModule):
         return self._every("test")
 
     def _every(self, split: Split) -> DataLoader[Sample]:
-        rank, world = self._place()
+        rank, world = self._rank_and_world()
         dataset = self.dataset(split)
         return self._loader(dataset, EverySampler(dataset, rank=rank, world=world), self.eval_batch, DENSE_BYTES)
 
@@ -247,12 +244,12 @@ class CocoDataModule(LightningDataModule):
             sampler=sampler,
             num_workers=self.workers,
             collate_fn=partial(self.collate, dense_bytes=dense_bytes),
-            pin_memory=self.pin_memory,
+            pin_memory=torch.cuda.is_available(),
             persistent_workers=self.workers > 0,
             worker_init_fn=_one_thread,
         )
 
-    def _place(self) -> tuple[int, int]:
+    def _rank_and_world(self) -> tuple[int, int]:
         """Rank and number of the processes that train together."""
         if self.trainer is not None:
             return self.trainer.global_rank, self.trainer.world_size

@@ -303,7 +303,7 @@ def read_labels(path: Path) -> Integer[np.ndarray, "H W"]:
     """
     try:
         with opened(path) as image:
-            mode, pages, labels = image.mode, getattr(image, "n_frames", 1), np.array(as_stored(image))
+            mode, pages, labels = image.mode, getattr(image, "n_frames", 1), np.array(as_stored(image)[0])
     except MemoryError:
         raise
     except Exception as error:  # PIL's readers raise what damaged bytes lead them to, of many kinds

@@ -38,13 +38,10 @@ from maskbench.data.folder import (
     told,
     write_folder,
 )
-from maskbench.data.photos import UPRIGHT, opened, orientation, stored_size
+from maskbench.data.photos import UPRIGHT, Size, loaded, opened, stored_size
 from maskbench.data.runs import UNDRAWABLE
 from maskbench.errors import ConfigError, DataError, MaskbenchError
 from maskbench.ops.polygons import REACH, rasterise
-
-Size = tuple[int, int]
-"""Height and width in pixels."""
 
 NO_CLASS = ("__ignore__", "_background_")
 """Labels that stand for no class in labelme's own label lists."""
@@ -190,7 +187,7 @@ def _drawing(file: _File, left_out: Counter[str]) -> _Drawing:
             f"{photo.size[1]}",
             "put back the photo that was drawn on",
         )
-    parts: dict[tuple[str, Any], list[Part]] = {}
+    parts: dict[tuple[str, Any], list[Drawn]] = {}
     for place, shape in enumerate(content["shapes"]):
         label, kind, points = _checked(file, place, shape)
         if label in NO_CLASS or kind in NO_AREA:
@@ -233,8 +230,7 @@ def _opened(file: _File, source: Path | io.BytesIO, what: str) -> tuple[Image.Im
     """An image whose pixels can be read, which turns TIFFs, and EXIF's orientation of those that are stored."""
     try:
         image = opened(source)
-        told = orientation(image)
-        image.load()
+        told = loaded(image)
     except MemoryError:
         raise
     except Exception as error:  # PIL's readers raise what damaged bytes lead them to, of many kinds
@@ -258,7 +254,7 @@ def _decoded(file: _File, text: str) -> bytes:
 
 # Shapes ---------------------------------------------------------------------------------------------------------------
 
-Part = list[float] | dict[str, Any]
+Drawn = list[float] | dict[str, Any]
 """A polygon x, y, x, y, … in pixels, or the run lengths of a mask as large as the photo."""
 
 
@@ -281,7 +277,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and abs(value) < FAR
 
 
-def _part(file: _File, place: int, shape: dict[str, Any], kind: str, points: list[list[float]], size: Size) -> Part:
+def _part(file: _File, place: int, shape: dict[str, Any], kind: str, points: list[list[float]], size: Size) -> Drawn:
     """A shape as COCO has it."""
     least = {"polygon": 3, "oriented_rectangle": 3, "rectangle": 2, "circle": 2, "mask": 2}.get(kind)
     if least is None:
@@ -319,7 +315,7 @@ def _painted(file: _File, place: int, shape: dict[str, Any], points: list[list[f
     return rle_codec.encode(mask)
 
 
-def _as_coco(file: _File, label: str, parts: Sequence[Part], size: Size) -> dict[str, Any]:
+def _as_coco(file: _File, label: str, parts: Sequence[Drawn], size: Size) -> dict[str, Any]:
     """The parts of an object as one segmentation: polygons, or run lengths where one is painted."""
     polygons = [part for part in parts if isinstance(part, list)]
     painted = [part for part in parts if isinstance(part, dict)]

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from maskbench.data.coco import missing_annotations, with_file_name, wrong_name
-from maskbench.errors import ConfigError, DataError
+from maskbench.errors import ConfigError, DataError, few
 
 Role = Literal["train", "val", "test"]
 WORDS: Mapping[str, Role] = {
@@ -208,7 +208,7 @@ class _Found:
             paths = [path for path in paths if _is_coco(self.root / path)] or paths
         if len(paths) > 1:
             raise DataError(
-                f"{self.root}: {_few(paths)} may each be the annotations of {role}; set data.train_annotations and "
+                f"{self.root}: {few(paths)} may each be the annotations of {role}; set data.train_annotations and "
                 "data.test_annotations to those that are meant"
             )
         return paths[0]
@@ -274,11 +274,7 @@ def _seen(root: Path) -> str:
     here = [f"{path.name}/" if path.is_dir() else path.name for path in sorted(root.iterdir())]
     below = [path.relative_to(root).as_posix() for path in sorted(root.glob("annotations/*.json"))]
     names = [name for name in [*below, *here] if not name.startswith(".")]
-    return f"found {_few(names)}" if names else "but it is empty"
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:8]) + (f", … ({len(names)} in all)" if len(names) > 8 else "")
+    return f"found {few(names)}" if names else "but it is empty"
 
 
 # Image folders --------------------------------------------------------------------------------------------------------
@@ -298,14 +294,14 @@ def _images(root: Path, name: str, split: str, like: str | None) -> str:
         return like if like in holding else holding[0]
     if holding:
         raise DataError(
-            f"{root / name}: its first image, {first}, lies in each of {_few(holding)}; set data.{split}_images to the "
+            f"{root / name}: its first image, {first}, lies in each of {few(holding)}; set data.{split}_images to the "
             "folder that is meant"
         )
     named = [folder for folder in candidates if folder != "."]
     if len(named) == 1:
         return named[0]  # whose images turn out to be missing, or the file to be broken: who reads it knows more
     raise DataError(
-        f"{root / name}: its first image, {first}, lies in none of the folders {_few(candidates)}; set "
+        f"{root / name}: its first image, {first}, lies in none of the folders {few(candidates)}; set "
         f"data.{split}_images to the folder that `file_name` is relative to"
     )
 

@@ -17,6 +17,9 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from maskbench.errors import DataError, MaskbenchError
 
+Size = tuple[int, int]
+"""Height and width in pixels."""
+
 FORMATS = (
     "PNG",
     "JPEG",
@@ -67,9 +70,10 @@ BACK = {
 
 
 def orientation(image: Image.Image) -> int:
-    """EXIF's orientation of the stored pixels, 1 to 8; upright where there is none that can be read.
+    """EXIF's orientation of an image, 1 to 8; upright where there is none that can be read.
 
-    Of a TIFF PIL knows it until the pixels are loaded.
+    Of a TIFF PIL knows it until the pixels are loaded; of a PNG it loads them to know, and what is wrong with these
+    passes unseen here.
     """
     try:
         found = image.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
@@ -80,18 +84,27 @@ def orientation(image: Image.Image) -> int:
     return int(found) if found in range(1, 9) else UPRIGHT
 
 
-def stored_size(image: Image.Image) -> tuple[int, int]:
+def stored_size(image: Image.Image) -> Size:
     """Height and width of the pixels as they are stored, whether they are loaded or not."""
     if isinstance(image, TiffImageFile):
         return image.tag_v2[ExifTags.Base.ImageLength], image.tag_v2[ExifTags.Base.ImageWidth]
     return image.height, image.width
 
 
-def as_stored(image: Image.Image) -> Image.Image:
-    """The image with its pixels loaded as they are stored; of an opened file, whose pixels are not loaded yet."""
+def loaded(image: Image.Image) -> int:
+    """Load the pixels of an opened file, which PIL turns if it is a TIFF; returns the orientation of those stored."""
+    if not isinstance(image, TiffImageFile):
+        image.load()
+        return orientation(image)
     told = orientation(image)
     image.load()
-    return image.transpose(BACK[told]) if isinstance(image, TiffImageFile) and told in BACK else image
+    return told
+
+
+def as_stored(image: Image.Image) -> tuple[Image.Image, int]:
+    """The image of an opened file with its pixels loaded as they are stored, and their orientation."""
+    told = loaded(image)
+    return image.transpose(BACK[told]) if isinstance(image, TiffImageFile) and told in BACK else image, told
 
 
 def read_photo(path: str | Path) -> UInt8[np.ndarray, "H W 3"]:
@@ -109,7 +122,7 @@ def read_photo(path: str | Path) -> UInt8[np.ndarray, "H W 3"]:
             with opened(path) as image:
                 if image.width * image.height > LARGEST_PHOTO:
                     raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
-                return _as_rgb(as_stored(image), path)
+                return _as_rgb(as_stored(image)[0], path)
     except FileNotFoundError:
         raise DataError(f"{path}: no such image; check data.root and the image folder against `file_name`") from None
     except UnidentifiedImageError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,10 @@ from maskbench.data.cache import cache_folder, recall, remember
 from maskbench.data.coco import Annotation, CocoFile, Record, read_file
 from maskbench.data.fingerprint import fingerprint
 from maskbench.data.groups import Grouping
-from maskbench.data.runs import LabelMap, label_maps, place
+from maskbench.data.runs import LabelMap, extent, label_maps
 from maskbench.data.split import by_hash, split_off
 
-VERSION = 2
+VERSION = 3
 SAMPLE = 1000
 """Images whose masks are decoded; a larger set is sampled by hash."""
 OBJECTS = 50_000
@@ -33,8 +33,8 @@ class Objects:
 
     Attributes:
         photos: height and width of each photo.
-        rows: of each object the row of its photo, its label, the left, top, right and bottom edge of its box (the last
-            two exclusive), the mean column and row index of its pixels, and their number.
+        rows: of each object the row of its photo, the left, top, right and bottom edge of its box (the last two
+            exclusive), the mean column and row index of its pixels, and their number.
     """
 
     photos: list[list[int]]
@@ -128,7 +128,6 @@ def _compute(file: CocoFile, images: Sequence[int]) -> Profile:
     per_image = [len(categories) for categories, _ in counts.values()]
     per_class = Counter(category_id for categories, _ in counts.values() for category_id in categories)
     photos = [record.size for record in records]
-    labels = {category_id: label for label, category_id in enumerate(file.categories)}
     objects = Objects([], [])
     areas: list[int] = []
     crowded = 0
@@ -138,7 +137,7 @@ def _compute(file: CocoFile, images: Sequence[int]) -> Profile:
         own = [each for each in file.annotations(record.image_id) if not each.crowd]
         areas += [each.area for each in own]
         crowded += int(touching(label_maps([each.runs for each in own], record.size), len(own)).sum())
-        objects.rows.extend(_rows(record, own, labels, photo=len(objects.photos)))
+        objects.rows.extend(_rows(record, own, photo=len(objects.photos)))
         objects.photos.append(list(record.size))
     return Profile(
         classes={name: per_class[category_id] for category_id, name in file.categories.items()},
@@ -159,14 +158,12 @@ def _compute(file: CocoFile, images: Sequence[int]) -> Profile:
     )
 
 
-def _rows(
-    record: Record, annotations: Sequence[Annotation], labels: Mapping[int, int], photo: int
-) -> Iterator[list[float]]:
+def _rows(record: Record, annotations: Sequence[Annotation], photo: int) -> Iterator[list[float]]:
     """The objects of a photo as `Objects` has them, centres to a hundredth of a pixel."""
     for each in annotations:
-        if found := place(each.runs, record.size[0]):
+        if found := extent(each.runs, record.size[0]):
             centre = (round(coordinate, 2) for coordinate in found.centre)
-            yield [photo, labels[each.category_id], *found.box, *centre, each.area]
+            yield [photo, *found.box, *centre, each.area]
 
 
 def _quantiles(values: Sequence[float]) -> list[float]:

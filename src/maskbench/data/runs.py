@@ -39,7 +39,7 @@ def run_lengths(segmentation: list | dict[str, Any], size: tuple[int, int]) -> R
     return read_runs(drawn["counts"], size)
 
 
-class Place(NamedTuple):
+class Extent(NamedTuple):
     """Where a mask lies in its photo."""
 
     box: tuple[int, int, int, int]
@@ -48,13 +48,13 @@ class Place(NamedTuple):
     """Mean column and row index of its pixels (no half pixel added, as in `ops.masks.centres_of_mass`)."""
 
 
-def place(runs: Runs, height: int) -> Place | None:
+def extent(runs: Runs, height: int) -> Extent | None:
     """Where a mask lies in a photo of that height; None for one without a pixel."""
     columns, rows = np.divmod(_foreground(runs), height)
     if not len(rows):
         return None
     box = (int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1)
-    return Place(box, (float(columns.mean()), float(rows.mean())))
+    return Extent(box, (float(columns.mean()), float(rows.mean())))
 
 
 def label_maps(instances: Sequence[Runs], size: tuple[int, int]) -> list[LabelMap]:

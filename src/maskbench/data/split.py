@@ -19,7 +19,7 @@ def _digest(record: Record) -> bytes:
 
 
 @dataclass(frozen=True)
-class Parts:
+class Shares:
     """Image ids of the parts of a training file, each ascending; `test` is empty where it is a file of its own."""
 
     train: list[int]
@@ -29,7 +29,7 @@ class Parts:
 
 def take_apart(
     records: Iterable[Record], *, tune_share: float, test_share: float | None = None, limit: int | None = None
-) -> Parts:
+) -> Shares:
     """The parts of a training file, of which none has a photo of another's group.
 
     Args:
@@ -41,7 +41,7 @@ def take_apart(
     known = {record.image_id: record for record in records}
     rest, test = split_off(known.values(), test_share or 0.0)
     train, tune = split_off([known[image_id] for image_id in rest], tune_share, limit)
-    return Parts(train, tune, test)
+    return Shares(train, tune, test)
 
 
 def split_off(records: Iterable[Record], share: float, limit: int | None = None) -> tuple[list[int], list[int]]:

@@ -14,12 +14,13 @@ from typing import Literal, get_args
 from jaxtyping import Bool
 from torch import Tensor
 
+from maskbench.data.photos import UPRIGHT
 from maskbench.data.transforms import Photo
 from maskbench.errors import ConfigError
 from maskbench.evaluation.results import Result, coco_results, write_predictions
 from maskbench.runtime import label_maps
 from maskbench.runtime.colours import Colours
-from maskbench.runtime.display import UPRIGHT, display
+from maskbench.runtime.display import display
 from maskbench.runtime.overlays import draw, readable, save
 from maskbench.runtime.run_folder import Trained
 from maskbench.runtime.side_by_side import side_by_side

@@ -39,10 +39,10 @@ def display(path: Path, photo: UInt8[ndarray, "H W 3"]) -> Display:
     with warnings.catch_warnings():  # PIL's, which whoever has read the photo has passed over
         warnings.simplefilter("ignore")
         with opened(path) as image:
-            told = orientation(image)
             if not image.mode.startswith("I"):
-                return Display(photo, told)
-            return Display(_stretched(np.asarray(as_stored(image))), told, stretched=True)
+                return Display(photo, orientation(image))
+            deep, told = as_stored(image)
+            return Display(_stretched(np.asarray(deep)), told, stretched=True)
 
 
 def turned(pixels: ndarray, orientation: int) -> ndarray:

@@ -62,7 +62,8 @@ def layout(cfg: DictConfig) -> Layout:
     splits = [Split(name, place.annotations, place.images) for name, place in named.items() if place is not None]
     sides = {name: OmegaConf.select(cfg, f"transforms.eval.{name}") for name in ("short", "long")}
     most = OmegaConf.select(cfg, "evaluation.point.max_instances", default=Layout.max_instances)
-    return Layout(root.absolute(), tuple(splits), cfg.data.train_semantic, **sides, max_instances=most)
+    skip = cfg.data.get("unreadable") == "skip"
+    return Layout(root.absolute(), tuple(splits), cfg.data.train_semantic, **sides, max_instances=most, skip=skip)
 
 
 def known(plan: Layout, content: str) -> Path:

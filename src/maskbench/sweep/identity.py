@@ -16,7 +16,6 @@ WITHOUT_EFFECT: dict[str, str] = {
     "data.root": "where the data lie; what they are is the fingerprint",
     "data.unreadable": "whether a photo that can't be read ends a training; the run says if any was skipped",
     "data.workers": "draws are seeded by (seed, epoch, index), whichever process makes them",
-    "data.pin_memory": "how bytes reach the device",
     "evaluation.iou_types": "what of the predictions is measured; they stay as they are",
     "experiment": "the recipe's name; what it says stands in the other groups",
     "hydra": "how the trial was started",

@@ -18,6 +18,9 @@ from maskbench.data.fitting import anchors, grids, inputs, lengths
 from maskbench.data.fitting.seen import Seen
 from maskbench.data.profile import Profile
 
+SPARE = 2.5
+"""Candidates for each object of the fullest photo."""
+
 
 class Fitted(NamedTuple):
     """The value of a setting and why it has it."""
@@ -179,7 +182,7 @@ def _candidates(known: Known) -> Found | None:
     limit, now = known["evaluation.point.max_instances"], known["evaluation.point.candidates"]
     if now is None:
         return None
-    return max(now, inputs.hundreds(2.5 * limit)), f"Two and a half times the {limit} instances that count."
+    return max(now, inputs.hundreds(SPARE * limit)), f"Two and a half times the {limit} instances that count."
 
 
 # Two-stage -----------------------------------------------------------------------------------------------------------
@@ -198,16 +201,18 @@ def _overlap(known: Known, scales: list[float], ratios: list[float]) -> float:
 def _anchor_ratios(known: Known) -> Found:
     now, scales = list(known["method.anchor_ratios"]), list(known["method.anchor_scales"])
     fitted = anchors.fit_ratios(known.seen.sides, now)
-    before, after = _overlap(known, scales, now), _overlap(known, scales, fitted)
-    if after < before:
-        fitted, after = now, before
-    return fitted, f"k-means on IoU: mean best IoU of boxes and anchors {after:.3f}, with {now} {before:.3f}."
+    return _better(fitted, now, lambda ratios: _overlap(known, scales, ratios))
 
 
 def _anchor_scales(known: Known) -> Found:
     now, ratios = list(known["method.anchor_scales"]), list(known["method.anchor_ratios"])
     fitted = anchors.fit_scales(known.seen.sides, _pyramid(known), now, ratios)
-    before, after = _overlap(known, now, ratios), _overlap(known, fitted, ratios)
+    return _better(fitted, now, lambda scales: _overlap(known, scales, ratios))
+
+
+def _better(fitted: list[float], now: list[float], overlap: Callable[[list[float]], float]) -> Found:
+    """What is fitted, unless boxes and anchors overlap more as it is now."""
+    before, after = overlap(now), overlap(fitted)
     if after < before:
         fitted, after = now, before
     return fitted, f"k-means on IoU: mean best IoU of boxes and anchors {after:.3f}, with {now} {before:.3f}."
@@ -215,7 +220,7 @@ def _anchor_scales(known: Known) -> Found:
 
 def _proposals(setting: str) -> Callable[[Known], Found]:
     def fit(known: Known) -> Found:
-        value = [max(count, inputs.hundreds(2.5 * known.most)) for count in known[setting]]
+        value = [max(count, inputs.hundreds(SPARE * known.most)) for count in known[setting]]
         return value, f"At least two and a half for each of up to {known.most} objects of a photo."
 
     return fit
@@ -281,7 +286,7 @@ def _small(known: Known) -> Found:
 
 
 def _centres(known: Known) -> Found:
-    value = max(known["method.centres"], inputs.hundreds(2.5 * known.most))
+    value = max(known["method.centres"], inputs.hundreds(SPARE * known.most))
     return value, f"At least two and a half for each of up to {known.most} objects of a photo."
 
 

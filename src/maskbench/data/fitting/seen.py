@@ -1,6 +1,6 @@
 """The objects of a profile as a network sees them: at the size that the evaluation pipeline brings photos to.
 
-P photos   N objects   S cells a side of a grid
+P photos   N objects
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ class Seen:
         photos: height and width of the resized photos.
         padded: the same brought to multiples of the divisor.
         photo: row of the photo of each object.
-        label: of each object.
         boxes: left, top, right and bottom edge.
         centres: mean column and row of the pixels.
         areas: number of pixels.
@@ -34,7 +33,6 @@ class Seen:
     photos: Float[np.ndarray, "P 2"]
     padded: Float[np.ndarray, "P 2"]
     photo: Int[np.ndarray, " N"]
-    label: Int[np.ndarray, " N"]
     boxes: Float[np.ndarray, "N 4"]
     centres: Float[np.ndarray, "N 2"]
     areas: Float[np.ndarray, " N"]
@@ -47,17 +45,16 @@ class Seen:
         if long is not None:
             scale = np.minimum(scale, long / stored.max(axis=1))
         photos = np.maximum(1, np.floor(stored * scale[:, None] + 0.5))
-        rows = np.array(objects.rows, float).reshape(-1, 9)
+        rows = np.array(objects.rows, float).reshape(-1, 8)
         photo = rows[:, 0].astype(int)
         own = scale[photo]
         return cls(
             photos=photos,
             padded=divisor * np.ceil(photos / divisor),
             photo=photo,
-            label=rows[:, 1].astype(int),
-            boxes=rows[:, 2:6] * own[:, None],
-            centres=(rows[:, 6:8] + 0.5) * own[:, None] - 0.5,  # the middle of a pixel stays one
-            areas=rows[:, 8] * own**2,
+            boxes=rows[:, 1:5] * own[:, None],
+            centres=(rows[:, 5:7] + 0.5) * own[:, None] - 0.5,  # the middle of a pixel stays one
+            areas=rows[:, 7] * own**2,
         )
 
     def __len__(self) -> int:

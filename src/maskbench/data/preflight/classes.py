@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 from maskbench.data.preflight import kinds
 from maskbench.data.preflight.findings import Finding
 from maskbench.data.preflight.records import Part
+from maskbench.errors import few
 
 RARE = 100
 """Times that a class may be rarer than the most frequent one."""
@@ -19,9 +20,7 @@ def named(part: Part) -> Iterator[Finding]:
     for category_id, name in part.categories.items():
         if names[name] > 1:
             twice = [other for other, same in part.categories.items() if same == name]
-            yield kinds.CATEGORY_TWICE.at(
-                part.file, f"category {category_id}", f"`{name}` is the name of {_few(twice)}"
-            )
+            yield kinds.CATEGORY_TWICE.at(part.file, f"category {category_id}", f"`{name}` is the name of {few(twice)}")
     alike: dict[str, list[str]] = {}
     for name in names:
         alike.setdefault(" ".join(name.split()).casefold(), []).append(name)
@@ -65,7 +64,3 @@ def learnable(parts: Mapping[str, Part], counts: Mapping[str, Counter[int]]) -> 
             yield kinds.CLASS_UNTESTED.at(parts["test"].file, label, f"no `{name}`, but {trained} to train on")
         if trained and trained * RARE < most:
             yield kinds.CLASS_RARE.at(train.file, label, f"{trained} × `{name}`, of the most frequent class {most}")
-
-
-def _few(ids: Sequence[int]) -> str:
-    return ", ".join(map(str, ids[:8])) + (", …" if len(ids) > 8 else "")

@@ -156,6 +156,13 @@ PHOTO_NONE = Kind("photo-none", "error", "Files that are no image", "replace the
 PHOTO_BROKEN = Kind(
     "photo-broken", "error", "Photos that are cut or broken", "copy the file again, or remove its record"
 )
+PHOTO_SKIPPED = Kind(
+    "photo-skipped",
+    "warning",
+    "Photos of train that can't be read and are to be skipped",
+    "nothing stands in their place (data.unreadable=skip), and one that is for tuning or testing stops there all the "
+    "same: copy the files again, or remove their records",
+)
 PHOTO_BOMB = Kind(
     "photo-bomb", "error", "Photos of more pixels than are read", "cut the photo into tiles, or make it smaller"
 )
@@ -374,13 +381,13 @@ PHOTO_COPY = Kind(
     "photo-copy",
     "warning",
     "Photos that have a copy in their own split",
-    "remove one of each pair; tune is taken from the training photos and may get the other",
+    "remove one of each pair: tune, and test with data.test_share, are taken from the training photos and may get the "
+    "other",
 )
 PHOTO_NEAR = Kind(
     "photo-near",
     "note",
     "Photos that look like another of their split",
-    "nothing, or name tune photos of other scenes (data.tune_annotations)",
+    "nothing, or keep scenes together (data.group_by): tune, and test with data.test_share, are taken from the "
+    "training photos",
 )
-
-KINDS: dict[str, Kind] = {kind.name: kind for kind in list(globals().values()) if isinstance(kind, Kind)}

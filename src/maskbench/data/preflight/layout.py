@@ -26,6 +26,7 @@ class Layout:
         semantic: maps of stuff and things of the training photos, relative to the root.
         short, long: sides of the network's input, as `fitted` has them.
         max_instances: that may be found on a photo.
+        skip: whether photos of train that can't be read are to be left out.
     """
 
     root: Path
@@ -34,6 +35,7 @@ class Layout:
     short: int | None = None
     long: int | None = None
     max_instances: int = 100
+    skip: bool = False
 
     def __post_init__(self) -> None:
         if not self.root.is_absolute():

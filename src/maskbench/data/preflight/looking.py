@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from PIL import Image
-
 from maskbench.data.coco import Record
 from maskbench.data.preflight import kinds
 from maskbench.data.preflight.findings import Finding, Kind, Sight
@@ -18,6 +16,9 @@ from maskbench.data.preflight.records import Object, Photo
 from maskbench.data.resize import fitted
 from maskbench.data.semantic import SemanticMaps
 from maskbench.errors import DataError
+
+UNREADABLE = (kinds.PHOTO_EMPTY, kinds.PHOTO_NONE, kinds.PHOTO_BROKEN)
+"""What may be wrong with a photo for it to be skipped: with it alone, and not with how all were exported."""
 
 
 @dataclass
@@ -52,10 +53,11 @@ class Looker:
     Args:
         layout: of the data set.
         maps: of the photos' stuff and things, if there are any.
+        skip: whether photos that can't be read are to be left out.
     """
 
-    def __init__(self, layout: Layout, maps: SemanticMaps | None) -> None:
-        self.layout, self.maps = layout, maps
+    def __init__(self, layout: Layout, maps: SemanticMaps | None, skip: bool = False) -> None:
+        self.layout, self.maps, self.skip = layout, maps, skip
 
     def __call__(self, seen: Seen) -> Seen:
         photo = seen.photo
@@ -67,14 +69,15 @@ class Looker:
         if self.maps is not None and (record := as_record(photo)) is not None:
             try:
                 self.maps(record)
-            except (DataError, Image.DecompressionBombError) as error:
+            except DataError as error:
                 seen.findings.append(kinds.MAP_BROKEN.at(self.layout.semantic or "", photo.label, str(error)))
         return seen
 
     def _photo(self, seen: Seen, path: Path, found: Look) -> Iterator[Finding]:
         file, photo = self.layout.shown(path), seen.photo
         for kind, words in found.faults:
-            yield kind.at(file, photo.label, words, seen.sight)
+            skipped = self.skip and kind in UNREADABLE
+            yield (kinds.PHOTO_SKIPPED if skipped else kind).at(file, photo.label, words, seen.sight)
         if found.size is None:
             return
         turned = f"EXIF orientation {found.turned}"

@@ -12,6 +12,7 @@ import numpy as np
 import pycocotools.mask as rle_codec
 
 from maskbench.data.coco import wrong_segmentation
+from maskbench.data.photos import Size
 from maskbench.data.preflight import kinds
 from maskbench.data.preflight.findings import Kind
 from maskbench.data.preflight.outlines import Points, crosses, enclosed, length
@@ -19,7 +20,6 @@ from maskbench.data.preflight.records import Object
 from maskbench.data.runs import UNDRAWABLE, run_lengths
 from maskbench.ops.polygons import rasterise
 
-Size = tuple[int, int]
 Box = tuple[float, float, float, float]
 """Left, top, right and bottom edge in pixels."""
 

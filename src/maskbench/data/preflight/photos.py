@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from maskbench.data.photos import UPRIGHT, as_stored, eight_bits, opened, orientation, stored_size
+from maskbench.data.photos import UPRIGHT, as_stored, eight_bits, opened, stored_size
 from maskbench.data.preflight import kinds
 from maskbench.data.preflight.findings import Kind
 from maskbench.data.preflight.likeness import Likeness, likeness
@@ -108,7 +108,7 @@ class _View:
     def read(self, image: Image.Image) -> None:
         """From what the head says to the pixels."""
         self.size = height, width = stored_size(image)
-        self.turned, mode = orientation(image), image.mode
+        mode = image.mode
         if image.format in ("JPEG", "MPO"):
             image.draft("L", (REDUCED, REDUCED))
         # of a progressive JPEG all coefficients are kept, however small it is decoded
@@ -117,7 +117,8 @@ class _View:
             self.tell(kinds.PHOTO_LARGE, f"has {height} x {width} pixels (height x width)")
             return
         with _large if decoded > LARGE else nullcontext():
-            self._values(as_stored(image), mode)
+            pixels, self.turned = as_stored(image)
+            self._values(pixels, mode)
         with suppress(Exception):  # frames behind the first one, which nobody reads, break no photo
             if image.format in STACKS and (frames := getattr(image, "n_frames", 1)) > 1:
                 self.tell(kinds.PHOTO_FRAMES, f"has {frames} frames")

@@ -13,12 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from maskbench.data.coco import KEYS, json_files, with_file_name
+from maskbench.data.photos import LARGEST_PHOTO
 from maskbench.data.preflight import kinds
 from maskbench.data.preflight.findings import Findings, Kind
 from maskbench.data.preflight.layout import Layout, Split
-
-MOST_PIXELS = 2**31
-"""Of a record's height × width: run lengths are counted in 32 bits."""
 
 
 @dataclass(slots=True)
@@ -193,7 +191,7 @@ class _Reader:
         height, width = (self._field(record, label, name, int) for name in ("height", "width"))
         if height is None or width is None:
             return None
-        if height < 1 or width < 1 or height * width > MOST_PIXELS:
+        if height < 1 or width < 1 or height * width > LARGEST_PHOTO:
             self.tell(kinds.SIZE_FORM, label, f"is {height} x {width} pixels (height x width)")
             return None
         return height, width

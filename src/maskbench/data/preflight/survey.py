@@ -26,11 +26,15 @@ from maskbench.data.runs import MOST
 from maskbench.data.semantic import SemanticMaps, open_maps
 from maskbench.errors import DataError
 
-VERSION = 1
+VERSION = 2
 """Raised when the same data begin to give other findings."""
 
 SLOW = 500
 """Photos from which looking at them is worth a progress bar."""
+
+THREADS = 8
+"""That read and decode, at most, and no more than cores. Reading and decoding happen outside of Python, half of the
+work on photographs; that masks are looked at inside of it bounds what more would gain."""
 
 AHEAD = 128
 """Photos that are under way at most: what was seen waits for its turn."""
@@ -58,17 +62,15 @@ class Survey:
         }
 
 
-def survey(layout: Layout, threads: int | None = None) -> Survey:
+def survey(layout: Layout) -> Survey:
     """Look through a data set; whatever is wrong with it is a finding and no error.
 
     Args:
         layout: what is to be looked through.
-        threads: that read and decode (default: one a core, at most eight). Reading and decoding happen outside of
-            Python, half of the work on photographs; that masks are looked at inside of it bounds what more would gain.
     """
     found = _Survey(layout)
     # once for all threads, which share the filters: decoders warn of harmless things
-    with warnings.catch_warnings(), ThreadPoolExecutor(threads or min(8, os.cpu_count() or 1)) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
         warnings.simplefilter("ignore")
         found.run(pool)
     return Survey(layout, found.findings.groups(), found.tallies)
@@ -88,7 +90,9 @@ class _Survey:
         parts = self._read()
         maps = self._maps(parts["train"])
         for name, part in parts.items():
-            self.tallies[name] = self._photos(part, Looker(self.layout, maps if name == "train" else None), pool)
+            train = name == "train"
+            look = Looker(self.layout, maps if train else None, skip=train and self.layout.skip)
+            self.tallies[name] = self._photos(part, look, pool)
         for tally in self.tallies.values():
             self.findings.extend(tally.findings())
         if "test" in parts:
