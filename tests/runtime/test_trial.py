@@ -6,13 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from omegaconf.errors import MissingMandatoryValue
 
 import exports
 from maskbench.data import coco
 from maskbench.data.coco import CocoFile
 from maskbench.errors import ConfigError, DataError, OutOfMemoryError, RunError, TakenError
 from maskbench.runtime.preflight import layout
-from maskbench.runtime.trial import attempt, identify, profiled
+from maskbench.runtime.trial import attempt, identify, located, profiled
 from maskbench.sweep.identity import parse_trial_name
 from maskbench.sweep.status import OWNER, Status
 from trained import TINY, composed
@@ -84,6 +85,12 @@ def test_a_tilde_is_the_home_of_whoever_starts_it(tmp_path: Path, monkeypatch: p
     one, other = (composed("train", ["data=coco", f"data.root='{name}'"]) for name in ("~/set", root))
     assert layout(one) == layout(other)
     assert identify(one, CHOICES).cfg == identify(other, CHOICES).cfg
+
+
+def test_a_folder_that_nobody_has_named_is_told_by_its_setting() -> None:
+    with pytest.raises(MissingMandatoryValue) as raised:
+        located(composed("preflight", ["data=coco"]).data)
+    assert raised.value.full_key == "data.root"
 
 
 @pytest.mark.parametrize(("by", "told"), [("'^(.+'", "is no regular expression"), ("patient", "no `patient`")])

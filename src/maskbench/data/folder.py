@@ -8,17 +8,17 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any, Literal
+from typing import Any, get_args
 
 import pycocotools.mask as rle_codec
 
 from maskbench.atomic import appearing
 from maskbench.data.coco import Record
+from maskbench.data.layouts import Role
 from maskbench.data.split import split_off
 from maskbench.errors import ConfigError, DataError
 
-Split = Literal["train", "val", "test"]
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
+SPLITS: tuple[Role, ...] = get_args(Role)
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Entry:
     record: Record
     annotations: list[dict[str, Any]]
     photo: Path | Callable[[], bytes]
-    split: Split | None
+    split: Role | None
 
     @property
     def instances(self) -> int:
@@ -46,7 +46,7 @@ class Entry:
         return len(self.annotations) - self.instances
 
 
-Splits = Mapping[Split, Sequence[Entry]]
+Splits = Mapping[Role, Sequence[Entry]]
 
 
 def as_annotation(rle: dict[str, Any], category_id: int, *, crowd: bool = False) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def require_share(val_share: float) -> None:
         raise ConfigError(f"val_share is a share of the photos from 0 to below 1, found {val_share}")
 
 
-def splits_of(paths: Sequence[PurePath]) -> list[Split | None]:
+def splits_of(paths: Sequence[PurePath]) -> list[Role | None]:
     """The folder `train`, `val` or `test` on the way to each file, or None for all where there are no such folders.
 
     Raises:
@@ -85,18 +85,18 @@ def splits_of(paths: Sequence[PurePath]) -> list[Split | None]:
     return found
 
 
-def share_out(entries: Sequence[Entry], val_share: float) -> dict[Split, list[Entry]]:
+def share_out(entries: Sequence[Entry], val_share: float) -> dict[Role, list[Entry]]:
     """The photos of each split that has some: `train` where none is named, of which a share becomes `val`, by hash."""
-    named: list[Split] = [entry.split or "train" for entry in entries]
+    named: list[Role] = [entry.split or "train" for entry in entries]
     train = [entry.record for entry, split in zip(entries, named, strict=True) if split == "train"]
     kept_apart = set(split_off(train, val_share)[1])
-    splits: dict[Split, list[Entry]] = {}
+    splits: dict[Role, list[Entry]] = {}
     for entry, split in zip(entries, named, strict=True):
         splits.setdefault("val" if entry.record.image_id in kept_apart else split, []).append(entry)
     return {split: splits[split] for split in SPLITS if split in splits}
 
 
-def annotation_file(split: Split) -> str:
+def annotation_file(split: Role) -> str:
     """Where the annotations of a split lie in a COCO folder."""
     return f"annotations/instances_{split}.json"
 

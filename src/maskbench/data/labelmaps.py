@@ -27,7 +27,6 @@ from rich.progress import track
 from maskbench.data.coco import Record
 from maskbench.data.folder import (
     Entry,
-    Split,
     Splits,
     arguments,
     as_annotation,
@@ -38,6 +37,7 @@ from maskbench.data.folder import (
     told,
     write_folder,
 )
+from maskbench.data.layouts import Role
 from maskbench.data.photos import as_stored, opened, read_photo
 from maskbench.errors import ConfigError, DataError, MaskbenchError
 
@@ -136,7 +136,7 @@ class Pair:
     name: str
     photo: Path
     labels: Path
-    split: Split | None
+    split: Role | None
 
 
 @dataclass(frozen=True)

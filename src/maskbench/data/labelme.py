@@ -28,7 +28,6 @@ from rich.progress import track
 from maskbench.data.coco import Record
 from maskbench.data.folder import (
     Entry,
-    Split,
     Splits,
     arguments,
     require_new,
@@ -38,6 +37,7 @@ from maskbench.data.folder import (
     told,
     write_folder,
 )
+from maskbench.data.layouts import Role
 from maskbench.data.photos import UPRIGHT, Size, loaded, opened, stored_size
 from maskbench.data.runs import UNDRAWABLE
 from maskbench.errors import ConfigError, DataError, MaskbenchError
@@ -78,7 +78,7 @@ class _File:
 
     path: Path
     name: str
-    split: Split | None
+    split: Role | None
 
     def read(self) -> dict[str, Any]:
         """Its content.

@@ -17,8 +17,9 @@ from rich.console import Console
 from rich.progress import track
 
 from maskbench.data.coco import Record
-from maskbench.data.folder import Entry, Split, Splits, as_annotation, require_new, share_out, told, write_folder
+from maskbench.data.folder import Entry, Splits, as_annotation, require_new, share_out, told, write_folder
 from maskbench.data.labelmaps import encode_values
+from maskbench.data.layouts import Role
 from maskbench.data.photos import read_photo
 from maskbench.errors import ConfigError, DataError, MaskbenchError
 
@@ -63,7 +64,7 @@ def convert(source: Path, out: Path) -> Splits:
     folder = source / "dataset" if (source / "dataset").is_dir() else source
     if not (folder / "inst").is_dir() or not (folder / "img").is_dir():
         raise DataError(f"{source}: expected dataset/img and dataset/inst, as SBD is unpacked; name that folder")
-    splits: tuple[Split, ...] = ("train", "val")
+    splits: tuple[Role, ...] = ("train", "val")
     listed = [(name, split) for split in splits for name in _listed(folder / f"{split}.txt")]
     numbers = count(1)
     entries: list[Entry] = []

@@ -200,7 +200,7 @@ def parts_of(data: DictConfig) -> Mapping[Split, Part]:
 
 
 def _as_json(data: DictConfig) -> str:
-    return json.dumps(OmegaConf.to_container(data, resolve=True))
+    return json.dumps(OmegaConf.to_container(data, resolve=True, throw_on_missing=True))
 
 
 @cache  # a sweep asks for each of its trials

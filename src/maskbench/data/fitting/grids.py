@@ -62,7 +62,11 @@ def keeps(seen: Seen, side: int, range_: Sequence[float]) -> Bool[np.ndarray, " 
 
 def lost(seen: Seen, sides: Sequence[int], ranges: Ranges) -> float:
     """Share of the objects that have the cell of their centre on none of the levels."""
-    kept = [keeps(seen, side, range_) for side, range_ in zip(sides, ranges, strict=True)]
+    return _left([keeps(seen, side, range_) for side, range_ in zip(sides, ranges, strict=True)])
+
+
+def _left(kept: Sequence[Bool[np.ndarray, " N"]]) -> float:
+    """Share of the objects that are kept on none of the levels."""
     return float(1 - np.any(kept, axis=0).mean())
 
 
@@ -82,7 +86,7 @@ def fit_grids(seen: Seen, ranges: Ranges) -> list[int]:
         return keeps(seen, side, ranges[level])
 
     def left(sides: Sequence[int]) -> float:
-        return float(1 - np.any([kept(level, side) for level, side in enumerate(sides)], axis=0).mean())
+        return _left([kept(level, side) for level, side in enumerate(sides)])
 
     while (now := left(sides)) > LOST:
         finer = [
