@@ -135,7 +135,7 @@ def test_longer_commands_run(block: Block, run: Path, tmp_path: Path) -> None:
         "image_id": image["id"],
         "category_id": 3,
         "score": 0.9,
-        "segmentation": {"size": [64, 64], "counts": "P`1"},
+        "segmentation": {"size": [64, 64], "counts": "PP4"},
     }
     (tmp_path / "predictions.json").write_text(json.dumps([nothing]))
     known = {
