@@ -16,6 +16,7 @@ from types import ModuleType
 import cv2
 import numpy as np
 import pytest
+from hydra.errors import HydraException
 
 from documented import ROOT, Block, blocks, check
 from maskbench.__main__ import VERBS
@@ -27,8 +28,9 @@ __all__ = ["run"]  # a fixture
 
 DOCS = ROOT / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if "hooks" not in path.parts)
+ALONE = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 NOTEBOOK = DOCS / "from_data_to_verdict.ipynb"
-COMMANDS = [block for page in PAGES for block in blocks(page, "bash")]
+COMMANDS = [block for page in [*PAGES, *ALONE] for block in blocks(page, "bash")]
 WITH_PYTHON = [page for page in PAGES if blocks(page, "python")]
 pytestmark = pytest.mark.skipif(not DOCS.is_dir(), reason="a source distribution has no documentation")
 
@@ -70,22 +72,23 @@ def test_every_command_can_begin(block: Block) -> None:
 
 
 @pytest.mark.parametrize(
-    "words",
+    ("words", "told"),
     [
-        "make sweeep",
-        "make sweep METHOD=htc",
-        "make sweep ARGS='trainer.epochs=3'",
-        "maskbench trian",
-        "python -m maskbench.nothing",
-        "python -m maskbench.train methods=solov2",
-        "python -m maskbench.train data=coco",
-        "python -m maskbench.train -m method=small/solov2,small/solov3",
-        "wandb launch",
-        "rm -r runs",
+        ("make sweeep", "no such target: .*sweeep"),
+        ("make sweep METHOD=htc", "no such variables: .*METHOD"),
+        ("make sweep ARGS='trainer.epochs=3'", "Could not override 'trainer.epochs'"),
+        ("maskbench trian", "no such verb: trian"),
+        ("python -m maskbench.nothing", "no such module: maskbench.nothing"),
+        ("python -m maskbench.train methods=solov2", "Could not override 'methods'"),
+        ("python -m maskbench.train data=coco", "'data.root'. not set"),
+        ("python -m maskbench.train -m method=small/solov2,small/solov3", "method has no small/solov3"),
+        ("MASKBENCH_TRUST=paper make sweep", "no such variable: MASKBENCH_TRUST=paper"),
+        ("wandb launch", "wandb is not known to be asked for launch"),
+        ("rm -r runs", "an unknown program: rm"),
     ],
 )
-def test_a_command_that_could_not_is_found(words: str) -> None:
-    with pytest.raises(Exception):  # noqa: B017, PT011  (of many kinds: a test that fails, or Hydra's)
+def test_a_command_that_could_not_is_found(words: str, told: str) -> None:
+    with pytest.raises((AssertionError, HydraException), match=told):
         check(shlex.split(words))
 
 
