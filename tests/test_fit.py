@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
+from maskbench.data.shapes import draw
 from maskbench.errors import ConfigError, DataError
 from maskbench.fit import fit
 from maskbench.runtime import batch, nvidia
@@ -58,10 +60,13 @@ def test_a_name_that_train_takes_for_ours_is_refused(tmp_path: Path) -> None:
         call(fit, *DRAWN, f"out='{tmp_path / 'experiment' / 'mine.yaml'}'")
 
 
-def test_data_without_objects_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("maskbench.fit.fitted_settings", lambda *_: ())
-    with pytest.raises(DataError, match="has no object"):
-        call(fit, *DRAWN, f"out='{tmp_path}/experiment/plates.yaml'")
+def test_data_without_objects_are_told(tmp_path: Path) -> None:
+    folder = shutil.copytree(draw(images=4, val_images=4, size=64), tmp_path / "plates")
+    for file in folder.glob("annotations/*.json"):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"annotations": []}))
+    words = ("method=small/solov2", "data=coco", f"data.root='{folder}'", f"out='{tmp_path}/experiment/plates.yaml'")
+    with pytest.raises(DataError, match="has no object that settings could be fitted to"):
+        call(fit, *words)
 
 
 def test_the_batch_is_what_a_gpu_has_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
