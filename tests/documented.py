@@ -23,6 +23,7 @@ from omegaconf import OmegaConf
 from maskbench.__main__ import VERBS
 from maskbench.runtime.command_line import refuse_parts, usage
 from maskbench.runtime.verb import config_folder
+from maskbench.targets import TRUSTED
 from trained import composed
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,6 +42,9 @@ OTHERS = {
     ".": (".venv/bin/activate",),
 }
 """Programs of others that pages name, and what they are asked for."""
+
+SAID_BEFORE = (TRUSTED,)
+"""Variables that stand before a command."""
 
 NAME = "solov2"
 """What stands for a method of one's own."""
@@ -80,6 +84,9 @@ def blocks(page: Path, language: str) -> list[Block]:
 def check(words: Sequence[str]) -> None:
     """Fail where a command could not begin: a program, target, verb, group, choice or setting that does not exist."""
     match words:
+        case [word, *rest] if "=" in word:
+            assert word.partition("=")[0] in SAID_BEFORE, f"no such variable: {word}"
+            check(rest)
         case ["nohup", *rest]:
             check([word for word in rest if word not in ("&", ">", "2>&1") and not word.endswith(".log")])
         case ["make", *rest]:

@@ -26,12 +26,16 @@ def unchecked_shapes() -> Iterator[None]:
 
 
 def exported_alike(method: Segmenter, batch: Batch, format: Format, folder: Path, given: Input) -> Exported:
-    """Export a method that finds something in a batch; the file has to come to the same."""
+    """Export a method that finds something in a batch; it is left as it was, and the file has to come to the same."""
+    weights = {name: (value.clone(), value.stride()) for name, value in method.state_dict().items()}
     path = folder / f"network{SUFFIXES[format]}"
     with unchecked_shapes():
         exported = export(method, path, format, given)
         assert exported.free == given.free
         assert largest_difference(method, exported, given) < 1e-3
+    for name, (value, stride) in weights.items():
+        assert torch.equal(method.state_dict()[name], value)
+        assert method.state_dict()[name].stride() == stride
     sizes = torch.tensor([frame.resized for frame in batch.frames])
     with torch.inference_mode():
         raw = method(method.prepare(batch))

@@ -38,6 +38,7 @@ from omegaconf.errors import OmegaConfBaseException
 from PIL import Image
 from safetensors.torch import save_file
 
+from junk import places
 from maskbench.data.coco import CocoFile
 from maskbench.data.photos import read_photo
 from maskbench.errors import MaskbenchError
@@ -125,23 +126,17 @@ def changed(content: Any, changes: Sequence[tuple[str, int, Any]]) -> Any:
     """A nested value after some changes, each at one of its places."""
     found = copy.deepcopy(content)
     for kind, where, value in changes:
-        places = list(_places(found))
-        if not places:
+        inside = list(places(found))
+        if not inside:
             break
-        node, key = places[where % len(places)]
+        node, key = inside[where % len(inside)]
         if kind == "delete":
             del node[key]
         elif kind == "copy":
-            node[key] = copy.deepcopy(places[(where * 7) % len(places)][0])
+            node[key] = copy.deepcopy(inside[(where * 7) % len(inside)][0])
         else:
             node[key] = value
     return found
-
-
-def _places(node: Any) -> Iterator[tuple[Any, Any]]:
-    for key in list(node) if isinstance(node, dict) else range(len(node)) if isinstance(node, list) else ():
-        yield node, key
-        yield from _places(node[key])
 
 
 # Annotations ----------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import torchvision.models
 from safetensors.torch import save_file
 
 from checkpoints import THIN, detectron2, mmdetection_solov2
+from converted import CLASSES, converted, source, weights
 from maskbench.benchmark import benchmark
 from maskbench.convert import convert
 from maskbench.data.shapes import draw
@@ -27,29 +28,9 @@ from maskbench.weights.coco_names import COCO
 from maskbench.weights.file import NOTE, load, save
 from trained import TINY, call, composed
 
+__all__ = ["weights"]  # a fixture
+
 SHAPES = ("data=shapes", "data.root.images=16", "data.root.val_images=4", "data.root.size=64")
-CLASSES = "classes=[disc,rectangle,triangle]"
-
-
-def source(folder: Path, classes: int = 3) -> Path:
-    """A thin Mask R-CNN as detectron2 saves it while it trains."""
-    path = folder / f"model_{classes}.pth"
-    state = detectron2(**{**THIN, "box_width": 8}, classes=classes)
-    torch.save({"model": state, "iteration": 9, "optimizer": {"state": {}}}, path)
-    return path
-
-
-def converted(folder: Path, classes: int = 3, *overrides: str) -> Path:
-    out = folder / f"ours_{classes}.safetensors"
-    given = ("layout=detectron2", "method=mask_rcnn", f"out={out}", "short=64", "long=128", *overrides)
-    call(convert, f"source={source(folder, classes)}", *given)
-    return out
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    return converted(tmp_path_factory.mktemp("weights"), 3, CLASSES)
 
 
 @pytest.fixture
@@ -163,7 +144,7 @@ class TestPredict:
     def test_heads_that_were_left_out_are_missed(self, photo: Path, tmp_path: Path) -> None:
         partial = converted(tmp_path, 80, CLASSES, "allow=[classes]")
         with pytest.raises(
-            WeightsError, match=r"ours_80\.safetensors: .*\n6 are missing:\n  box_head\.classify\.weight"
+            WeightsError, match=r"their 80\.safetensors: .*\n6 are missing:\n  box_head\.classify\.weight"
         ):
             call(predict, f"weights={partial}", f"images={photo}")
 

@@ -7,10 +7,9 @@ import onnxruntime
 import pytest
 import torch
 
-from checkpoints import THIN, detectron2
+from converted import weights
 from exported import unchecked_shapes
 from maskbench import __version__
-from maskbench.convert import convert
 from maskbench.errors import ConfigError, ExportError
 from maskbench.export import export
 from maskbench.methods.base import Segmenter
@@ -18,18 +17,7 @@ from maskbench.runtime import exported as reading
 from maskbench.runtime import exporting
 from trained import call, run
 
-__all__ = ["run"]
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A thin Mask R-CNN whose weights others have drawn."""
-    folder = tmp_path_factory.mktemp("weights")
-    torch.manual_seed(0)
-    torch.save({"model": detectron2(**{**THIN, "box_width": 8}, classes=3)}, folder / "model.pth")
-    told = ("layout=detectron2", "method=mask_rcnn", "classes=[disc,rectangle,triangle]", "short=64", "long=128")
-    call(convert, f"source={folder}/model.pth", f"out={folder}/ours.safetensors", *told)
-    return folder / "ours.safetensors"
+__all__ = ["run", "weights"]
 
 
 def test_what_is_written_of_a_checkpoint(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,8 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from checkpoints import THIN, detectron2
-from maskbench.convert import convert
+from converted import weights
 from maskbench.errors import ConfigError, DataError, RunError
 from maskbench.methods.solov2 import SOLOv2
 from maskbench.predict import predict
@@ -20,7 +19,7 @@ from maskbench.structures import Frame, Instances, Masks
 from maskbench.sweep.identity import trial_name
 from trained import call, run
 
-__all__ = ["run"]
+__all__ = ["run", "weights"]
 
 
 @pytest.fixture
@@ -36,24 +35,9 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A thin Mask R-CNN whose weights others have drawn."""
-    folder = tmp_path_factory.mktemp("weights")
-    torch.manual_seed(0)
-    torch.save({"model": detectron2(**{**THIN, "box_width": 8}, classes=3)}, folder / "model.pth")
-    out = folder / "their model.safetensors"
-    told = ("layout=detectron2", "method=mask_rcnn", "classes=[disc,rectangle,triangle]", "short=64", "long=128")
-    call(convert, f"source={folder}/model.pth", f"out='{out}'", *told)
-    return out
-
-
 @pytest.fixture
-def _finds_one(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever a few steps of training made of the network: in every photo it finds one object, the whole photo.
-
-    `run` comes first: it is trained and judged once for all tests, by the network as it is.
-    """
+def _finds_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a few steps of training made of the network: in every photo it finds one object, the whole photo."""
 
     def instances(self: SOLOv2, raw: object, frames: list[Frame]) -> list[Instances]:
         every = [Masks(torch.ones(1, *frame.photo, dtype=torch.bool)) for frame in frames]
@@ -220,7 +204,7 @@ def test_methods_side_by_side(run: Path, weights: Path, photos: Path, tmp_path: 
     found = call(
         predict, sources, f"images={photos}/a.*", f"out={out}", "score=0", "save=[overlays,results,label_maps]"
     )
-    assert list(found["methods"]) == ["solov2-small seed 0", "solov2-small seed 3", "their model"]
+    assert list(found["methods"]) == ["solov2-small seed 0", "solov2-small seed 3", "their 3"]
     one, same, theirs = found["methods"].values()
     assert one == same != theirs
     assert one["certain"] == one["instances"] > 0

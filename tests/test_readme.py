@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from documented import Block, blocks, check
+from documented import ROOT
 
-ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -17,12 +16,6 @@ def test_the_library_example_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     names: dict[str, object] = {}
     exec(compile(example, "README.md", "exec"), names)
     assert names["instances"], "the example ends with the instances of some photos"
-
-
-@pytest.mark.parametrize("block", blocks(ROOT / "README.md", "bash"), ids=str)
-def test_every_command_can_begin(block: Block) -> None:
-    for words in block.commands():
-        check(words)
 
 
 def test_every_make_target_it_names_exists() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import gzip
 import json
+import os
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -53,16 +56,38 @@ def call(task: Callable[[DictConfig], dict[str, Any]], *overrides: str) -> dict[
     return task(composed(task.__name__, overrides))
 
 
-@functools.cache
 def trained(base: Path) -> Path:
-    """The folder of a finished run below `base`; trained on first call."""
+    """The folder of a finished run, trained below `base`."""
     folder = Path(call(train, *TINY, f"runs={base}", "study=trained")["run"])
     with gzip.open(folder / "predictions.json.gz") as file:
         assert json.load(file), "a run that found nothing shows little to the tests that read it"
     return folder
 
 
-@pytest.fixture
+def trained_by_one(session: Path) -> Path:
+    """The folder of a run that the first of several processes trains below `session`, while the others wait for it."""
+    session.mkdir(exist_ok=True)
+    with (session / "name").open("a+", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        if not (name := file.read()):
+            name = trained(session).name
+            file.write(name)
+            file.flush()
+    return session / "trained" / name
+
+
+@functools.cache
+def run_of(base: Path, session: Path | None) -> Path:
+    """The folder of a finished run below `base`; of several processes each has a copy."""
+    if session is None:
+        return trained(base)
+    folder = trained_by_one(session)
+    return shutil.copytree(folder.parent, base / "trained", symlinks=True) / folder.name
+
+
+@pytest.fixture(scope="session")  # so that nothing is patched when it is trained
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run that nobody changes."""
-    return trained(tmp_path_factory.getbasetemp())
+    base = tmp_path_factory.getbasetemp()
+    return run_of(base, base.parent / "run" if "PYTEST_XDIST_WORKER" in os.environ else None)

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
 from PIL import Image
 from scipy.io import savemat
 
@@ -18,10 +17,9 @@ from maskbench.data import labelmaps, sbd
 from maskbench.data.datamodule import CocoDataModule
 from maskbench.data.preflight.survey import survey
 from maskbench.evaluation.ground_truth import GroundTruth
-from maskbench.runtime.compose import build_data
+from maskbench.runtime.compose import build_data, composed
 from maskbench.runtime.preflight import layout
 from maskbench.runtime.trial import identify
-from maskbench.runtime.verb import config_folder
 
 SQUARE = [[4.0, 4.0, 20.0, 4.0, 20.0, 20.0, 4.0, 20.0]]
 
@@ -141,8 +139,7 @@ SETS: dict[str, tuple[Callable[[Path], Path], tuple[int, int, int], int]] = {
 def test_an_official_folder_is_read_by_its_config(name: str, tmp_path: Path) -> None:
     make, splits, classes = SETS[name]
     words = [f"data={name}", f"data.root={make(tmp_path)}", "data.batch=2", "data.workers=0"]
-    with initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
-        cfg = compose("train", words)
+    cfg = composed("train", words)
     data: CocoDataModule = build_data(cfg)
     assert tuple(len(data.image_ids(split)) for split in ("train", "tune", "test")) == splits
     assert len(data.classes) == classes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from maskbench.evaluation.ground_truth import GroundTruth
 from maskbench.evaluation.results import Result
 from maskbench.evaluation.scoring import Scores, score
 
+NUCLEI = "dsb2018/annotations/instances_val.json"
 REAL = (
     "coco_slice/annotations/instances_val.json",
-    "dsb2018/annotations/instances_val.json",
+    pytest.param(NUCLEI, marks=pytest.mark.slow),
     "eval_fixtures/coco_val2014_100/instances_val2014_100.json",
     "eval_fixtures/faster_coco_eval_small/gt_dataset.json",
 )
@@ -62,6 +64,15 @@ def require_ones_and_zeros(truth: GroundTruth) -> None:
 @pytest.mark.parametrize("name", REAL)
 def test_on_real_photographs(name: str, shared: Path) -> None:
     require_ones_and_zeros(GroundTruth(shared / "data" / name))
+
+
+def test_on_some_photographs_of_nuclei(shared: Path, tmp_path: Path) -> None:
+    content = json.loads((shared / "data" / NUCLEI).read_text(encoding="utf-8"))
+    content["images"] = content["images"][:30]
+    ids = {image["id"] for image in content["images"]}
+    content["annotations"] = [one for one in content["annotations"] if one["image_id"] in ids]
+    (tmp_path / "some.json").write_text(json.dumps(content), encoding="utf-8")
+    require_ones_and_zeros(GroundTruth(tmp_path / "some.json"))
 
 
 def test_on_drawn_shapes() -> None:

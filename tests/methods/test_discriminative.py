@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.utils import get_method
 from omegaconf import OmegaConf
 
@@ -23,7 +22,7 @@ from maskbench.nn.upsample import Doubling
 from maskbench.ops.cluster import AffinityComponents, MeanShift
 from maskbench.ops.grouping import SCORES
 from maskbench.ops.masks import pairwise_iou
-from maskbench.runtime.compose import build_method
+from maskbench.runtime.compose import build_method, composed
 from maskbench.structures import Batch, Frame, Instances, Masks
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -171,8 +170,7 @@ class TestParts:
     @pytest.fixture
     def build(self, classes: tuple[str, ...]) -> Callable[..., Discriminative]:
         def build(*overrides: str) -> Discriminative:
-            with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-                method = build_method(compose("train", overrides=["backbone=tiny", *overrides]), classes)
+            method = build_method(composed("train", ["backbone=tiny", *overrides]), classes)
             assert isinstance(method, Discriminative)
             return method
 

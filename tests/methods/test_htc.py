@@ -73,6 +73,7 @@ class TestGolden:
         torch.stack(list(losses.values())).sum().backward()
         golden.holds_gradients("loss_fixed")
 
+    @pytest.mark.slow  # the same losses as above, on a thousand proposals of its own
     @torch.no_grad()
     def test_losses_on_its_own_proposals(self, golden: Golden, raw: Raw, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(golden.method, "forward", lambda images: raw)

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,7 +18,7 @@ from maskbench.nn.roi import MaskHead
 from maskbench.nn.upsample import BilinearConv, NearestConv
 from maskbench.ops.masks import crop_and_resize, pairwise_iou
 from maskbench.ops.regions import Detected
-from maskbench.runtime.compose import build_method
+from maskbench.runtime.compose import build_method, composed
 from maskbench.structures import Batch, Frame, Instances
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -207,9 +206,8 @@ class TestParts:
     @pytest.fixture
     def build(self, classes: tuple[str, ...]) -> Callable[..., MaskRCNN]:
         def build(*overrides: str) -> MaskRCNN:
-            with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-                cfg = compose("train", overrides=["method=small/mask_rcnn", "backbone=tiny", *overrides])
-            method = build_method(cfg, classes)
+            words = ["method=small/mask_rcnn", "backbone=tiny", *overrides]
+            method = build_method(composed("train", words), classes)
             assert isinstance(method, MaskRCNN)
             return method
 

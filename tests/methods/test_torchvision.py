@@ -23,6 +23,9 @@ from maskbench.weights.fitting import fit
 SIDES = (256, 320)
 SIZES = ((256, 320), (256, 300), (200, 256))
 CLASSES = ("red", "green", "blue")
+PROPOSALS = 150
+"""Of an image, more than are kept as detections: few, since box heads take their time."""
+FEW = dict.fromkeys(("rpn_post_nms_top_n_train", "rpn_post_nms_top_n_test"), PROPOSALS)
 LOSSES = {
     "loss_objectness": "rpn_objectness",
     "loss_rpn_box_reg": "rpn_box",
@@ -39,13 +42,12 @@ def first() -> Theirs:
         backbone = resnet_fpn_backbone(
             backbone_name="resnet50", weights=None, norm_layer=FrozenBatchNorm2d, trainable_layers=5
         )
-    return Theirs(backbone, len(CLASSES) + 1)
+    return Theirs(backbone, len(CLASSES) + 1, **FEW)
 
 
 def second() -> Theirs:
-    """maskrcnn_resnet50_fpn_v2, whose norms are all trained; with few proposals, since its box head takes its time."""
-    few = {"rpn_post_nms_top_n_train": 150, "rpn_post_nms_top_n_test": 150}
-    return maskrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None, num_classes=len(CLASSES) + 1, **few)
+    """maskrcnn_resnet50_fpn_v2, whose norms are all trained."""
+    return maskrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None, num_classes=len(CLASSES) + 1, **FEW)
 
 
 @pytest.fixture(scope="module", params=[first, second])
@@ -82,8 +84,7 @@ def method(theirs: Theirs) -> MaskRCNN:
     method = make(published.method, backbone=backbone, classes=CLASSES)
     assert fit(method, published.weights) == ()
     method.sampler, method.rpn.sampler = Sampler(10**6, 0.25), Sampler(10**6, 0.5)
-    if normed:
-        method.rpn.post_nms = (150, 150)
+    method.rpn.post_nms = (PROPOSALS, PROPOSALS)
     return method.eval()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, get_args
@@ -12,6 +13,7 @@ from typing import Any, get_args
 from omegaconf import OmegaConf
 
 from maskbench.methods.base import Paradigm
+from maskbench.testing.configs import Configs
 from maskbench.testing.discs import CLASSES
 from maskbench.testing.subject import Subject
 
@@ -63,11 +65,17 @@ class Configuration(Subject):
         assert method.default_point.max_instances >= 1
 
     def test_equal_footing_what_differs_between_methods_is_the_method(self, name: str) -> None:
-        reference, other = (_leaves(OmegaConf.to_container(self.known().compose(word))) for word in (REFERENCE, name))
+        reference, other = (_footing(self.known(), word) for word in (REFERENCE, name))
         differing = sorted(key for key in {*reference, *other} if reference.get(key) != other.get(key))
         outside = [key for key in differing if key.split(".")[0] != "method"]
         assert not outside, f"method={name} sets more than its own: {outside} are other than with method={REFERENCE}"
         assert "data.batch" in reference
+
+
+@lru_cache(maxsize=8)  # the reference is asked for with every other
+def _footing(known: Configs, name: str) -> dict[str, Any]:
+    """Every setting of a training of this method, by its dotted name."""
+    return _leaves(OmegaConf.to_container(known.compose(name)))
 
 
 def _defaults(target: type) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -58,8 +59,8 @@ class Subject:
 
     @pytest.fixture
     def fresh(self, small: str) -> Segmenter:
-        """A method as it starts."""
-        return built(self.known(), small)
+        """A method as it starts, which a test may train."""
+        return deepcopy(built(self.known(), small))
 
     @pytest.fixture
     def trained(self, small: str) -> Segmenter:
