@@ -14,13 +14,18 @@ from trained import call, run
 __all__ = ["run"]
 
 
-def test_the_runs_of_a_study_are_timed_together(run: Path, tmp_path: Path) -> None:
+def test_the_runs_of_a_study_are_timed_together(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("first-seed0-00000000", "second-seed0-11111111"):
         shutil.copytree(run, tmp_path / name)
     (tmp_path / "unfinished-seed0-22222222").mkdir()
     failed = shutil.copytree(run, tmp_path / "failed-seed0-33333333")
     Status().failed("no memory left").write(failed)
+    others = shutil.copytree(run, tmp_path / "paper-seed0-44444444")  # of a package that is not trusted
+    config = (others / "config.yaml").read_text()
+    (others / "config.yaml").write_text(config.replace("maskbench.methods.solov2.SOLOv2", "paper.method.Cores"))
     found = call(benchmark, f"study={tmp_path}", "images=3", "device=cpu")["runs"]
+    assert "left out" in (told := capsys.readouterr().err)
+    assert "paper.method.Cores" in told
     assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 2  # of the trials' own ids: `wandb sync` joins them
     assert set(found) == {"first-seed0-00000000", "second-seed0-11111111"}
     for name, numbers in found.items():

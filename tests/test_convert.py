@@ -103,7 +103,7 @@ class TestPredict:
         for name, message in (
             ("plain", "holds weights without a note of what they are; maskbench convert writes one"),
             ("broken", r"not readable as converted weights .*; maskbench convert makes them"),
-            ("absent", "no such file"),
+            ("absent", "no such file or folder"),
         ):
             with pytest.raises(WeightsError, match=rf"{name}\.safetensors: {message}"):
                 call(predict, f"weights={tmp_path}/{name}.safetensors", f"images={photo}")

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from converted import weights
-from maskbench.errors import ConfigError, DataError, RunError
+from maskbench.errors import ConfigError, DataError, WeightsError
 from maskbench.methods.solov2 import SOLOv2
 from maskbench.predict import predict
 from maskbench.runtime import predicting
@@ -233,7 +233,7 @@ def test_what_segments_is_named_once(run: Path, photos: Path, tmp_path: Path) ->
         call(predict, images, f"run={run}", f"compare=['{run}']")
     with pytest.raises(ConfigError, match="expected each run or file once"):
         call(predict, images, f"compare=['{run}','{run}/']")
-    with pytest.raises(RunError, match="nowhere: neither a run folder nor a file of weights"):
+    with pytest.raises(WeightsError, match="nowhere: no such file or folder; expected a run"):
         call(predict, images, f"compare=['{run}',{tmp_path}/nowhere]")
 
 

@@ -53,7 +53,8 @@ def benchmark(cfg: DictConfig) -> dict[str, Any]:
         runs = [Path(cfg.run)] if cfg.run else finished_runs(Path(cfg.study))
         speeds = time_together(runs, conditions)
         for run in runs if conditions.usual else ():
-            log_again(RunFolder(run))
+            if run.name in speeds:
+                log_again(RunFolder(run))
     if receipt:
         receipt.write()
     numbers = {name: speed.as_dict() for name, speed in speeds.items()}

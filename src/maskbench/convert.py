@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -51,7 +52,7 @@ def convert(cfg: DictConfig) -> dict[str, Any]:
     for name in published.left_out:
         say(f"left out: {name}")
     use = "train backbone.weights=" if published.method is None else "predict images=PHOTOS weights="
-    say(f"{len(published.weights)} weights are in {out}: maskbench {use}{out}")
+    say(f"{len(published.weights)} weights are in {out}: maskbench {use}{shlex.quote(str(out))}")
     return {
         "out": str(out),
         "weights": len(published.weights),

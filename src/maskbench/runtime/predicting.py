@@ -13,7 +13,7 @@ from rich.progress import track
 from maskbench.data.datamodule import photo_batch
 from maskbench.data.photos import read_photo
 from maskbench.data.transforms import Photo, Transforms
-from maskbench.errors import ConfigError, DataError, RunError
+from maskbench.errors import ConfigError, DataError, WeightsError
 from maskbench.evaluation.autocast import autocast
 from maskbench.runtime.album import Album, Output
 from maskbench.runtime.compose import make
@@ -56,14 +56,14 @@ def load(source: str) -> Trained:
     """The method of a run folder, or of a converted checkpoint: a file, or the name of one that is published.
 
     Raises:
-        RunError: there is neither, or as in `load_method`.
-        WeightsError: as in `load_method` and `load_weights`.
+        RunError: as in `load_method`.
+        WeightsError: there is neither, or as in `load_method` and `load_weights`.
     """
     path = Path(source).expanduser()
     if path.is_dir():
         return load_method(path)
     if not path.exists() and not source.startswith("torchvision/"):
-        raise RunError(f"{source}: neither a run folder nor a file of weights")
+        raise WeightsError(f"{source}: no such file or folder; expected a run folder or a file of weights")
     return load_weights(source)
 
 

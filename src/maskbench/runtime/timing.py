@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,12 +14,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from maskbench.data.datamodule import CocoDataModule, photo_batch
 from maskbench.data.photos import read_photo
-from maskbench.errors import ConfigError, RunError
+from maskbench.errors import ConfigError, MaskbenchError, RunError, WeightsError
 from maskbench.evaluation.execution import require_execution
 from maskbench.evaluation.precision import precision_name
 from maskbench.evaluation.speed import Speed, measure
 from maskbench.methods.base import Segmenter
 from maskbench.runtime.compose import build_data
+from maskbench.runtime.console import complain
 from maskbench.runtime.published import with_data
 from maskbench.runtime.run_folder import RunFolder, load_method, read_json, write_json
 from maskbench.structures import Batch, OperatingPoint
@@ -193,13 +195,38 @@ def time_together(runs: Sequence[Path], conditions: Conditions) -> dict[str, Spe
 
 
 def trained_together(runs: Sequence[Path]) -> Iterator[tuple[DictConfig, dict[RunFolder, Segmenter]]]:
-    """The trained methods of runs that see the same photos at the same precision, with the config of one of them."""
+    """The trained methods of runs that see the same photos at the same precision, with the config of one of them.
+
+    Of several runs those that can't be read are told of and left out.
+
+    Raises:
+        RunError, WeightsError: none of them can be read.
+    """
     groups: dict[str, list[Path]] = {}
+    failed: list[MaskbenchError] = []
     for path in runs:
-        groups.setdefault(_setting(RunFolder.existing(path).read_config()), []).append(path)
+        with _noted(failed):
+            groups.setdefault(_setting(RunFolder.existing(path).read_config()), []).append(path)
     for together in groups.values():
-        trained = {RunFolder(path): load_method(path) for path in together}
-        yield next(iter(trained.values())).cfg, {run: each.method for run, each in trained.items()}
+        trained = {}
+        for path in together:
+            with _noted(failed):
+                trained[RunFolder(path)] = load_method(path)
+        if trained:
+            yield next(iter(trained.values())).cfg, {run: each.method for run, each in trained.items()}
+    if len(failed) == len(runs):
+        raise failed[0]
+    for error in failed:
+        complain(f"left out: {error}")
+
+
+@contextmanager
+def _noted(failed: list[MaskbenchError]) -> Iterator[None]:
+    """What makes a run unreadable is kept for the end."""
+    try:
+        yield
+    except (RunError, WeightsError) as error:
+        failed.append(error)
 
 
 def time_weights(weights: str, cfg: DictConfig, conditions: Conditions) -> dict[str, Speed]:
