@@ -181,6 +181,8 @@ def test_what_is_saved_is_chosen(run: Path, photos: Path, tmp_path: Path) -> Non
     call(predict, *given, "save=[label_maps]", "score=1.01")
     with Image.open(out / "label_maps/a.png") as image:
         assert not np.asarray(image).any()
+    with pytest.raises(ConfigError, match=r"save=results: expected a list, each text, as in 'save=\[results\]'"):
+        call(predict, *given, "save=results")
     with pytest.raises(ConfigError, match=r"save=\[masks\]: expected some of overlays, results, label_maps"):
         call(predict, *given, "save=[overlays,masks]")
     with pytest.raises(ConfigError, match=r"save=\[\]: expected some of"):

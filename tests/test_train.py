@@ -227,7 +227,7 @@ def test_a_folder_with_a_photo_that_cannot_be_read_is_trained_on_where_it_is_to_
     with pytest.raises(DataError, match=f"photo-empty: images/{broken.name}"):
         call(train, *line)
     assert call(train, *line, "data.unreadable=skip")["unreadable"] == {"photos": 1, "of": 16, "first": [broken.name]}
-    assert "the data have warnings (photo-skipped)" in capsys.readouterr().err
+    assert "the data have warnings\n  photo-skipped: " in capsys.readouterr().err
 
 
 def test_a_failure_stands_in_the_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from maskbench.errors import DataError
 from maskbench.runtime import verb
 from maskbench.runtime.console import complain, say
+from maskbench.runtime.run_folder import RunFolder
 from maskbench.runtime.values import require, require_one
 
 if TYPE_CHECKING:  # it imports torch, which takes seconds: what is wrong with the settings is said before
@@ -35,10 +36,13 @@ def predict(cfg: DictConfig) -> dict[str, Any]:
 
     Raises:
         ConfigError: not one way is chosen to say what segments, or there is nothing of a kind to save.
+        RunError, WeightsError: a run or a file of weights is none.
         DataError: no photo could be read.
     """
     require(cfg, VALUES)
     require_one(cfg, WAYS, "segment with")
+    if cfg.run:
+        RunFolder.existing(cfg.run)  # asked here, before seconds of imports
     from maskbench.runtime.album import Output
     from maskbench.runtime.predicting import find_photos, load, segment, titles
 

@@ -109,14 +109,13 @@ def test_errors_stop_a_training_and_are_told_together(folder: Folder, looks: lis
     assert json.loads(page.with_name("preflight.json").read_text())["counts"] == {"error": 2, "warning": 1, "note": 1}
 
 
-def test_errors_are_told_and_warnings_are_a_line_where_nothing_is_to_stop(
+def test_errors_and_warnings_are_told_where_nothing_is_to_stop(
     folder: Folder, looks: list[Layout], capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = identify_checked(config(broken(folder), "preflight=warn"), CHOICES).folder
     told = capsys.readouterr().err
     assert "crowd-form: " in told
-    (line,) = [line for line in told.splitlines() if "warnings" in line]
-    assert "the data have warnings (area-off): " in line
+    assert "the data have warnings\n  area-off: " in told
     for mode in ("off", "false"):
         assert identify_checked(config(folder, f"preflight={mode}"), CHOICES).folder == run
     assert len(looks) == 1

@@ -108,8 +108,8 @@ def _tell(plan: Layout, content: str | None, mode: str) -> None:
             raise DataError(f"{text}\n{shown}{hint}")
         complain(f"{text}\n{shown}")
     if warnings:
-        kinds = ", ".join(line.partition(":")[0] for line in warnings)
-        say(f"{plan.root}: the data have warnings ({kinds}): {shown}")
+        text = "\n  ".join([f"{plan.root}: the data have warnings", *warnings])
+        say(f"{text}\n{shown}")
 
 
 def _found(plan: Layout, content: str | None) -> tuple[dict[str, Any], Path | None]:

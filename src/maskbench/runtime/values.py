@@ -121,7 +121,8 @@ def require_one(cfg: DictConfig, ways: Mapping[str, str], purpose: str) -> str:
 def misfit(name: str, value: Any, hint: Any) -> str:
     """That a setting is not what its hint says."""
     if isinstance(value, str):
-        return f"{name}={value}: expected {in_words(hint)}"
+        listed = f", as in '{name}=[{value}]'" if fits([value], hint) else ""
+        return f"{name}={value}: expected {in_words(hint)}{listed}"
     given = json.dumps(value, ensure_ascii=False, default=str)  # which is also how a command line has it
     needs_quotes = _is_text(hint) and not isinstance(value, list | Mapping)
     quoted = f" (in quotes of its own: '{name}=\"{given}\"')" if needs_quotes else ""

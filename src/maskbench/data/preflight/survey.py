@@ -26,7 +26,7 @@ from maskbench.data.runs import MOST
 from maskbench.data.semantic import SemanticMaps, open_maps
 from maskbench.errors import DataError
 
-VERSION = 2
+VERSION = 3
 """Raised when the same data begin to give other findings."""
 
 SLOW = 500

@@ -21,7 +21,7 @@ TINY, TINY_SHARE = 4.0, 0.05
 """Pixels of an object's side (the root of its area) in the network's input: it is one cell of the finest level. And the
 share of such objects that is worth telling."""
 
-CROWDS = 0.2
+CROWDS = 0.05
 """Share of crowds among the annotations from which they look like objects that a tool has called so. COCO has 1 %."""
 
 FEW = 2
