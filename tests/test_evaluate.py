@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 from pathlib import Path
@@ -12,7 +13,7 @@ from maskbench.evaluate import evaluate
 from maskbench.evaluation.ground_truth import GroundTruth
 from maskbench.evaluation.results import write_predictions
 from maskbench.runtime.compose import build_data
-from maskbench.runtime.run_folder import read_json
+from maskbench.runtime.run_folder import RunFolder, read_json
 from trained import TINY, call, composed, run
 
 __all__ = ["run"]
@@ -128,3 +129,17 @@ def test_what_scores_enough_is_told_on_the_screen(
     assert "at_threshold" not in call(evaluate, *line)
     with pytest.raises(ConfigError, match=r"threshold=0\.5 belongs to predictions=FILE"):
         call(evaluate, f"run={copy}", "threshold=0.5")
+
+
+def test_photos_that_nobody_was_asked_for_are_told_of(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    annotations = build_data(RunFolder(run).read_config()).annotations("test")
+    files = (f"predictions={run}/predictions.json.gz", f"annotations={annotations}")
+    call(evaluate, *files)
+    assert "have no prediction" not in capsys.readouterr().err
+    some = tmp_path / "some.json"
+    results = json.loads(gzip.decompress((run / "predictions.json.gz").read_bytes()))
+    some.write_text(json.dumps([each for each in results if each["image_id"] == results[0]["image_id"]]))
+    call(evaluate, f"predictions={some}", files[1])
+    assert "3 of 4 photos with objects have no prediction" in capsys.readouterr().err

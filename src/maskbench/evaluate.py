@@ -20,12 +20,14 @@ from maskbench.evaluation.overlaps import IouType
 from maskbench.evaluation.results import Result, read_predictions
 from maskbench.evaluation.scoring import Scores, as_metrics, score
 from maskbench.runtime import verb
-from maskbench.runtime.console import show_counts, show_kept, show_scores
+from maskbench.runtime.console import say, show_counts, show_kept, show_scores
 from maskbench.runtime.values import require, require_one
 
 OF_PREDICTIONS = ("annotations", "iou_type", "max_instances", "threshold")
 OF_WEIGHTS = ("data", "transforms", "evaluation")
 """Settings of one thing to evaluate alone."""
+SILENT = 0.1
+"""Share of the photos with objects that may have no prediction before it is told."""
 VALUES: dict[str, Any] = {
     **dict.fromkeys(("run", "weights", "predictions", "annotations", "device"), str | None),
     "iou_type": IouType | None,
@@ -80,9 +82,21 @@ def _evaluate_file(cfg: DictConfig) -> dict[str, Any]:
     scores = score(truth, results, iou_type=iou_type, max_instances=cfg.max_instances, why=iou_type == "segm")
     numbers = as_metrics({iou_type: scores})
     show_scores(Path(cfg.predictions).name, numbers)
+    _tell_of_silence(truth, results)
     reasons: dict[str, Any] = {name: numbers[name][iou_type] for name in ("errors", "strata") if name in numbers}
     kept = {} if cfg.threshold is None else {"at_threshold": _at_threshold(cfg, truth, results, scores, iou_type)}
     return {"iou_type": iou_type, **scores.summary, "per_class": scores.per_class, **kept, **reasons}
+
+
+def _tell_of_silence(truth: GroundTruth, results: Sequence[Result]) -> None:
+    """Say so where whoever predicted may not have been asked for all photos."""
+    asked = {annotation["image_id"] for annotation in truth.annotations("bbox")}
+    silent = len(asked - {result["image_id"] for result in results})
+    if silent > SILENT * len(asked):
+        say(
+            f"{silent} of {len(asked)} photos with objects have no prediction, and their objects count as missed: if "
+            "these photos were not asked for, score against an annotation file without them"
+        )
 
 
 def _at_threshold(
