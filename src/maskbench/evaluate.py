@@ -10,12 +10,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from omegaconf import DictConfig
 
 from maskbench.errors import ConfigError
 from maskbench.evaluation.counting import counting
 from maskbench.evaluation.deployment import tally
 from maskbench.evaluation.ground_truth import GroundTruth
+from maskbench.evaluation.matches import Matches
 from maskbench.evaluation.overlaps import IouType
 from maskbench.evaluation.results import Result, read_predictions
 from maskbench.evaluation.scoring import Scores, as_metrics, score
@@ -82,16 +84,16 @@ def _evaluate_file(cfg: DictConfig) -> dict[str, Any]:
     scores = score(truth, results, iou_type=iou_type, max_instances=cfg.max_instances, why=iou_type == "segm")
     numbers = as_metrics({iou_type: scores})
     show_scores(Path(cfg.predictions).name, numbers)
-    _tell_of_silence(truth, results)
+    _tell_of_silence(scores.matches)
     reasons: dict[str, Any] = {name: numbers[name][iou_type] for name in ("errors", "strata") if name in numbers}
     kept = {} if cfg.threshold is None else {"at_threshold": _at_threshold(cfg, truth, results, scores, iou_type)}
     return {"iou_type": iou_type, **scores.summary, "per_class": scores.per_class, **kept, **reasons}
 
 
-def _tell_of_silence(truth: GroundTruth, results: Sequence[Result]) -> None:
+def _tell_of_silence(matches: Matches) -> None:
     """Say so where whoever predicted may not have been asked for all photos."""
-    asked = {annotation["image_id"] for annotation in truth.annotations("bbox")}
-    silent = len(asked - {result["image_id"] for result in results})
+    asked = np.unique(matches.truth_image)
+    silent = len(np.setdiff1d(asked, matches.image))
     if silent > SILENT * len(asked):
         say(
             f"{silent} of {len(asked)} photos with objects have no prediction, and their objects count as missed: if "

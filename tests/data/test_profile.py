@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from maskbench.data import profile as module
-from maskbench.data.coco import CocoFile
-from maskbench.data.profile import Objects, profile, profile_at, touching
+from maskbench.data.profile import Objects, profile_at, touching
+
+TRAIN = "annotations/instances_train.json"
 
 
 @pytest.fixture(autouse=True)
@@ -16,7 +17,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_statistics_by_hand(write) -> None:
-    found = profile(CocoFile(write() / "annotations" / "instances_train.json"), "key")
+    found = profile_at(write(), TRAIN)
     assert found.classes == {"disc": 1, "star": 2}
     assert (found.images, found.empty, found.instances, found.crowds) == (3, 1, 3, 1)
     assert found.photo_sides == {"short": [20.0] * 5, "long": [30.0] * 5}
@@ -29,7 +30,7 @@ def test_statistics_by_hand(write) -> None:
 
 def test_each_object_by_hand(write) -> None:
     """Photos in the order of their hashes. The crowd is none."""
-    found = profile(CocoFile(write() / "annotations" / "instances_train.json"), "key").objects
+    found = profile_at(write(), TRAIN).objects
     assert found.photos == [[20, 30]] * 3
     objects = sorted(row[1:] for row in found.rows)
     assert objects == [
@@ -41,44 +42,43 @@ def test_each_object_by_hand(write) -> None:
 
 
 def test_single_objects_are_for_rules_and_not_for_readers(write) -> None:
-    shown = profile(CocoFile(write() / "annotations" / "instances_train.json"), "key").as_dict()
+    shown = profile_at(write(), TRAIN).as_dict()
     assert "objects" not in shown
     assert shown["instances"] == 3
 
 
 def test_a_known_profile_needs_no_file(write, monkeypatch: pytest.MonkeyPatch) -> None:
-    name = "annotations/instances_train.json"
-    first = profile_at(write(), name)
+    first = profile_at(write(), TRAIN)
     monkeypatch.setattr(module, "read_file", lambda *_: pytest.fail("read again"))
-    again = profile_at(write(name="elsewhere"), name)  # the same content in another place
+    again = profile_at(write(name="elsewhere"), TRAIN)  # the same content in another place
     assert again == first
     assert isinstance(again.objects, Objects)
 
 
 def test_no_more_photos_than_there_are_objects_wanted(write, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "OBJECTS", 1)
-    found = profile(CocoFile(write() / "annotations" / "instances_train.json"), "key")
+    found = profile_at(write(), TRAIN)
     assert found.sampled == len(found.objects.photos) < 3
     assert found.instances == 3
 
 
 def test_it_is_computed_once(write, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = CocoFile(write() / "annotations" / "instances_train.json")
-    first = profile(file, "key")
+    root = write()
+    first = profile_at(root, TRAIN)
     monkeypatch.setattr(module, "_compute", lambda *_: pytest.fail("computed again"))
-    assert profile(file, "key") == first
+    assert profile_at(root, TRAIN) == first
     with pytest.raises(pytest.fail.Exception, match="computed again"):
-        profile(file, "another")
+        profile_at(root, TRAIN, 0.5)
 
 
 def test_large_sets_are_sampled(write, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SAMPLE", 1)
-    found = profile(CocoFile(write() / "annotations" / "instances_train.json"), "key")
+    found = profile_at(write(), TRAIN)
     assert (found.sampled, found.images, found.instances) == (1, 3, 3)
 
 
 def test_no_objects_at_all(write, content: dict) -> None:
-    found = profile(CocoFile(write({**content, "annotations": []}) / "annotations" / "instances_train.json"), "key")
+    found = profile_at(write({**content, "annotations": []}), TRAIN)
     assert (found.instances, found.sizes, found.crowding, found.empty) == (0, [], 0.0, 3)
 
 

@@ -75,27 +75,10 @@ class Profile:
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "objects"}
 
 
-def profile(file: CocoFile, key: str, image_ids: Sequence[int] | None = None) -> Profile:
-    """The profile of an annotation file, computed once for each key.
-
-    Args:
-        file: the annotation file.
-        key: names its content and which of its images are asked for.
-        image_ids: of its images those that count (None: all).
-    """
-    known = _known(key)
-    if known is None:
-        known = _compute(file, tuple(file.records) if image_ids is None else image_ids)
-        remember(_place(key), asdict(known))
-    return known
-
-
 def profile_at(
     root: Path, annotations: str, test_share: float | None = None, grouping: Grouping | None = None
 ) -> Profile:
-    """The same for a file in the folder of a data set, without what of it is set apart for testing.
-
-    The file is not read if its profile is known.
+    """The profile of an annotation file, without what of it is set apart for testing; not read if it is known.
 
     Raises:
         DataError: the file is missing or broken.
@@ -107,7 +90,9 @@ def profile_at(
     if known := _known(key):
         return known
     file = read_file(root / annotations, grouping)
-    return profile(file, key, split_off(file.records.values(), test_share)[0] if test_share is not None else None)
+    found = _compute(file, split_off(file.records.values(), test_share or 0.0)[0])
+    remember(_place(key), asdict(found))
+    return found
 
 
 def _place(key: str) -> Path:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from maskbench.atomic import require_whole
 from maskbench.errors import WeightsError
-from maskbench.weights.arrays import Array, Kind, begin, scalar
+from maskbench.weights.arrays import Array, DType, begin, scalar
 
 WRAPPERS = ("state_dict", "model", "model_state")
 """Keys below which a checkpoint has its weights, beside the state of the optimiser and the like."""
@@ -116,7 +116,7 @@ PLAIN: dict[str, Any] = {
     "collections.OrderedDict": OrderedDict,
     "_codecs.encode": _decoded,
     "numpy.ndarray": Array,
-    "numpy.dtype": Kind,
+    "numpy.dtype": DType,
     **{f"numpy.{core}.multiarray._reconstruct": begin for core in ("core", "_core")},
     **{f"numpy.{core}.multiarray.scalar": scalar for core in ("core", "_core")},
 }

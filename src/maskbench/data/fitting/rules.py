@@ -185,6 +185,12 @@ def _candidates(known: Known) -> Found | None:
     return max(now, inputs.hundreds(SPARE * limit)), f"Two and a half times the {limit} instances that count."
 
 
+def _enough(known: Known) -> tuple[int, str]:
+    """Candidates for all objects of the fullest photo."""
+    reason = f"At least two and a half for each of up to {known.most} objects of a photo."
+    return inputs.hundreds(SPARE * known.most), reason
+
+
 # Two-stage -----------------------------------------------------------------------------------------------------------
 
 
@@ -220,8 +226,8 @@ def _better(fitted: list[float], now: list[float], overlap: Callable[[list[float
 
 def _proposals(setting: str) -> Callable[[Known], Found]:
     def fit(known: Known) -> Found:
-        value = [max(count, inputs.hundreds(SPARE * known.most)) for count in known[setting]]
-        return value, f"At least two and a half for each of up to {known.most} objects of a photo."
+        enough, reason = _enough(known)
+        return [max(count, enough) for count in known[setting]], reason
 
     return fit
 
@@ -286,8 +292,8 @@ def _small(known: Known) -> Found:
 
 
 def _centres(known: Known) -> Found:
-    value = max(known["method.centres"], inputs.hundreds(SPARE * known.most))
-    return value, f"At least two and a half for each of up to {known.most} objects of a photo."
+    enough, reason = _enough(known)
+    return max(known["method.centres"], enough), reason
 
 
 def _steps(known: Known) -> Found:
